@@ -1,0 +1,37 @@
+# Two commands matter to a newcomer: `make demo` and `make test`. Each sets up all it needs in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-fast check format clean
+
+demo: $(STAMP)  ## cluster a folder of real photographs with the offline encoder, write a report
+	$(BIN)/dxmc demo
+
+test: $(STAMP)  ## the whole suite: fast tests first, then Ray and browser suites
+	$(BIN)/python -m pytest -m "not ray and not browser"
+	$(BIN)/python -m pytest -m "ray or browser"
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not ray and not browser and not slow"
+
+check: $(STAMP)  ## lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "dxmc needs Python 3.11 or newer, found $$($(PYTHON) --version); try: make PYTHON=python3.11 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev]'
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -1,0 +1,87 @@
+"""The manifest of a stage: what it made, from what, with which settings. It is written last, so it means "done"."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dxmc_core.artifacts.schemas import SCHEMA_VERSION
+from dxmc_core.errors import ArtifactError
+
+MANIFEST_NAME = "_manifest.json"
+
+
+class Part(BaseModel):
+    """One immutable file of a stage: `name` is relative to the stage folder, `sha256` the first 128 bits in hex."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """Everything a reader or a rerun needs to know of a finished stage.
+
+    Attributes:
+        fingerprint: of the settings and the inputs; a stage is skipped while it matches.
+        inputs: fingerprints of the stages it read.
+        tables: the parts of each table; readers read these and nothing else.
+        files: single files (models, indexes).
+        metrics: figures the stage measured (counts, recall, losses), JSON types only.
+        seconds: wall time of the work that this manifest closes, resumed parts not included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    stage: str
+    fingerprint: str
+    inputs: dict[str, str]
+    tables: dict[str, list[Part]]
+    files: dict[str, Part]
+    metrics: dict[str, Any]
+    finished_at: str
+    seconds: float
+    dxmc_version: str
+
+    def rows(self, table: str) -> int:
+        return sum(part.rows for part in self.tables.get(table, []))
+
+
+def parse_manifest(data: bytes, *, where: str, stage: str) -> Manifest:
+    """Read a manifest, refusing what is damaged, of another schema version or of another stage.
+
+    Raises:
+        ArtifactError: with the file, what is wrong with it and which stage to rerun.
+    """
+    remedy = f"delete it to rebuild {stage}"
+    try:
+        found = json.loads(data)
+        version = found.get("schema_version") if isinstance(found, dict) else None
+        if version != SCHEMA_VERSION:
+            raise ArtifactError(
+                f"{where} has schema version {version!r}, this dxmc reads version {SCHEMA_VERSION}; {remedy}"
+            )
+        manifest = Manifest.model_validate(found)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise ArtifactError(f"{where} is not a readable manifest ({type(error).__name__}); {remedy}") from error
+    if manifest.stage != stage:
+        raise ArtifactError(f"{where} belongs to stage {manifest.stage!r}, expected {stage!r}; {remedy}")
+    return manifest
+
+
+def fingerprint_of(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """A stable hash of what a stage's result depends on: its settings (JSON types) and its inputs' fingerprints."""
+    content = {"schema_version": SCHEMA_VERSION, "stage": stage, "settings": settings, "inputs": inputs}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def checksum_of(data: bytes) -> str:
+    """The first 128 bits of the SHA-256 of a file's content, in hex."""
+    return hashlib.sha256(data).hexdigest()[:32]

@@ -1,0 +1,114 @@
+"""Embedding columns as matrices: Arrow fixed-size lists to NumPy and back, and whole tables in row order."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.errors import ArtifactError
+
+
+def embedding_column(values: np.ndarray, mask: np.ndarray | None = None) -> pa.FixedSizeListArray:
+    """A matrix (N, D) as a fixed-size list column; rows where `mask` is True become null."""
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    nulls = pa.array(mask) if mask is not None and mask.any() else None
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=nulls)
+
+
+def matrix_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """A fixed-size list column without nulls as a matrix (N, D), without a copy when it has one chunk."""
+    width = column.type.list_size
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    matrices = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width) for chunk in chunks]
+    return matrices[0] if len(matrices) == 1 else np.concatenate(matrices or [np.empty((0, width))])
+
+
+@dataclass(frozen=True)
+class RowMatrix:
+    """A published matrix in row order.
+
+    Attributes:
+        row_ids: (N,) int64, ascending; gaps where images were rejected.
+        values: (N, W), as stored.
+    """
+
+    row_ids: np.ndarray
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def positions_of(self, row_ids: np.ndarray) -> np.ndarray:
+        """Where given rows stand in the matrix.
+
+        Raises:
+            ArtifactError: a row is not there.
+        """
+        positions = np.searchsorted(self.row_ids, row_ids)
+        found = np.take(self.row_ids, positions, mode="clip")
+        if not np.array_equal(found, row_ids):
+            missing = np.asarray(row_ids)[found != row_ids]
+            raise ArtifactError(f"row {missing.flat[0]} is not among the embedded images; rerun from mine_neighbors")
+        return positions
+
+
+def load_matrix(stage_dir: StageDir, table: str, column: str = "embedding") -> RowMatrix:
+    """Load one column of fixed-size lists, part by part into one allocation, in row order.
+
+    Raises:
+        ArtifactError: the stage is not done or a part is damaged.
+    """
+    manifest = stage_dir.require_manifest()
+    count = manifest.rows(table)
+    row_ids = np.empty(count, dtype=np.int64)
+    values: np.ndarray | None = None
+    start = 0
+    for part in stage_dir.iter_parts(table, ["row_id", column]):
+        matrix = matrix_of(part[column])
+        if values is None:
+            values = np.empty((count, matrix.shape[1]), dtype=matrix.dtype)
+        if matrix.shape[1] != values.shape[1]:
+            raise ArtifactError(
+                f"{stage_dir.storage.uri}: {table}.{column} has parts of width {values.shape[1]} and {matrix.shape[1]};"
+                f" delete its manifest to rebuild {stage_dir.stage}"
+            )
+        row_ids[start : start + len(matrix)] = part["row_id"].to_numpy()
+        values[start : start + len(matrix)] = matrix
+        start += len(matrix)
+    if values is None:
+        raise ArtifactError(f"{stage_dir.storage.uri} has no rows in {table!r}; rerun {stage_dir.stage}")
+    if np.any(np.diff(row_ids) <= 0):
+        order = np.argsort(row_ids, kind="stable")
+        row_ids, values = row_ids[order], values[order]
+    return RowMatrix(row_ids, values)
+
+
+def noun_columns(table: pa.Table) -> tuple[list[str], list[str | None], np.ndarray]:
+    """The columns noun, synset_id and embedding of a noun table."""
+    return table["noun"].to_pylist(), table["synset_id"].to_pylist(), matrix_of(table["embedding"])
+
+
+def load_rows(stage_dir: StageDir, table: str, row_ids: np.ndarray, column: str = "embedding") -> RowMatrix:
+    """Some rows of a published matrix, read part by part so that the whole never has to fit in memory.
+
+    Args:
+        row_ids: (n,) ascending.
+
+    Raises:
+        ArtifactError: a row is not there.
+    """
+    kept_ids, kept_values = [], []
+    for part in stage_dir.iter_parts(table, ["row_id", column]):
+        part_ids = part["row_id"].to_numpy()
+        wanted = np.isin(part_ids, row_ids, assume_unique=True)
+        if wanted.any():
+            kept_ids.append(part_ids[wanted])
+            kept_values.append(matrix_of(part[column])[wanted])
+    found = np.concatenate(kept_ids) if kept_ids else np.empty(0, dtype=np.int64)
+    if len(found) != len(row_ids):
+        raise ArtifactError(
+            f"{stage_dir.storage.uri}: {table} lacks {len(row_ids) - len(found)} of {len(row_ids)} rows"
+        )
+    order = np.argsort(found, kind="stable")
+    return RowMatrix(found[order], np.concatenate(kept_values)[order] if kept_values else np.empty((0, 0)))

@@ -1,0 +1,147 @@
+"""The Arrow schema of every table that a stage publishes. Users join on `image_id`; arrays are indexed by `row_id`."""
+
+import pyarrow as pa
+
+#: Raised whenever a schema below or the manifest changes; an artifact of another version is rebuilt, never guessed at.
+SCHEMA_VERSION = 1
+
+_EVIDENCE = pa.struct(
+    [("noun", pa.string()), ("synset_id", pa.string()), ("share", pa.float32()), ("margin", pa.float32())]
+)
+
+
+def embedding_type(width: int, dtype: pa.DataType | None = None) -> pa.DataType:
+    """A fixed-size list: one embedding a row, float16 unless said."""
+    return pa.list_(dtype or pa.float16(), width)
+
+
+CATALOG = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+    ]
+)
+
+REJECTS = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+    ]
+)
+
+
+def images(width: int) -> pa.Schema:
+    """One row an embedded image; `embedding` has unit norm."""
+    return pa.schema(
+        [
+            pa.field("row_id", pa.int64(), nullable=False),
+            pa.field("image_id", pa.string(), nullable=False),
+            pa.field("embedding", embedding_type(width), nullable=False),
+        ]
+    )
+
+
+def nouns(width: int) -> pa.Schema:
+    """The whole vocabulary, embedded."""
+    return pa.schema(
+        [
+            pa.field("noun_id", pa.int32(), nullable=False),
+            pa.field("noun", pa.string(), nullable=False),
+            pa.field("synset_id", pa.string()),
+            pa.field("embedding", embedding_type(width), nullable=False),
+        ]
+    )
+
+
+def image_centers(width: int) -> pa.Schema:
+    """Centres of the k-means that the nouns are selected by."""
+    return pa.schema(
+        [
+            pa.field("center_id", pa.int32(), nullable=False),
+            pa.field("size", pa.int64(), nullable=False),
+            pa.field("embedding", embedding_type(width, pa.float32()), nullable=False),
+        ]
+    )
+
+
+def selected_nouns(width: int) -> pa.Schema:
+    """The semantic space: the nouns that describe these images, each with the centre that chose it."""
+    return pa.schema(
+        [
+            pa.field("noun_id", pa.int32(), nullable=False),
+            pa.field("noun", pa.string(), nullable=False),
+            pa.field("synset_id", pa.string()),
+            pa.field("center_id", pa.int32(), nullable=False),
+            pa.field("probability", pa.float32(), nullable=False),
+            pa.field("embedding", embedding_type(width), nullable=False),
+        ]
+    )
+
+
+def text_counterparts(width: int) -> pa.Schema:
+    """One unit-norm mixture of noun embeddings an image."""
+    return pa.schema(
+        [
+            pa.field("row_id", pa.int64(), nullable=False),
+            pa.field("embedding", embedding_type(width), nullable=False),
+        ]
+    )
+
+
+def neighbors(num_neighbors: int) -> pa.Schema:
+    """Nearest rows of every row, nearest first, as row ids, itself left out."""
+    return pa.schema(
+        [
+            pa.field("row_id", pa.int64(), nullable=False),
+            pa.field("image_neighbors", pa.list_(pa.int64(), num_neighbors), nullable=False),
+            pa.field("text_neighbors", pa.list_(pa.int64(), num_neighbors), nullable=False),
+        ]
+    )
+
+
+ASSIGNMENTS = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("cluster_id", pa.int32(), nullable=False),
+        pa.field("confidence", pa.float32(), nullable=False),
+        pa.field("runner_up", pa.int32(), nullable=False),
+        pa.field("margin", pa.float32(), nullable=False),
+        pa.field("outlier_score", pa.float32(), nullable=False),
+    ]
+)
+
+
+def centers(width: int) -> pa.Schema:
+    """Where every cluster lies: the normalised mean of its images, zero for a cluster without images."""
+    return pa.schema(
+        [
+            pa.field("cluster_id", pa.int32(), nullable=False),
+            pa.field("mean_distance", pa.float32(), nullable=False),
+            pa.field("embedding", embedding_type(width, pa.float32()), nullable=False),
+        ]
+    )
+
+
+CLUSTERS = pa.schema(
+    [
+        pa.field("cluster_id", pa.int32(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("names", pa.list_(pa.string()), nullable=False),
+        pa.field("name_evidence", pa.list_(_EVIDENCE), nullable=False),
+        pa.field("name_source", pa.string(), nullable=False),
+        pa.field("exemplars", pa.list_(pa.int64()), nullable=False),
+        pa.field("border", pa.list_(pa.int64()), nullable=False),
+        pa.field("cohesion", pa.float32(), nullable=False),
+        pa.field("mean_confidence", pa.float32(), nullable=False),
+        pa.field("nearest_clusters", pa.list_(pa.int32()), nullable=False),
+    ]
+)

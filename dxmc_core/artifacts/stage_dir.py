@@ -1,0 +1,214 @@
+"""The folder of one stage: parts are written under the hash of their content, and count once a manifest names them.
+
+A task that is retried, or a killed run that is started again, may leave parts behind that no manifest names; no reader
+sees them, and publishing removes them. So the folder of a finished stage holds its result and nothing else, and
+`read_parquet("<stage>/<table>/*.parquet")` in any tool reads exactly that.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dxmc_core import __version__
+from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest, Part, checksum_of, parse_manifest
+from dxmc_core.artifacts.storage import Storage
+from dxmc_core.errors import ArtifactError
+
+_PART_NAME = re.compile(r"^(?P<table>\w+)/part-(?P<fingerprint>[0-9a-f]{12})-(?P<sha256>[0-9a-f]{32})\.parquet$")
+
+
+@dataclass(frozen=True)
+class StageDir:
+    """Reads and writes one stage's folder. Small and picklable: mappers on workers carry their own copy."""
+
+    storage: Storage
+    stage: str
+
+    def manifest(self) -> Manifest | None:
+        """The manifest, or None while the stage is not done.
+
+        Raises:
+            ArtifactError: there is one that cannot be read.
+        """
+        try:
+            data = self.storage.read_bytes(MANIFEST_NAME)
+        except FileNotFoundError:
+            return None
+        return parse_manifest(data, where=f"{self.storage.uri}/{MANIFEST_NAME}", stage=self.stage)
+
+    def require_manifest(self) -> Manifest:
+        """The manifest of a stage that has to be done by now."""
+        manifest = self.manifest()
+        if manifest is None:
+            raise ArtifactError(f"{self.storage.uri} is not finished; run {self.stage} first")
+        return manifest
+
+    def write_part(self, table_name: str, table: pa.Table, *, fingerprint: str) -> Part:
+        """Write one Parquet part of a table; the same content always lands under the same name."""
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd", compression_level=1)
+        data = sink.getvalue()
+        checksum = checksum_of(data)
+        name = f"{table_name}/part-{fingerprint[:12]}-{checksum}.parquet"
+        self.storage.write_bytes(name, data)
+        return Part(name=name, rows=table.num_rows, bytes=len(data), sha256=checksum)
+
+    def write_file(self, name: str, data: bytes) -> Part:
+        """Write a single file under a fixed name."""
+        self.storage.write_bytes(name, data)
+        return Part(name=name, rows=0, bytes=len(data), sha256=checksum_of(data))
+
+    def describe_file(self, name: str) -> Part:
+        """The part of a single file that a worker wrote.
+
+        Raises:
+            ArtifactError: it is not there.
+        """
+        try:
+            data = self.storage.read_bytes(name)
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{self.storage.uri}/{name} was not written; rerun {self.stage}") from error
+        return Part(name=name, rows=0, bytes=len(data), sha256=checksum_of(data))
+
+    def staged_parts(self, table_name: str, *, fingerprint: str) -> list[Part]:
+        """Parts that an earlier attempt with this fingerprint left, damaged ones dropped; `rows` from their footers."""
+        parts = []
+        for name, size in sorted(self.storage.list_files(table_name).items()):
+            match = _PART_NAME.match(name)
+            if not match or match["fingerprint"] != fingerprint[:12]:
+                continue
+            with self.storage.fs.open(self.storage.path(name), "rb") as file:
+                try:
+                    rows = pq.read_metadata(file).num_rows
+                except pa.ArrowInvalid:
+                    continue
+            parts.append(Part(name=name, rows=rows, bytes=size, sha256=match["sha256"]))
+        return parts
+
+    def read_part(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+        """One part, checked against its checksum.
+
+        Raises:
+            ArtifactError: the file is gone or its content is not what was written.
+        """
+        data = self.read_part_bytes(part)
+        return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns is not None else None)
+
+    def read_part_bytes(self, part: Part) -> bytes:
+        """The content of a part or file, checked against its checksum."""
+        where = f"{self.storage.uri}/{part.name}"
+        try:
+            data = self.storage.read_bytes(part.name)
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{where} is gone; delete {MANIFEST_NAME} beside it to rebuild {self.stage}") from error
+        if len(data) != part.bytes or checksum_of(data) != part.sha256:
+            raise ArtifactError(
+                f"{where} is damaged: expected {part.bytes} bytes with checksum {part.sha256}, found {len(data)} bytes "
+                f"with {checksum_of(data)}; delete {MANIFEST_NAME} beside it to rebuild {self.stage}"
+            )
+        return data
+
+    def iter_parts(
+        self, table_name: str, columns: Sequence[str] | None = None, *, schema: pa.Schema | None = None
+    ) -> Iterator[pa.Table]:
+        """The parts of a published table, one at a time, in row order.
+
+        Raises:
+            ArtifactError: the stage is not done, a part is damaged, or a column has another type than `schema` says.
+        """
+        for part in self.require_manifest().tables.get(table_name, []):
+            table = self.read_part(part, columns)
+            if schema is not None:
+                self._check_schema(table, schema, part)
+            yield table
+
+    def read_table(
+        self, table_name: str, columns: Sequence[str] | None = None, *, schema: pa.Schema | None = None
+    ) -> pa.Table:
+        """A whole published table, in row order; an empty table when it has no parts (then `schema` is needed)."""
+        tables = list(self.iter_parts(table_name, columns, schema=schema))
+        if tables:
+            return pa.concat_tables(tables)
+        if schema is None:
+            raise ArtifactError(f"{self.storage.uri} has no table {table_name!r}; rerun {self.stage}")
+        empty = schema.empty_table()
+        return empty.select(list(columns)) if columns is not None else empty
+
+    def read_file(self, name: str) -> bytes:
+        """A published single file."""
+        files = self.require_manifest().files
+        if name not in files:
+            raise ArtifactError(f"{self.storage.uri} has no file {name!r}, only {sorted(files)}; rerun {self.stage}")
+        return self.read_part_bytes(files[name])
+
+    def publish(
+        self,
+        *,
+        fingerprint: str,
+        inputs: Mapping[str, str],
+        tables: Mapping[str, Sequence[Part]],
+        files: Mapping[str, Part] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        seconds: float,
+    ) -> Manifest:
+        """Write the manifest and then remove what it does not name. From the first of the two on, the stage is done."""
+        manifest = Manifest(
+            stage=self.stage,
+            fingerprint=fingerprint,
+            inputs=dict(inputs),
+            tables={name: list(parts) for name, parts in tables.items()},
+            files=dict(files or {}),
+            metrics=dict(metrics or {}),
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(seconds, 3),
+            dxmc_version=__version__,
+        )
+        self.storage.write_bytes(MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
+        self._remove_unnamed(manifest)
+        return manifest
+
+    def _remove_unnamed(self, manifest: Manifest) -> None:
+        named = {part.name for parts in manifest.tables.values() for part in parts}
+        named |= {part.name for part in manifest.files.values()} | {MANIFEST_NAME}
+        for name in self.storage.list_files():
+            if name not in named:
+                self.storage.delete(name)
+
+    def _check_schema(self, table: pa.Table, schema: pa.Schema, part: Part) -> None:
+        for field in table.schema:
+            expected = schema.field(field.name).type if field.name in schema.names else None
+            if expected != field.type:
+                raise ArtifactError(
+                    f"{self.storage.uri}/{part.name}: column {field.name!r} has type {field.type}, expected {expected};"
+                    f" delete {MANIFEST_NAME} beside it to rebuild {self.stage}"
+                )
+
+
+def select_disjoint(parts: Iterable[tuple[Part, Any]], covered: Any) -> list[Part]:
+    """Pick parts so that every row is covered once, and mark their rows in `covered`.
+
+    Args:
+        parts: each with the row ids it holds, an integer array.
+        covered: (N,) bool, True for rows that have been covered; changed in place.
+
+    Returns:
+        The parts kept. One that repeats a covered row is left out whole: its other rows are redone.
+    """
+    kept = []
+    for part, row_ids in parts:
+        if not covered[row_ids].any():
+            covered[row_ids] = True
+            kept.append(part)
+    return kept
+
+
+def parts_in_order(receipts: Iterable[Mapping[str, Any]]) -> list[Part]:
+    """The parts that mappers report, in the order of what each was made from (`part`), each once."""
+    by_source = {receipt["part"]: Part(**{name: receipt[name] for name in Part.model_fields}) for receipt in receipts}
+    return [by_source[source] for source in sorted(by_source)]

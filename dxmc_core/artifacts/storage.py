@@ -1,0 +1,196 @@
+"""A folder on local disk or in object storage, with the few operations artifacts need.
+
+Every write is all or nothing: a local file is written beside its place, synced and renamed; an S3 object appears
+with its last byte. Nothing here needs a rename on S3.
+"""
+
+import errno
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import fsspec
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from dxmc_core.errors import DxmcError, InputError
+
+
+def normalize_uri(uri: str) -> str:
+    """An absolute path for local places (with ~ expanded), the URI itself, without a trailing slash, otherwise."""
+    if uri.startswith("file://"):
+        uri = uri.removeprefix("file://")
+    if "://" in uri:
+        return uri.rstrip("/")
+    return str(Path(uri).expanduser().absolute())
+
+
+def is_local(uri: str) -> bool:
+    return "://" not in uri or uri.startswith("file://")
+
+
+def filesystem_of(uri: str) -> tuple[AbstractFileSystem, str]:
+    """The fsspec file system of a URI and the path in it.
+
+    Raises:
+        InputError: the URI's scheme is unknown or needs a package that is not installed.
+    """
+    try:
+        return fsspec.core.url_to_fs(normalize_uri(uri))
+    except (ValueError, ImportError) as error:
+        raise InputError(f"cannot use {uri!r}: {error}; expected a local path or s3://bucket/prefix") from error
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """What a listing knows of one file. `etag` changes when the content does (local: size and mtime in ns)."""
+
+    uri: str
+    size: int
+    etag: str
+
+
+def stat_of(fs: AbstractFileSystem, uri: str, info: dict) -> FileStat:
+    """A `FileStat` from what fsspec's `info`, `ls` or `find` returned for one file."""
+    size = int(info["size"])
+    etag = info.get("ETag") or f"{size}-{int(info['mtime'] * 1e9) if 'mtime' in info else 0}"
+    return FileStat(uri=uri, size=size, etag=str(etag).strip('"'))
+
+
+def stat_file(uri: str) -> FileStat:
+    """Size and etag of one file.
+
+    Raises:
+        InputError: there is no such file, or it may not be read.
+    """
+    fs, path = filesystem_of(uri)
+    try:
+        info = fs.info(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{uri} does not exist; check the path in the configuration") from error
+    except PermissionError as error:
+        raise InputError(f"{uri} may not be read: {error}") from error
+    return stat_of(fs, normalize_uri(uri), info)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """One folder, named by URI; relative file names below it use forward slashes."""
+
+    uri: str
+
+    @cached_property
+    def _location(self) -> tuple[AbstractFileSystem, str]:
+        return filesystem_of(self.uri)
+
+    @property
+    def fs(self) -> AbstractFileSystem:
+        return self._location[0]
+
+    def path(self, name: str = "") -> str:
+        """The path of `name` as the file system wants it."""
+        root = self._location[1]
+        return f"{root}/{name}" if name else root
+
+    def child(self, name: str) -> "Storage":
+        return Storage(f"{self.uri}/{name}")
+
+    def exists(self, name: str = "") -> bool:
+        return self.fs.exists(self.path(name))
+
+    def read_bytes(self, name: str) -> bytes:
+        """The content of a file; FileNotFoundError when there is none."""
+        return self.fs.cat_file(self.path(name))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a whole file so that a reader sees the old content or the new, never a part of it.
+
+        Raises:
+            InputError: the disk is full, or the place may not be written.
+            DxmcError: writing failed for another reason.
+        """
+        try:
+            if isinstance(self.fs, LocalFileSystem):
+                _write_local(Path(self.path(name)), data)
+            else:
+                self.fs.pipe_file(self.path(name), data)
+        except OSError as error:
+            raise write_error(f"{self.uri}/{name}", error) from error
+
+    def create_bytes(self, name: str, data: bytes) -> bool:
+        """Write a file only where none is; False when one was there first (the test is atomic, on S3 too)."""
+        path = self.path(name)
+        if isinstance(self.fs, LocalFileSystem):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with Path(path).open("xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+            return True
+        try:
+            self.fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def list_files(self, name: str = "") -> dict[str, int]:
+        """Sizes in bytes of all files below a folder, by name relative to this storage; empty when it is not there."""
+        self.fs.invalidate_cache()
+        prefix = self.path() + "/"
+        try:
+            found = self.fs.find(self.path(name), detail=True)
+        except FileNotFoundError:
+            return {}
+        return {path.removeprefix(prefix): int(info["size"]) for path, info in found.items()}
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens when it is not there."""
+        try:
+            self.fs.rm_file(self.path(name))
+        except FileNotFoundError:
+            return
+
+
+def write_error(uri: str, error: OSError) -> DxmcError:
+    """What to tell a person when a write failed: a place that cannot be used is an `InputError`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"no space left to write {uri}; free some or choose another --run-dir, then run again")
+    if isinstance(error, PermissionError | NotADirectoryError | FileExistsError | FileNotFoundError):
+        return InputError(f"cannot write {uri}: {error.strerror or error}; choose another --run-dir")
+    return DxmcError(f"cannot write {uri}: {error.strerror or error}; run again to go on from here")
+
+
+def check_free_space(uri: str, needed_bytes: int) -> None:
+    """Refuse to start what would fill the disk; object storage is taken as endless.
+
+    Raises:
+        InputError: the local disk has less room than is needed.
+    """
+    if not is_local(uri):
+        return
+    place = Path(normalize_uri(uri))
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed_bytes:
+        raise InputError(
+            f"{uri} is on a disk with {free / 1e9:.1f} GB free, this run needs about {needed_bytes / 1e9:.1f} GB; "
+            "choose another --run-dir"
+        )
+
+
+def _write_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,177 @@
+"""The configuration of a run: one YAML file, one section a stage, every value with a default but source and run_dir."""
+
+import difflib
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import fsspec
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from dxmc_core.artifacts.storage import normalize_uri
+from dxmc_core.encoders import EncoderConfig
+from dxmc_core.encoders.open_clip import OpenClipConfig
+from dxmc_core.errors import InputError
+from dxmc_core.settings import Settings
+from dxmc_core.stages.assign_clusters import AssignClustersConfig
+from dxmc_core.stages.build_semantic_space import BuildSemanticSpaceConfig
+from dxmc_core.stages.embed_images import SourceConfig
+from dxmc_core.stages.mine_neighbors import MineNeighborsConfig
+from dxmc_core.stages.train_heads import MethodConfig, TrainHeadsConfig
+from dxmc_core.stages.write_report import WriteReportConfig
+from dxmc_core.vocabulary import VocabularyConfig, WordNetConfig
+
+
+class ResourcesConfig(Settings):
+    """How much of the machine or cluster to use. It changes nothing that is computed, so nothing is rebuilt for it."""
+
+    num_cpus: int | None = Field(None, ge=1)
+    """Cores of the Ray that `dxmc run` starts on this machine; by default all. Without effect on a cluster."""
+    use_gpu: bool | None = None
+    """By default GPUs are used when the cluster has any."""
+    embed_workers: int | None = Field(None, ge=1)
+    """Processes that run the encoder; by default one a GPU, or one a core."""
+    embed_batch_size: int | None = Field(None, ge=1)
+    """Images a forward pass; by default 32 on CPU and 256 on a GPU."""
+    train_workers: int = Field(1, ge=1)
+    """Processes that train the heads together; the global batch is the same for any number of them."""
+
+
+class PipelineConfig(Settings):
+    """Everything a run depends on."""
+
+    run_dir: str
+    """Where artifacts go: a local path or s3://bucket/prefix."""
+    source: SourceConfig
+    encoder: EncoderConfig = Field(default_factory=lambda: OpenClipConfig(kind="open_clip"))
+    vocabulary: VocabularyConfig = Field(default_factory=lambda: WordNetConfig(kind="wordnet"))
+    num_clusters: int = Field(10, ge=2)
+    method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="dxmc"))
+    build_semantic_space: BuildSemanticSpaceConfig = Field(default_factory=BuildSemanticSpaceConfig)
+    mine_neighbors: MineNeighborsConfig = Field(default_factory=MineNeighborsConfig)
+    train_heads: TrainHeadsConfig = Field(default_factory=TrainHeadsConfig)
+    assign_clusters: AssignClustersConfig = Field(default_factory=AssignClustersConfig)
+    write_report: WriteReportConfig = Field(default_factory=WriteReportConfig)
+    seed: int = Field(0, ge=0)
+    resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kinds(cls, values: Any) -> Any:
+        """`source: {uri: ...}` means images, `encoder: {model: ...}` open_clip, `vocabulary: {subset: ...}` wordnet."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for section, kind in (("source", "images"), ("encoder", "open_clip"), ("vocabulary", "wordnet")):
+            if isinstance(values.get(section), dict):
+                values[section] = {"kind": kind, **values[section]}
+        return values
+
+    @property
+    def needs_encoder(self) -> bool:
+        """False when images and nouns both come as embeddings."""
+        return self.source.kind == "images" or self.vocabulary.kind != "embeddings"
+
+
+def load_config(uri: str, overrides: Sequence[str] = (), *, run_dir: str | None = None) -> PipelineConfig:
+    """Read a YAML file, apply `section.key=value` overrides in their order, and check the whole.
+
+    Raises:
+        InputError: one line naming the file and every key that is wrong.
+    """
+    values = _read_yaml(uri)
+    for override in overrides:
+        _apply_override(values, override)
+    if run_dir is not None:
+        values["run_dir"] = run_dir
+    return parse_config(values, where=uri)
+
+
+def parse_config(values: dict, *, where: str) -> PipelineConfig:
+    """Check a configuration that is a dictionary already; see `load_config`."""
+    try:
+        return PipelineConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{where}: " + "; ".join(_explain(detail) for detail in error.errors())) from error
+
+
+def _read_yaml(uri: str) -> dict:
+    try:
+        with fsspec.open(normalize_uri(uri), "rb") as file:
+            values = yaml.safe_load(file.read())
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise InputError(f"cannot read the configuration {uri}: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{uri} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{uri} holds {type(values).__name__}, expected keys and values such as `run_dir: runs/demo`")
+    return values
+
+
+def _apply_override(values: dict, override: str) -> None:
+    path, separator, text = override.partition("=")
+    if not separator or not path.strip():
+        raise InputError(f"--set {override!r}: expected section.key=value, such as --set method.name=kmeans")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override!r}: {text!r} is not a YAML value") from error
+    *sections, key = path.strip().split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {override!r}: {section} is a value, not a section")
+        values = inner
+    values[key] = value
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """One pydantic error as a person would say it."""
+    location = [part for part in detail["loc"] if isinstance(part, str)]
+    model, names = _follow(location)
+    if detail["type"] == "extra_forbidden":
+        valid = sorted(model.model_fields) if model is not None else []
+        close = difflib.get_close_matches(location[-1], valid, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"valid keys: {', '.join(valid)}"
+        return f"unknown key {'.'.join(names)!r}; {hint}"
+    if detail["type"] == "missing":
+        return f"{'.'.join(names)!r} is missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    found = detail["input"]
+    shown = f", found {found!r}" if isinstance(found, str | int | float | bool) or found is None else ""
+    return f"{'.'.join(names)}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _follow(location: list[str]) -> tuple[type[BaseModel] | None, list[str]]:
+    """The model that a pydantic error location ends in, and the location as the user wrote it (without union tags)."""
+    model: type[BaseModel] | None = PipelineConfig
+    names = []
+    candidates: list[type[BaseModel]] = []
+    for part in location:
+        tagged = [candidate for candidate in candidates if _kind_of(candidate) == part]
+        if tagged:
+            model, candidates = tagged[0], []
+            continue
+        names.append(part)
+        field = model.model_fields.get(part) if model is not None else None
+        if field is not None:
+            candidates = list(_models_in(field.annotation))
+            if len(candidates) == 1:
+                model, candidates = candidates[0], []
+    return model, names
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _kind_of(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    if field is None or typing.get_origin(field.annotation) is not Literal:
+        return None
+    return typing.get_args(field.annotation)[0]

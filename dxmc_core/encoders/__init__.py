@@ -1,0 +1,73 @@
+"""Encoders: pictures and words to unit vectors of one space. Which one is used is one line of the configuration.
+
+`open_clip` is for real work; `offline` needs no network and no GPU. The models themselves are imported when one is
+loaded, so that reading a configuration does not wait for PyTorch.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from dxmc_core.encoders import offline, open_clip
+from dxmc_core.encoders.offline import OfflineConfig
+from dxmc_core.encoders.open_clip import OpenClipConfig
+from dxmc_core.encoders.protocol import Encoder
+
+__all__ = [
+    "Encoder",
+    "EncoderConfig",
+    "OfflineConfig",
+    "OpenClipConfig",
+    "embedding_width",
+    "encoder_identity",
+    "load_encoder",
+]
+
+EncoderConfig = Annotated[OpenClipConfig | OfflineConfig, Field(discriminator="kind")]
+
+
+def load_encoder(
+    config: OpenClipConfig | OfflineConfig,
+    *,
+    device: str | None = None,
+    batch_size: int | None = None,
+    num_threads: int | None = None,
+) -> Encoder:
+    """Load the weights and put them on a device.
+
+    Args:
+        device: a torch device such as "cuda:0"; by default the GPU if PyTorch sees one, else the CPU.
+        batch_size: rows of one forward pass; by default 256 on a GPU, 32 on the CPU. Results do not depend on which
+            rows share a batch; another batch size may change their last bits.
+        num_threads: threads of PyTorch in this process; by default left as it is.
+
+    Raises:
+        InputError: the weights cannot be had or do not fit; the message says what to do.
+    """
+    import torch
+
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    batch_size = batch_size or (32 if device == "cpu" else 256)
+    if isinstance(config, OfflineConfig):
+        from dxmc_core.encoders.offline_model import OfflineEncoder
+
+        return OfflineEncoder.load(device=device, batch_size=batch_size)
+    from dxmc_core.encoders.open_clip_model import OpenClipEncoder
+
+    return OpenClipEncoder.load(config, device=device, batch_size=batch_size)
+
+
+def encoder_identity(config: OpenClipConfig | OfflineConfig) -> dict:
+    """What a fingerprint must know of an encoder, JSON-able; loads no model.
+
+    Raises:
+        InputError: `pretrained` names a file that is not there.
+    """
+    return offline.identity() if isinstance(config, OfflineConfig) else open_clip.identity(config)
+
+
+def embedding_width(config: OpenClipConfig | OfflineConfig) -> int | None:
+    """The number of columns D of the embeddings; None when only loading the model would tell."""
+    return offline.EMBEDDING_WIDTH if isinstance(config, OfflineConfig) else open_clip.width(config)

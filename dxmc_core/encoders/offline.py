@@ -1,0 +1,37 @@
+"""Configuration and identity of the offline encoder; the model is in offline_model.py."""
+
+from typing import Literal
+
+from dxmc_core.settings import Settings
+
+#: EfficientNet-Lite0's 1,280 pooled features and MiniLM's 384 of text.
+IMAGE_WIDTH = 1280
+TEXT_WIDTH = 384
+EMBEDDING_WIDTH = IMAGE_WIDTH + TEXT_WIDTH
+
+#: sha256 of the files that the two packages of the extra bring; others are refused.
+IMAGE_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+TEXT_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+
+#: Raise it with any change that changes embeddings.
+_VERSION = 1
+
+
+class OfflineConfig(Settings):
+    """An ImageNet classifier and a small language model joined to stand in for CLIP where there is no network.
+
+    Good enough to see the whole pipeline work on real photographs. Its figures say nothing about CLIP or about DXMC.
+    Needs `pip install 'dxmc[offline]'`.
+    """
+
+    kind: Literal["offline"]
+
+
+def identity() -> dict:
+    """The weights and the version of what is made of them."""
+    return {
+        "kind": "offline",
+        "version": _VERSION,
+        "weights": [IMAGE_WEIGHTS_SHA256, TEXT_WEIGHTS_SHA256, TOKENIZER_SHA256],
+    }

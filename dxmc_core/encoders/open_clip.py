@@ -1,0 +1,113 @@
+"""Configuration and identity of the open_clip encoder; the model is in open_clip_model.py."""
+
+import difflib
+import hashlib
+import importlib.util
+import json
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import field_validator
+
+from dxmc_core.errors import InputError
+from dxmc_core.settings import Settings
+
+#: Prefixes of `model` that bring their own weights; `pretrained` has no meaning beside them.
+_SCHEMES = ("hf-hub:", "local-dir:")
+_CHECKPOINT_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".safetensors", ".npz"})
+
+
+class OpenClipConfig(Settings):
+    """CLIP and its relatives through open_clip."""
+
+    kind: Literal["open_clip"] = "open_clip"
+    model: str = "ViT-B-32-quickgelu"
+    """A model of `open_clip.list_models()`, or hf-hub:ORGANISATION/MODEL, or local-dir:/folder."""
+    pretrained: str = "openai"
+    """A tag of `open_clip.list_pretrained()`, downloaded once, or the path of a checkpoint file."""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """auto: float16 on a GPU, float32 on the CPU."""
+
+    @field_validator("model")
+    @classmethod
+    def _check_model(cls, model: str) -> str:
+        names = model_names()
+        if model.startswith(_SCHEMES) or model.replace("/", "-") in names:
+            return model
+        close = difflib.get_close_matches(model, names, n=3, cutoff=0.4) or ["ViT-B-32-quickgelu"]
+        raise ValueError(f"open_clip has no model {model!r}; names like it: {', '.join(close)}")
+
+
+def brings_weights(config: OpenClipConfig) -> bool:
+    """True when the model's name says where its weights are, and `pretrained` is not looked at."""
+    return config.model.startswith(_SCHEMES)
+
+
+def checkpoint_path(config: OpenClipConfig) -> Path | None:
+    """The local checkpoint that `pretrained` names, None when it is a tag.
+
+    Raises:
+        InputError: it looks like a path, and there is no such file.
+    """
+    path = Path(config.pretrained).expanduser()
+    if path.is_file():
+        return path.absolute()
+    if "/" in config.pretrained or path.suffix in _CHECKPOINT_SUFFIXES:
+        raise InputError(f"encoder.pretrained: there is no file {path}; expected a checkpoint file or a pretrained tag")
+    return None
+
+
+def identity(config: OpenClipConfig) -> dict:
+    """Model, weights and precision. A local checkpoint counts by its content, so it may be moved and renamed."""
+    known = {"kind": config.kind, "model": config.model, "precision": config.precision}
+    if config.model.startswith("local-dir:"):
+        folder = Path(config.model.removeprefix("local-dir:")).expanduser()
+        files = sorted(path for path in folder.glob("*") if path.suffix in _CHECKPOINT_SUFFIXES | {".json"})
+        if not files:
+            raise InputError(f"encoder.model: {folder} holds neither open_clip_config.json nor weights")
+        return {**known, "model": "local-dir", "files": {path.name: _file_identity(path) for path in files}}
+    if brings_weights(config):
+        return known
+    path = checkpoint_path(config)
+    return {**known, "pretrained": config.pretrained if path is None else _file_identity(path)}
+
+
+def width(config: OpenClipConfig) -> int | None:
+    """D as open_clip's description of the model has it; None for a model on the hub, which is not asked."""
+    if config.model.startswith("hf-hub:"):
+        return None
+    if config.model.startswith("local-dir:"):
+        path = Path(config.model.removeprefix("local-dir:")).expanduser() / "open_clip_config.json"
+    else:
+        path = _model_configs_dir() / f"{config.model.replace('/', '-')}.json"
+    try:
+        description = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"encoder.model: cannot read the model's description: {error}") from error
+    return int(description.get("model_cfg", description)["embed_dim"])
+
+
+@cache
+def model_names() -> list[str]:
+    """The models open_clip can build, read from its files: importing it would take seconds."""
+    return sorted(path.stem for path in _model_configs_dir().glob("*.json"))
+
+
+def _model_configs_dir() -> Path:
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        raise InputError("encoder.kind=open_clip needs the package open_clip_torch: pip install open_clip_torch")
+    return Path(spec.origin).parent / "model_configs"
+
+
+def _file_identity(path: Path) -> dict:
+    stat = path.stat()
+    return {"size": stat.st_size, "sha256": _sha256(path, stat.st_size, stat.st_mtime_ns)}
+
+
+@cache
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Digest of a file; size and time make a changed file a new entry of the cache."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

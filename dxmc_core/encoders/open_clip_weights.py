@@ -1,0 +1,101 @@
+"""Finds the weights of a pretrained tag: in the local cache without a word to the network, else by download.
+
+open_clip asks the hub about every file, also about cached ones, and tries for most of a minute where there is no
+network. Here a cached file is used as it is, and a hub that does not answer is given up after seconds.
+"""
+
+import urllib.error
+import urllib.request
+from pathlib import Path, PurePosixPath
+
+import huggingface_hub
+import open_clip
+from huggingface_hub import constants
+from open_clip.transform import PreprocessCfg
+
+from dxmc_core.errors import InputError
+
+_ANSWER_TIMEOUT_S = 5.0
+_WAY_OUT = "give the path of a local checkpoint in encoder.pretrained, or set encoder.kind=offline"
+
+
+def fetch_tag(model: str, tag: str) -> tuple[Path, dict]:
+    """The file of a pretrained tag, downloaded if it is not cached, and the preprocessing that belongs to it.
+
+    Raises:
+        InputError: there is no such tag, it is for another activation, or it can be neither found nor downloaded.
+    """
+    name = model.replace("/", "-")
+    config = open_clip.get_pretrained_cfg(name, tag)
+    if not config:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise InputError(f"encoder.pretrained: {name} has no weights {tag!r}; its tags: {tags}; or {_WAY_OUT}")
+    _check_activation(name, tag, config)
+    path = _cached_file(config) or _download(name, tag, config)
+    keys = PreprocessCfg.__dataclass_fields__.keys() - {"size"}  # the size is the model's
+    return path, {key: value for key, value in config.items() if key in keys and value is not None}
+
+
+def require_hub(model: str) -> None:
+    """Give up at once on a model of the hub that is neither cached nor to be had.
+
+    Raises:
+        InputError: the hub does not answer.
+    """
+    if not model.startswith("hf-hub:"):
+        return
+    cached = huggingface_hub.try_to_load_from_cache(model.removeprefix("hf-hub:"), "open_clip_config.json")
+    if not isinstance(cached, str) and not _answers(constants.ENDPOINT):
+        raise InputError(
+            f"encoder.model: {model} is not in the cache and {constants.ENDPOINT} does not answer; {_WAY_OUT}"
+        )
+
+
+def _check_activation(name: str, tag: str, config: dict) -> None:
+    """open_clip warns and goes on; the embeddings would be poor, and nobody would notice."""
+    needs_quick = bool(config.get("quick_gelu", False))
+    has_quick = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
+    if needs_quick != has_quick:
+        other = f"{name}-quickgelu" if needs_quick else name.removesuffix("-quickgelu")
+        raise InputError(f"encoder.model: the weights {tag!r} were trained with another activation; set it to {other}")
+
+
+def _cached_file(config: dict) -> Path | None:
+    """The file as huggingface_hub or open_clip left it at an earlier download."""
+    if config.get("hf_hub"):
+        repository, _, file_name = config["hf_hub"].rpartition("/")
+        names = _file_names(file_name)
+        found = (huggingface_hub.try_to_load_from_cache(repository, name) for name in names)
+        return next((Path(path) for path in found if isinstance(path, str)), None)
+    path = Path("~/.cache/clip").expanduser() / PurePosixPath(config["url"]).name
+    return path if path.is_file() else None
+
+
+def _file_names(file_name: str) -> list[str]:
+    """What open_clip looks for, in its order: safetensors before pickles."""
+    if not file_name:
+        return ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    path = PurePosixPath(file_name)
+    return [str(path.with_suffix(".safetensors")), file_name] if path.suffix in (".bin", ".pth") else [file_name]
+
+
+def _download(name: str, tag: str, config: dict) -> Path:
+    where = constants.ENDPOINT if config.get("hf_hub") else config["url"]
+    if constants.HF_HUB_OFFLINE or not _answers(where):
+        raise InputError(f"encoder: no network to download the weights {tag!r} of {name} from {where}; {_WAY_OUT}")
+    try:
+        return Path(open_clip.download_pretrained(config))
+    except (OSError, RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise InputError(f"encoder: cannot download the weights {tag!r} of {name}: {said}; {_WAY_OUT}") from error
+
+
+def _answers(url: str) -> bool:
+    """True when the server says anything at all, also through the proxy that the environment names."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_ANSWER_TIMEOUT_S):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False

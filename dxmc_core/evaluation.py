@@ -1,0 +1,98 @@
+"""Judges a finished run: against labels where there are some, and by label-free scores always."""
+
+import csv
+import io
+from collections.abc import Mapping
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.matrices import load_rows
+from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.storage import normalize_uri
+from dxmc_core.errors import InputError
+from dxmc_core.method.metrics import external_scores, label_free_scores
+
+MAX_SCORED_IMAGES = 20_000
+
+
+def evaluate_run(run_dir: RunDir, *, labels_uri: str | None = None, seed: int = 0) -> dict:
+    """Scores of a run, fractions in 0..1 unless a score's documentation says otherwise.
+
+    Returns:
+        images, clusters, label_free (on a sample of at most 20,000 images) and, where labels are known, labelled_images
+        and external (acc, nmi, ari over the labelled images).
+
+    Raises:
+        ArtifactError: the run is not finished.
+        InputError: the label file cannot be used.
+    """
+    assignments = run_dir.stage("assign_clusters").read_table(
+        "assignments", ["row_id", "image_id", "cluster_id"], schema=schemas.ASSIGNMENTS
+    )
+    clusters = assignments["cluster_id"].to_numpy()
+    result = {
+        "run_dir": run_dir.uri,
+        "images": len(clusters),
+        "clusters": len(np.unique(clusters)),
+        "label_free": _label_free(run_dir, assignments, seed=seed),
+    }
+    labels = label_column(run_dir, assignments, labels_uri=labels_uri)
+    known = np.array([label is not None for label in labels], dtype=bool)
+    if known.any():
+        true = np.array([label for label in labels if label is not None])
+        result["labelled_images"] = int(known.sum())
+        result["external"] = external_scores(true, clusters[known])
+    return result
+
+
+def label_column(run_dir: RunDir, assignments: pa.Table, *, labels_uri: str | None = None) -> list[str | None]:
+    """The label of each assigned image: from a file when one is given, else from the catalog.
+
+    Args:
+        assignments: with the columns row_id and image_id.
+        labels_uri: .csv or .parquet with the columns image_id and label.
+
+    Raises:
+        InputError: the file cannot be read, or none of its ids is in the run.
+    """
+    if labels_uri is not None:
+        by_id = _read_labels(labels_uri)
+        labels = [by_id.get(image_id) for image_id in assignments["image_id"].to_pylist()]
+        if all(label is None for label in labels):
+            raise InputError(f"no image_id of {labels_uri} is in this run; an id here is {assignments['image_id'][0]}")
+        return labels
+    catalog = run_dir.stage("embed_images").read_table("catalog", ["row_id", "label"], schema=schemas.CATALOG)
+    all_labels = catalog["label"].to_pylist()
+    return [all_labels[row_id] for row_id in assignments["row_id"].to_pylist()]
+
+
+def _label_free(run_dir: RunDir, assignments: pa.Table, *, seed: int) -> dict[str, float]:
+    count = assignments.num_rows
+    chosen = np.arange(count)
+    if count > MAX_SCORED_IMAGES:
+        chosen = np.sort(np.random.default_rng(seed).choice(count, MAX_SCORED_IMAGES, replace=False))
+    row_ids = assignments["row_id"].to_numpy()[chosen]
+    order = np.argsort(row_ids, kind="stable")
+    rows = load_rows(run_dir.stage("embed_images"), "images", row_ids[order])
+    return label_free_scores(rows.values, assignments["cluster_id"].to_numpy()[chosen][order], seed=seed)
+
+
+def _read_labels(uri: str) -> Mapping[str, str]:
+    try:
+        with fsspec.open(normalize_uri(uri), "rb") as file:
+            data = file.read()
+        if uri.endswith(".parquet"):
+            rows: list[dict] = pq.read_table(pa.BufferReader(data)).to_pylist()
+        else:
+            rows = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+    except (OSError, UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:
+        raise InputError(f"cannot read the labels {uri}: {error}; expected .csv or .parquet") from error
+    if not rows or "image_id" not in rows[0] or "label" not in rows[0]:
+        raise InputError(
+            f"{uri}: expected the columns image_id and label, found {sorted(rows[0]) if rows else 'no rows'}"
+        )
+    return {str(row["image_id"]): str(row["label"]) for row in rows if row["label"] is not None}

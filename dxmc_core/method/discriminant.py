@@ -1,0 +1,64 @@
+"""From cluster labels to a rule that assigns any image: nearest centre in the space that whitens the clusters' scatter.
+
+Fisher's discriminant with cosines. Having far fewer degrees of freedom than the labels, it drops what was accidental
+about them: on CLIP embeddings its own assignments were better than the labels it came from, and unseen rows were
+assigned nearly as well as seen ones.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dxmc_core.method.whitening import WhiteningMap, cluster_means, cluster_whitening, normalize_rows
+
+_ROWS_PER_BLOCK = 16_384
+
+
+@dataclass(frozen=True)
+class Discriminant:
+    """Assign an image to the centre with the largest cosine after whitening.
+
+    Attributes:
+        whitening: from D to R dimensions.
+        centers: (K, R) float32 unit rows.
+        labels: (N,) int32, where the rows it was fitted on went.
+    """
+
+    whitening: WhiteningMap
+    centers: np.ndarray
+    labels: np.ndarray
+
+    def predict(self, embeddings: np.ndarray) -> np.ndarray:
+        """Clusters (n,) int32 of unit rows (n, D)."""
+        return _nearest(self.whitening.apply(embeddings), self.centers)
+
+
+def fit_discriminant(
+    embeddings: np.ndarray, labels: np.ndarray, num_clusters: int, *, num_rounds: int = 3
+) -> Discriminant:
+    """Whiten by the labels once, then let rows and centres settle.
+
+    Args:
+        embeddings: (N, D) unit rows.
+        labels: (N,) clusters 0..K-1.
+        num_rounds: of taking centres and assigning rows anew; on CLIP embeddings two changed under 1% of the rows and
+            more nothing to speak of.
+    """
+    whitening = cluster_whitening(embeddings, labels, num_clusters)
+    rows = whitening.apply(embeddings)
+    centers = np.zeros((num_clusters, rows.shape[1]), dtype=np.float32)
+    for _ in range(num_rounds):
+        means = cluster_means(rows, labels, num_clusters)
+        # A cluster that lost its last row keeps its centre.
+        emptied = ~means.any(axis=1)
+        centers = normalize_rows(np.where(emptied[:, None], centers, means))
+        labels = _nearest(rows, centers)
+    return Discriminant(whitening, centers, labels)
+
+
+def _nearest(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    labels = np.empty(len(rows), dtype=np.int32)
+    for start in range(0, len(rows), _ROWS_PER_BLOCK):
+        block = slice(start, start + _ROWS_PER_BLOCK)
+        labels[block] = (rows[block] @ centers.T).argmax(axis=1)
+    return labels

@@ -1,0 +1,137 @@
+"""From a method's name and the training data to heads: the one way in, for the pipeline and for the estimator."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dxmc_core.method.heads import CentroidHead, Heads
+from dxmc_core.method.kmeans import concatenate_modalities, spherical_kmeans
+from dxmc_core.method.objectives import GRADIENT_METHODS, build_objective, default_hyperparameters, objective_reads
+from dxmc_core.method.training import EpochCallback, EpochReport, TrainingState, train
+from dxmc_core.method.training_data import TrainingData
+
+CENTROID_METHODS = ("kmeans", "concat_kmeans")
+METHODS = (*GRADIENT_METHODS, *CENTROID_METHODS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentroidSettings:
+    """Settings of kmeans and concat_kmeans (METHOD section 2: 20 restarts).
+
+    Attributes:
+        num_restarts: the best of this many by objective is kept.
+        num_iterations: at most this many a restart.
+        temperature: of the softmax over cosines that gives the confidence; assignments do not depend on it.
+    """
+
+    num_restarts: int = 20
+    num_iterations: int = 300
+    temperature: float = 0.02
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Trained heads, in evaluation mode on the CPU, and what was reported on the way (empty for the centroid methods)."""
+
+    heads: Heads
+    reports: list[EpochReport]
+
+
+def method_settings(method: str, *, num_clusters: int, num_images: int, **given: Any) -> Any:
+    """All settings of a method, the given ones in the place of its defaults; None stands for the default.
+
+    Raises:
+        ValueError: the method or a setting is unknown.
+    """
+    if method not in CENTROID_METHODS:
+        return default_hyperparameters(method, num_clusters, num_images, **given)
+    known = [field.name for field in fields(CentroidSettings)]
+    for name in given:
+        if name not in known:
+            raise ValueError(f"method {method} has no setting {name!r}; it has {', '.join(known)}")
+    return replace(CentroidSettings(), **{name: value for name, value in given.items() if value is not None})
+
+
+def method_reads(method: str) -> tuple[str, ...]:
+    """Names of the `TrainingData` matrices that a method needs beyond the image embeddings."""
+    if method == "kmeans":
+        return ()
+    return ("text_counterparts",) if method == "concat_kmeans" else objective_reads(method)
+
+
+def fit_heads(
+    method: str,
+    data: TrainingData,
+    *,
+    num_clusters: int,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    on_epoch_end: EpochCallback | None = None,
+    resume_state: TrainingState | None = None,
+    **settings: Any,
+) -> Fit:
+    """Fit one method. Gradient methods use torch.distributed when it is initialised; the others run alone.
+
+    Args:
+        method: one of `METHODS`.
+        data: what `method_reads` asks for; the rest is not touched.
+        settings: see `method_settings`.
+        on_epoch_end, resume_state: see `training.train`; without effect on the centroid methods.
+
+    Raises:
+        ValueError: unknown method or setting, missing matrices, or fewer images than clusters.
+    """
+    if data.num_images < num_clusters:
+        raise ValueError(f"expected at least as many images as clusters, found {data.num_images} for {num_clusters}")
+    chosen = method_settings(method, num_clusters=num_clusters, num_images=data.num_images, **settings)
+    data = data.only(method_reads(method))
+    if method in CENTROID_METHODS:
+        return Fit(_fit_centroids(data, chosen, num_clusters=num_clusters, seed=seed), [])
+    objective = build_objective(method, data.embedding_width, num_clusters, chosen, seed=seed)
+    reports = train(
+        objective,
+        data,
+        num_epochs=chosen.num_epochs,
+        batch_size=chosen.batch_size,
+        learning_rate=chosen.learning_rate,
+        betas=chosen.betas,
+        weight_decay=chosen.weight_decay,
+        seed=seed,
+        device=device,
+        on_epoch_end=on_epoch_end,
+        resume_state=resume_state,
+    )
+    return Fit(objective.heads.cpu().eval(), reports)
+
+
+def _fit_centroids(data: TrainingData, settings: CentroidSettings, *, num_clusters: int, seed: int) -> Heads:
+    rows = data.image_embeddings.cpu().numpy()
+    if data.text_counterparts is not None:
+        rows = concatenate_modalities(rows, data.text_counterparts.cpu().numpy())
+    result = spherical_kmeans(
+        rows,
+        num_clusters,
+        num_restarts=settings.num_restarts,
+        num_iterations=settings.num_iterations,
+        max_points_per_center=None,
+        seed=seed,
+    )
+    return CentroidHead(
+        torch.from_numpy(result.centers),
+        temperature=settings.temperature,
+        needs_text=data.text_counterparts is not None,
+    )
+
+
+def assign(
+    heads: Heads, image_embeddings: Tensor, text_counterparts: Tensor | None = None, *, block_rows: int = 8192
+) -> Tensor:
+    """Assignment probabilities (N, K) float32 of all rows, a block at a time."""
+    blocks = []
+    for start in range(0, len(image_embeddings), block_rows):
+        rows = slice(start, start + block_rows)
+        texts = text_counterparts[rows] if heads.needs_text and text_counterparts is not None else None
+        blocks.append(heads.assignment_probs(image_embeddings[rows], texts).float())
+    return torch.cat(blocks)

@@ -1,0 +1,243 @@
+"""Loss terms of the gradient methods as pure functions of this rank's rows; each returns the scalar of the *global*
+batch.
+
+Shapes: b rows on this rank of B in the global batch, K clusters, P projection width. `probs` are softmax outputs, rows
+sum to 1. Equation numbers are those of the DXMC paper (arXiv 2409.04561).
+"""
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dxmc_core.method.distributed import (
+    all_gather_rows,
+    all_reduce_sum,
+    column_cosines,
+    exchange_row_counts,
+    global_mean,
+    rank,
+)
+
+Fidelity = Literal["code", "paper"]
+InstanceContrast = Literal["nt_xent_dot", "nt_xent_cosine", "info_nce"]
+
+PROBABILITY_FLOOR = 1e-9
+
+
+def cluster_contrastive(
+    probs: Tensor, other_probs: Tensor, *, temperature: float, fidelity: Fidelity = "code"
+) -> Tensor:
+    """Contrast of clusters: column k of one assignment matrix against column k of the other (DXMC eq. 9-12).
+
+    Columns of both (b, K) matrices over the global batch are compared by cosine / temperature; column k's positive is
+    column k of the other matrix, its negatives are all other 2K - 2 columns. "code": both columns of a pair are
+    anchors, mean over 2K, as the authors' programs do (TAC's as well); it keeps the balance with the entropy weight
+    whatever K is. "paper": the columns of `probs` alone are anchors, summed over K.
+    """
+    num_clusters = probs.shape[1]
+    cosines = column_cosines(torch.cat([probs, other_probs], dim=1))
+    logits = (cosines / temperature).fill_diagonal_(float("-inf"))
+    columns = torch.arange(2 * num_clusters, device=probs.device)
+    positives = columns.roll(num_clusters)
+    if fidelity == "code":
+        return F.cross_entropy(logits, positives)
+    return F.cross_entropy(logits[:num_clusters], positives[:num_clusters], reduction="sum")
+
+
+def assignment_entropy(probs: Tensor) -> Tensor:
+    """Entropy in nats of the mean assignment of the global batch, 0..ln K (DXMC eq. 14-15), the mean clamped at 1e-9.
+
+    The objectives subtract it, which keeps clusters from dying.
+    """
+    mean_probs = global_mean(probs).clamp_min(PROBABILITY_FLOOR)
+    return -(mean_probs * mean_probs.log()).sum()
+
+
+def consistency(probs: Tensor, other_probs: Tensor) -> Tensor:
+    """-mean ln(u_i . w_i) over rows: both assignments of an image agree and are confident (TAC's L_con).
+
+    The inner product is clamped at 1e-9, so that two confident and contradicting rows stay finite; the authors' code
+    does not.
+    """
+    agreement = (probs * other_probs).sum(dim=1).clamp_min(PROBABILITY_FLOOR)
+    return -global_mean(agreement.log())
+
+
+def soft_cross_entropy(log_probs: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """-mean_i w_i sum_k q_ik ln p_ik over rows of the global batch, with targets q (b, K) and row weights w (b,).
+
+    The mean is over all rows, those of weight 0 included. Gradients flow into whatever is not detached: TURTLE's go
+    into the targets.
+    """
+    rows = -(targets * log_probs).sum(dim=1)
+    return global_mean(rows if weights is None else weights * rows)
+
+
+def temi(
+    student_log_probs: tuple[Tensor, Tensor],
+    teacher_log_probs: tuple[Tensor, Tensor],
+    teacher_mean: Tensor,
+    *,
+    beta: float = 0.6,
+) -> tuple[Tensor, Tensor]:
+    """TEMI's weighted pointwise mutual information of pairs (x, x'), for several heads at once (BMVC 2023).
+
+    -1/2 mean_i w_i (ln sum_c (q_s(c|x_i) q_t(c|x'_i))^beta / p_t(c) + the same with x and x' exchanged), where w_i,
+    the mean over heads of sum_c q_t(c|x_i) q_t(c|x'_i), trusts the pairs that the teachers put together. Sums over c
+    are taken in logarithms, which keeps the gradient of very small probabilities finite.
+
+    Args:
+        student_log_probs: of x and of x', (H, b, K) each.
+        teacher_log_probs: the same, without gradient.
+        teacher_mean: p_t (H, K), running mean of the teachers' probabilities.
+
+    Returns:
+        Loss of each head (H,), and the mean weight of the pairs ().
+    """
+    teacher_x, teacher_y = teacher_log_probs
+    weights = (teacher_x + teacher_y).exp().sum(dim=2).mean(dim=0)
+    log_mean = teacher_mean.clamp_min(PROBABILITY_FLOOR).log()[:, None, :]
+    information = torch.zeros_like(teacher_x[..., 0])
+    for student, teacher in zip(student_log_probs, (teacher_y, teacher_x), strict=True):
+        information = information + (beta * (student + teacher) - log_mean).logsumexp(dim=2)
+    return -global_mean((weights * information / 2).T), global_mean(weights)
+
+
+def symmetric_info_nce(
+    first: Tensor, second: Tensor, *, temperature: float, row_counts: list[int] | None = None
+) -> Tensor:
+    """Contrast of row i of one matrix with row i of the other, by cosine / temperature (the loss of CLIP).
+
+    Rows of both (b, P) matrices over the global batch are anchors, and all B rows of the other matrix candidates; the
+    mean over the 2B anchors. b x B similarities exist at a time.
+    """
+    counts = row_counts if row_counts is not None else exchange_row_counts(first)
+    own = torch.cat([F.normalize(first, dim=1), F.normalize(second, dim=1)], dim=1)
+    width = first.shape[1]
+    all_first, all_second = all_gather_rows(own, row_counts=counts).split(width, dim=1)
+    own_first, own_second = own.split(width, dim=1)
+    positives = torch.arange(len(own), device=own.device) + sum(counts[: rank()])
+    local_sum = F.cross_entropy(own_first @ all_second.T / temperature, positives, reduction="sum")
+    local_sum = local_sum + F.cross_entropy(own_second @ all_first.T / temperature, positives, reduction="sum")
+    return all_reduce_sum(local_sum) / (2 * sum(counts))
+
+
+def prototype_contrastive(first: Tensor, second: Tensor, *, present: Tensor, temperature: float) -> Tensor:
+    """Contrast of a cluster's prototype in one modality with the one in the other, symmetric, by cosine / temperature.
+
+    Prototypes are of the global batch already, equal on every rank. Clusters that are not present are neither anchors
+    nor candidates; without any present the loss is 0.
+
+    Args:
+        first, second: (K, P).
+        present: (K,) bool.
+    """
+    cosines = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T
+    # Finite, so that the rows left out below bring a gradient of zero and not of NaN.
+    pairs = present[:, None] & present[None, :]
+    logits = (cosines / temperature).where(pairs, cosines.new_tensor(-1e9))
+    clusters = torch.arange(len(first), device=first.device)
+    losses = [F.cross_entropy(anchors, clusters, reduction="none") for anchors in (logits, logits.T)]
+    total = torch.stack(losses).where(present, 0).sum()
+    return total / (2 * present.sum().clamp_min(1))
+
+
+def instance_contrastive(
+    image_projections: Tensor,
+    text_projections: Tensor,
+    *,
+    temperature: float,
+    contrast: InstanceContrast = "nt_xent_dot",
+    row_counts: list[int] | None = None,
+    block_rows: int = 2048,
+) -> Tensor:
+    """Contrast of images with their text counterparts, mean over anchors (DXMC eq. 6-8).
+
+    "info_nce" is the paper's: images are anchors, texts candidates, cosine, and the positive stands twice in the
+    denominator (once by itself, once among all texts). "nt_xent_dot" is the authors' code: both modalities are
+    anchors, all other 2B - 1 projections are candidates (the 2B - 2 negatives include the anchor's own modality), raw
+    dot products, since their normalisation is commented out. "nt_xent_cosine" is the same on unit vectors, which keeps
+    the temperature meaningful.
+
+    Args:
+        image_projections, text_projections: (b, P) this rank's rows.
+        row_counts: b of every rank, see `all_gather_rows`.
+        block_rows: anchors compared at once; bounds memory at block_rows x 2B numbers, and does not change the result.
+    """
+    if contrast != "nt_xent_dot":
+        image_projections = F.normalize(image_projections, dim=1)
+        text_projections = F.normalize(text_projections, dim=1)
+    width = image_projections.shape[1]
+    counts = row_counts if row_counts is not None else exchange_row_counts(image_projections)
+    gathered = all_gather_rows(torch.cat([image_projections, text_projections], dim=1), row_counts=counts)
+    images, texts = gathered.split(width, dim=1)
+    num_rows = gathered.shape[0]
+    own_rows = torch.arange(image_projections.shape[0], device=gathered.device) + sum(counts[: rank()])
+    if contrast == "info_nce":
+        local_sum = _ContrastSum.apply(image_projections, texts, own_rows, None, temperature, block_rows)
+        return all_reduce_sum(local_sum) / num_rows
+    local_sum = _ContrastSum.apply(
+        torch.cat([image_projections, text_projections]),
+        torch.cat([images, texts]),
+        torch.cat([own_rows + num_rows, own_rows]),
+        torch.cat([own_rows, own_rows + num_rows]),
+        temperature,
+        block_rows,
+    )
+    return all_reduce_sum(local_sum) / (2 * num_rows)
+
+
+class _ContrastSum(torch.autograd.Function):
+    """Sum over anchors of -ln softmax(positive), computed with its gradient one block of anchors at a time.
+
+    The A x M matrix of similarities never exists whole, and is computed once: the forward pass already forms the
+    gradients, which the backward pass only scales.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        anchors: Tensor,
+        candidates: Tensor,
+        positives: Tensor,
+        excluded: Tensor | None,
+        temperature: float,
+        block_rows: int,
+    ) -> Tensor:
+        """anchors (A, P), candidates (M, P), positives (A,) column of each anchor's positive, excluded (A,) column
+        that is the anchor itself.
+
+        Without `excluded` the positive counts twice in the denominator (the paper's InfoNCE).
+        """
+        needs_grad = any(ctx.needs_input_grad)
+        grad_anchors, grad_candidates = torch.empty_like(anchors), torch.zeros_like(candidates)
+        total = anchors.new_zeros(())
+        for start in range(0, anchors.shape[0], block_rows):
+            rows = slice(start, start + block_rows)
+            positive = positives[rows, None]
+            logits = anchors[rows] @ candidates.T / temperature
+            positive_logits = logits.gather(1, positive)
+            if excluded is not None:
+                logits.scatter_(1, excluded[rows, None], float("-inf"))
+            else:
+                logits.scatter_add_(1, positive, torch.full_like(positive_logits, math.log(2.0)))
+            log_normalizer = logits.logsumexp(dim=1, keepdim=True)
+            total += (log_normalizer - positive_logits).sum()
+            if needs_grad:
+                errors = logits.sub_(log_normalizer).exp_()
+                errors.scatter_add_(1, positive, torch.full_like(positive_logits, -1.0))
+                errors /= temperature
+                torch.mm(errors, candidates, out=grad_anchors[rows])
+                grad_candidates.addmm_(errors.T, anchors[rows])
+        ctx.save_for_backward(grad_anchors, grad_candidates)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        grad_anchors, grad_candidates = ctx.saved_tensors
+        return grad_anchors * grad_outputs[0], grad_candidates * grad_outputs[0], None, None, None, None

@@ -1,0 +1,210 @@
+"""Nearest neighbours by inner product, exact, among images and among text counterparts (DXMC section 3.2).
+
+faiss proposes a few more candidates than are wanted; their scores are then computed again in a fixed order of addition,
+which alone decides the ranking. So the result does not depend on how queries are sharded, batched or threaded, nor on
+which index proposed the candidates, as long as it proposed the right ones.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from dxmc_core.method.unit_rows import check_same_width, unit_rows
+
+#: Position of a query that is not among the indexed rows.
+NOT_INDEXED = -1
+
+#: Queries go to faiss in batches of exactly this many, the last one filled up: products of one shape round alike.
+_QUERIES_PER_BATCH = 1024
+
+#: Candidates fetched beyond the wanted neighbours and the query itself.
+_EXTRA_CANDIDATES = 8
+
+#: Among more candidates than this (faiss' limit on GPUs) ties are no longer followed.
+_MAX_CANDIDATES = 2048
+
+#: Scores closer than this may change places between faiss' rounding and ours.
+_SCORE_TOLERANCE = 4e-6
+
+_CANDIDATE_VALUES_PER_BLOCK = 2**24
+
+
+@dataclass(frozen=True)
+class NeighborIndex:
+    """An index over N rows, built once and searched with any part of the queries.
+
+    Attributes:
+        candidates: a faiss index by inner product that holds the rows in order of position.
+        embeddings: (N, D) float32, the same rows at unit norm.
+        num_threads: OpenMP threads of a search; None leaves faiss' own setting alone.
+    """
+
+    candidates: faiss.Index
+    embeddings: np.ndarray
+    num_threads: int | None
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+
+def build_index(embeddings: np.ndarray, *, device: str = "cpu", num_threads: int | None = None) -> NeighborIndex:
+    """Index all rows for exact search.
+
+    Args:
+        embeddings: (N, D), rows normalised here. The index needs N x D float32, on a GPU in addition to the host.
+        device: "cpu", or "cuda" / "cuda:1" with a faiss that has GPUs.
+
+    Raises:
+        ValueError: unusable rows, or a device that this faiss does not have.
+    """
+    rows = unit_rows(embeddings, name="embeddings")
+    flat = faiss.IndexFlatIP(rows.shape[1])
+    if device != "cpu":
+        on_gpu = _on_gpu(flat, device)
+        on_gpu.add(rows)
+        return NeighborIndex(on_gpu, rows, num_threads)
+    flat.add(rows)
+    # A view of the rows where faiss keeps them, valid as long as the index, which NeighborIndex holds as well.
+    return NeighborIndex(flat, faiss.rev_swig_ptr(flat.get_xb(), rows.size).reshape(rows.shape), num_threads)
+
+
+def _on_gpu(index: faiss.Index, device: str) -> faiss.Index:
+    kind, _, number = device.partition(":")
+    available = faiss.get_num_gpus()
+    if kind != "cuda" or not (number or "0").isdigit() or int(number or 0) >= available:
+        raise ValueError(
+            f"expected device cpu or one of {available} GPUs (cuda:0, ...) that faiss sees, found {device!r}"
+        )
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), int(number or 0), index)
+
+
+def nearest_neighbors(
+    embeddings: np.ndarray, *, num_neighbors: int, queries: slice | None = None, device: str = "cpu"
+) -> np.ndarray:
+    """Neighbours of the rows in `queries` (all by default) among all rows; see `search`.
+
+    Returns:
+        (Q, num_neighbors) int64 positions in 0..N-1.
+    """
+    index = build_index(embeddings, device=device)
+    positions = np.arange(len(index))[queries if queries is not None else slice(None)]
+    return search(index, embeddings[positions], positions, num_neighbors)
+
+
+def search(
+    index: NeighborIndex, queries: np.ndarray, query_positions: np.ndarray | None, num_neighbors: int
+) -> np.ndarray:
+    """Positions of the nearest rows of each query, nearest first; see `search_with_scores`.
+
+    Returns:
+        (Q, num_neighbors) int64.
+    """
+    return search_with_scores(index, queries, query_positions, num_neighbors)[0]
+
+
+def search_with_scores(
+    index: NeighborIndex, queries: np.ndarray, query_positions: np.ndarray | None, num_neighbors: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest rows of each query by cosine, without the query itself.
+
+    A query is left out of its own neighbours by position, not as the first hit: with duplicate vectors it need not be
+    the first. Equal scores rank by position. Where more than 2,048 rows tie for the last places, which of them are
+    returned is fixed, but not by position.
+
+    Args:
+        queries: (Q, D), rows normalised here.
+        query_positions: (Q,) position of each query among the indexed rows, -1 for one that is not; None when none is.
+
+    Returns:
+        Positions (Q, num_neighbors) int64 and cosines (Q, num_neighbors) float32, both best first.
+
+    Raises:
+        ValueError: the index has too few rows (cap num_neighbors at N - 1), or queries do not fit the index.
+    """
+    check_same_width(queries, index.embeddings, names=("queries", "indexed embeddings"))
+    query_positions = _checked_positions(query_positions, len(queries), len(index))
+    others = len(index) - int((query_positions != NOT_INDEXED).any())
+    if not 1 <= num_neighbors <= others:
+        raise ValueError(
+            f"expected num_neighbors between 1 and {others} for {len(index)} indexed rows, found {num_neighbors}; "
+            "at most the number of rows less the query itself"
+        )
+    positions = np.empty((len(queries), num_neighbors), dtype=np.int64)
+    scores = np.empty((len(queries), num_neighbors), dtype=np.float32)
+    most_candidates = min(len(index), max(_MAX_CANDIDATES, num_neighbors + 1))
+    num_candidates = min(len(index), num_neighbors + 1 + _EXTRA_CANDIDATES)
+    pending = np.arange(len(queries))
+    while len(pending):
+        is_tied = np.zeros(len(pending), dtype=bool)
+        for start in range(0, len(pending), _QUERIES_PER_BATCH):
+            batch = pending[start : start + _QUERIES_PER_BATCH]
+            rows = unit_rows(queries[batch], name="queries", first_row=int(batch[0]))
+            found = _search_batch(index, rows, query_positions[batch], num_candidates)
+            positions[batch], scores[batch] = (ranked[:, :num_neighbors] for ranked in found)
+            if num_candidates < most_candidates:
+                is_tied[start : start + len(batch)] = _last_place_is_tied(found[1], num_neighbors)
+        pending = pending[is_tied]
+        num_candidates = min(4 * num_candidates, most_candidates)
+    return positions, scores
+
+
+def _checked_positions(query_positions: np.ndarray | None, num_queries: int, num_rows: int) -> np.ndarray:
+    if query_positions is None:
+        return np.full(num_queries, NOT_INDEXED)
+    positions = np.asarray(query_positions)
+    if positions.shape != (num_queries,) or positions.dtype.kind not in "iu":
+        raise ValueError(
+            f"expected query_positions of shape ({num_queries},) and an integer type, "
+            f"found {positions.dtype} of shape {positions.shape}"
+        )
+    if num_queries and not (positions.min() >= NOT_INDEXED and positions.max() < num_rows):
+        raise ValueError(f"expected query_positions in -1..{num_rows - 1}, found {positions.min()}..{positions.max()}")
+    return positions
+
+
+def _search_batch(
+    index: NeighborIndex, queries: np.ndarray, query_positions: np.ndarray, num_candidates: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ranked candidates of at most one batch of queries; see `_rank`."""
+    batch = np.zeros((_QUERIES_PER_BATCH, queries.shape[1]), dtype=np.float32)
+    batch[: len(queries)] = queries
+    with _faiss_threads(index.num_threads):
+        _, candidates = index.candidates.search(batch, num_candidates)
+    return _rank(index, batch[: len(queries)], query_positions, candidates[: len(queries)])
+
+
+def _last_place_is_tied(scores: np.ndarray, num_neighbors: int) -> np.ndarray:
+    """Whether rows that were not fetched may score as high as the last neighbour; (Q,) from ranked scores (Q, c)."""
+    # The query itself stands last with -inf when it was among the candidates.
+    weakest = np.where(np.isneginf(scores[:, -1]), scores[:, -2], scores[:, -1])
+    return weakest >= scores[:, num_neighbors - 1] - _SCORE_TOLERANCE
+
+
+@contextmanager
+def _faiss_threads(num_threads: int | None) -> Iterator[None]:
+    """faiss has one setting for the whole process; the one found is put back."""
+    found = faiss.omp_get_max_threads()
+    if num_threads is not None:
+        faiss.omp_set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(found)
+
+
+def _rank(
+    index: NeighborIndex, queries: np.ndarray, query_positions: np.ndarray, candidates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates (Q, c) by descending cosine, then ascending position, with their cosines; the query itself last."""
+    scores = np.empty(candidates.shape, dtype=np.float32)
+    size = max(1, _CANDIDATE_VALUES_PER_BLOCK // (candidates.shape[1] * queries.shape[1]))
+    for start in range(0, len(queries), size):
+        part = slice(start, start + size)
+        # einsum adds each pair's products in one fixed order, unlike a matrix product, so equal rows score equally.
+        scores[part] = np.einsum("qcd,qd->qc", index.embeddings[candidates[part]], queries[part], optimize=False)
+    scores[candidates == query_positions[:, None]] = -np.inf
+    order = np.lexsort((candidates, -scores), axis=1)
+    return np.take_along_axis(candidates, order, axis=1), np.take_along_axis(scores, order, axis=1)

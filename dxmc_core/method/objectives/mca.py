@@ -1,0 +1,205 @@
+"""MCA (multi-level cross-modal alignment, AAAI 2024) as a reconstruction: its equations were not at hand.
+
+Known are the three parts (a filtered semantic space, image consistency, alignment at instance, prototype and semantic
+level), that small maps adapt both modalities, and the two neighbour counts k_S and k_p. How they are put together here
+is ours; figures of this method say nothing about the authors' program.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dxmc_core.method.distributed import all_reduce_sum
+from dxmc_core.method.heads import AdaptedLinearHead
+from dxmc_core.method.losses import (
+    assignment_entropy,
+    consistency,
+    prototype_contrastive,
+    soft_cross_entropy,
+    symmetric_info_nce,
+)
+from dxmc_core.method.noun_hierarchy import filter_by_hierarchy
+from dxmc_core.method.objectives.base import Hyperparameters, Objective, check_range, published_schedule, required
+from dxmc_core.method.objectives.prototypes import choose_noun_space, confident_prototypes, nearest_nouns
+from dxmc_core.method.training_data import Batch, TrainingData
+
+
+@dataclass(frozen=True, kw_only=True)
+class MCAHyperparameters(Hyperparameters):
+    """Settings of the reconstructed MCA; epochs and batch as in TAC.
+
+    Attributes:
+        instance_weight, prototype_weight, semantic_weight: of the three levels of alignment.
+        nouns_per_image: k_S, nouns that an image attends to.
+        nouns_per_cluster: k_p, nouns that make a cluster's noun prototype.
+        attention_temperature: tau_a, of the attention over k_S nouns, and of nouns over the noun prototypes.
+        instance_temperature, prototype_temperature: of the two contrasts.
+        confidence_threshold: theta; images whose noun-given target is less sure are left out of the semantic level.
+        confident_share: share of an average cluster (N/K images) that chooses a cluster's nouns.
+        adapter_width: see `AdaptedLinearHead`.
+        num_neighbors: an image's neighbour is drawn from this many nearest ones.
+        nouns_per_center, max_cosine_to_mean: the uniqueness-based filter, see `select_nouns_sic`.
+        min_votes_share: the hierarchy-based filter drops nouns that fewer images speak for than this share of an
+            average cluster (rho, times K), see `filter_by_hierarchy`.
+    """
+
+    instance_weight: float = 0.5
+    prototype_weight: float = 1.0
+    semantic_weight: float = 1.0
+    nouns_per_image: int = 20
+    nouns_per_cluster: int = 30
+    attention_temperature: float = 0.02
+    instance_temperature: float = 0.07
+    prototype_temperature: float = 0.5
+    confidence_threshold: float = 0.7
+    confident_share: float = 0.9
+    adapter_width: int = 128
+    num_neighbors: int = 20
+    nouns_per_center: int = 500
+    max_cosine_to_mean: float = 0.95
+    min_votes_share: float = 0.05
+
+    @classmethod
+    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
+        """TAC's schedule for data of this shape; MCA's own is not known."""
+        return cls(**published_schedule(num_clusters, num_images))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        temperatures = ("attention_temperature", "instance_temperature", "prototype_temperature")
+        counts = ("nouns_per_image", "nouns_per_cluster", "adapter_width", "num_neighbors", "nouns_per_center")
+        weights = ("instance_weight", "prototype_weight", "semantic_weight", "min_votes_share", "confidence_threshold")
+        check_range(self, positive=("confident_share", *temperatures, *counts), not_negative=weights)
+
+
+class MCAObjective(Objective):
+    """-mean ln(u_i . u_neighbour) - alpha H + instance + prototype + semantic level, over adapted images and nouns.
+
+    z = adapted image with assignment u, s = adapted noun with assignment r, a_ij = attention of image i over its
+    nearest nouns, c_i = sum_j a_ij s_j, q_i = sum_j a_ij r_j.
+    - instance: symmetric InfoNCE of z_i and c_i;
+    - prototype: symmetric contrast over clusters of the mean image mu_k, taken over the batch, and the mean h_k of the
+      nouns nearest to the cluster, which are chosen once an epoch;
+    - semantic: CE of u_i with q_i where q_i is sure, and of r_j with softmax_k(s_j . h_k), targets detached.
+
+    The space is SIC's uniqueness filter and, where `TrainingData.noun_hypernyms` is given, the hierarchy-based one;
+    without a hierarchy the first alone. Images are assigned by the image head alone.
+    """
+
+    heads: AdaptedLinearHead
+    reads = ("image_neighbors", "noun_embeddings")
+
+    def __init__(
+        self, embedding_width: int, num_clusters: int, hyperparameters: MCAHyperparameters, *, seed: int
+    ) -> None:
+        super().__init__()
+        self.hyperparameters, self.seed = hyperparameters, seed
+        self.num_neighbors = hyperparameters.num_neighbors
+        width = hyperparameters.adapter_width
+        self.heads = AdaptedLinearHead(embedding_width, num_clusters, adapter_width=width, seed=seed)
+        self.noun_head = AdaptedLinearHead(embedding_width, num_clusters, adapter_width=width, seed=seed + 1)
+        self._nouns: Tensor | None = None
+        self._cluster_nouns: Tensor | None = None
+
+    def begin_epoch(self, epoch: int, data: TrainingData) -> None:
+        settings, like = self.hyperparameters, self.heads.classifier.weight
+        images_per_cluster = data.num_images / self.heads.num_clusters
+        if epoch == 0 or self._nouns is None:
+            space = self._noun_space(data, min_votes=settings.min_votes_share * images_per_cluster)
+            self._nouns = F.normalize(required(data.noun_embeddings)[space].to(like), dim=1)
+
+        def describe(rows: Tensor) -> tuple[Tensor, Tensor]:
+            features = self.heads.features(rows)
+            return features, self.heads.classifier(features).softmax(dim=1)
+
+        prototypes = confident_prototypes(
+            data,
+            describe,
+            images_per_cluster=max(1, round(settings.confident_share * images_per_cluster)),
+            like=like.detach(),
+        )
+        with torch.no_grad():
+            nouns = self.noun_head.features(self._nouns)
+            self._cluster_nouns = nearest_nouns(prototypes, nouns, settings.nouns_per_cluster)
+
+    def _noun_space(self, data: TrainingData, *, min_votes: float) -> Tensor:
+        settings = self.hyperparameters
+        unique = choose_noun_space(
+            data,
+            self.heads.num_clusters,
+            nouns_per_center=settings.nouns_per_center,
+            max_cosine_to_mean=settings.max_cosine_to_mean,
+            seed=self.seed,
+        )
+        if data.noun_hypernyms is None:
+            return unique
+        kept = filter_by_hierarchy(
+            data.image_embeddings.cpu().numpy(),
+            required(data.noun_embeddings).cpu().numpy(),
+            unique.cpu().numpy(),
+            data.noun_hypernyms.cpu().numpy(),
+            min_votes=min_votes,
+        )
+        return torch.from_numpy(kept).to(data.device)
+
+    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+        settings = self.hyperparameters
+        features = self.heads.features(batch.images)
+        log_probs = self.heads.classifier(features).log_softmax(dim=1)
+        neighbor_features = self.heads.features(required(batch.image_neighbors))
+        neighbor_probs = self.heads.classifier(neighbor_features).softmax(dim=1)
+        nouns = self.noun_head.features(required(self._nouns))
+        noun_log_probs = self.noun_head.classifier(nouns).log_softmax(dim=1)
+        attention, attended = self._attention(features, nouns)
+
+        terms = {
+            "consistency": consistency(log_probs.exp(), neighbor_probs),
+            "entropy": assignment_entropy(log_probs.exp()),
+            "instance": symmetric_info_nce(
+                features,
+                torch.einsum("bk,bkd->bd", attention, nouns[attended]),
+                temperature=settings.instance_temperature,
+                row_counts=batch.row_counts,
+            ),
+        }
+        noun_prototypes = F.normalize(nouns[required(self._cluster_nouns)].mean(dim=1), dim=1)
+        image_prototypes, present = _batch_prototypes(features, log_probs)
+        terms["prototype"] = prototype_contrastive(
+            image_prototypes, noun_prototypes, present=present, temperature=settings.prototype_temperature
+        )
+        targets = torch.einsum("bk,bkc->bc", attention, noun_log_probs.exp()[attended]).detach()
+        sure = (targets.amax(dim=1) >= settings.confidence_threshold).to(targets)
+        noun_targets = (nouns @ noun_prototypes.T / settings.attention_temperature).softmax(dim=1).detach()
+        # All ranks hold all nouns, so their mean is taken here and not over ranks.
+        noun_level = -(noun_targets * noun_log_probs).sum(dim=1).mean()
+        terms["semantic"] = soft_cross_entropy(log_probs, targets, weights=sure) + noun_level
+        terms["total"] = (
+            terms["consistency"]
+            - settings.entropy_weight * terms["entropy"]
+            + settings.instance_weight * terms["instance"]
+            + settings.prototype_weight * terms["prototype"]
+            + settings.semantic_weight * terms["semantic"]
+        )
+        return terms
+
+    def _attention(self, features: Tensor, nouns: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (b, k_S), rows sum to 1, and positions (b, k_S) of the nouns that images attend to."""
+        count = min(self.hyperparameters.nouns_per_image, len(nouns))
+        cosines, attended = (features @ nouns.T).topk(count, dim=1)
+        return (cosines / self.hyperparameters.attention_temperature).softmax(dim=1), attended
+
+
+def _batch_prototypes(features: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums (K, D) of the global batch's features in their own cluster, weighted by confidence, and which have any (K,).
+
+    Lengths do not matter, as prototypes are compared by cosine. The weights carry no gradient: prototypes adapt the
+    features, and do not move images between clusters.
+    """
+    confidence, clusters = log_probs.detach().exp().max(dim=1)
+    weights = F.one_hot(clusters, log_probs.shape[1]).to(features) * confidence[:, None]
+    sums = all_reduce_sum(torch.cat([weights.T @ features, weights.sum(dim=0)[:, None]], dim=1))
+    return sums[:, :-1], sums[:, -1].detach() > 0

@@ -1,0 +1,169 @@
+"""Linear maps that give every direction of an embedding space the variance it deserves.
+
+CLIP embeddings lie in a narrow cone: a few directions hold most of the variance, and little of it tells clusters apart.
+The recipe `best` looks at images through these maps before it smooths and clusters them, and its head starts from one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dxmc_core.method.unit_rows import unit_rows
+
+#: Principal components kept; of 512 dimensions of CLIP ViT-B/32 they hold 97% and more of the variance.
+MAX_COMPONENTS = 256
+
+#: Components with less than this share of the largest variance are rounding noise (few rows, zero padding).
+_MIN_RELATIVE_VARIANCE = 1e-6
+
+#: Share of an isotropic scatter mixed into an estimated one. Results were the same from 0.05 to 0.5.
+_SHRINKAGE = 0.1
+
+_ROWS_PER_BLOCK = 16_384
+
+
+@dataclass(frozen=True)
+class WhiteningMap:
+    """x -> normalise((x - mean) @ matrix).
+
+    Attributes:
+        mean: (D,) float32.
+        matrix: (D, R) float32.
+    """
+
+    mean: np.ndarray
+    matrix: np.ndarray
+
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        """Unit rows (n, R) float32 of rows (n, D); a row at the mean itself goes to the first axis."""
+        mapped = np.empty((len(rows), self.matrix.shape[1]), dtype=np.float32)
+        for start in range(0, len(rows), _ROWS_PER_BLOCK):
+            block = slice(start, start + _ROWS_PER_BLOCK)
+            mapped[block] = (rows[block].astype(np.float32) - self.mean) @ self.matrix
+        return normalize_rows(mapped)
+
+
+def half_power_whitening(embeddings: np.ndarray) -> WhiteningMap:
+    """Principal components scaled by variance^(-1/4), half the way from PCA to full whitening.
+
+    Full whitening blows up directions without content where there are few rows.
+
+    Args:
+        embeddings: (N, D) unit rows, N >= 2.
+    """
+    components = _principal_components(embeddings)
+    return WhiteningMap(components.mean, (components.basis * components.variances**-0.25).astype(np.float32))
+
+
+def neighbor_whitening(embeddings: np.ndarray, neighbors: np.ndarray) -> WhiteningMap:
+    """The map under which images differ from their near neighbours alike in all directions.
+
+    Neighbours mostly share a cluster, so their differences estimate the scatter within clusters without labels
+    (within-class covariance normalisation with neighbours for classes).
+
+    Args:
+        embeddings: (N, D) unit rows, N >= 2.
+        neighbors: (N, k) positions of near neighbours.
+    """
+    components = _principal_components(embeddings)
+    return _whiten_scatter(components, _neighbor_scatter(embeddings, neighbors, components.mean))
+
+
+def cluster_whitening(embeddings: np.ndarray, labels: np.ndarray, num_clusters: int) -> WhiteningMap:
+    """The map under which images differ from their cluster's mean alike in all directions (Fisher's discriminant).
+
+    Args:
+        embeddings: (N, D) unit rows, N >= 2.
+        labels: (N,) clusters 0..K-1.
+    """
+    components = _principal_components(embeddings)
+    return _whiten_scatter(components, _cluster_scatter(embeddings, labels, num_clusters, components.mean))
+
+
+def normalize_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows (n, R) float32 brought to unit norm in place; a zero row becomes the first axis."""
+    norms = np.linalg.norm(rows, axis=1)
+    zero = norms < 1e-12
+    rows[zero, 0], norms[zero] = 1.0, 1.0
+    rows /= norms[:, None]
+    return rows
+
+
+@dataclass(frozen=True)
+class _Components:
+    """Mean (D,) float32, orthonormal directions (D, R) float64 and their variances (R,), largest first."""
+
+    mean: np.ndarray
+    basis: np.ndarray
+    variances: np.ndarray
+
+
+def _principal_components(embeddings: np.ndarray) -> _Components:
+    mean = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
+    covariance = np.zeros((embeddings.shape[1],) * 2)
+    for block in _centered_blocks(embeddings, mean):
+        covariance += block.T @ block
+    variances, basis = np.linalg.eigh(covariance / len(embeddings))
+    kept = np.flatnonzero(variances > max(_MIN_RELATIVE_VARIANCE * variances[-1], 1e-12))[::-1][:MAX_COMPONENTS]
+    if len(kept) == 0:
+        raise ValueError(f"expected rows that differ, found {len(embeddings)} equal ones: there is nothing to cluster")
+    return _Components(mean, basis[:, kept], variances[kept])
+
+
+def _whiten_scatter(components: _Components, scatter: np.ndarray) -> WhiteningMap:
+    """Symmetric inverse square root, on the principal components, of a scatter (D, D) shrunk towards an isotropic one."""
+    inside = components.basis.T @ scatter @ components.basis
+    width = len(inside)
+    # Without any scatter (every image a duplicate of its neighbours) the variances themselves are all there is.
+    mean_scatter = np.trace(inside) / width or components.variances.mean()
+    variances, axes = np.linalg.eigh((1 - _SHRINKAGE) * inside + _SHRINKAGE * mean_scatter * np.eye(width))
+    variances = np.maximum(variances, 1e-3 * _SHRINKAGE * mean_scatter)
+    matrix = components.basis @ (axes * variances**-0.5) @ axes.T
+    return WhiteningMap(components.mean, matrix.astype(np.float32))
+
+
+def _neighbor_scatter(embeddings: np.ndarray, neighbors: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Half the mean outer product (D, D) of the differences between rows and their neighbours.
+
+    Expanded into products of blocks, so that the N k differences never exist.
+    """
+    num_rows, num_neighbors = neighbors.shape
+    times_chosen = np.bincount(neighbors.ravel(), minlength=num_rows)
+    scatter = np.zeros((embeddings.shape[1],) * 2)
+    for start in range(0, num_rows, _ROWS_PER_BLOCK // 4):
+        block = slice(start, start + _ROWS_PER_BLOCK // 4)
+        rows = embeddings[block].astype(np.float32) - mean
+        neighbor_sums = np.zeros_like(rows)
+        for column in neighbors[block].T:
+            neighbor_sums += embeddings[column].astype(np.float32) - mean
+        own = (rows * (num_neighbors + times_chosen[block, None]).astype(np.float32)).T @ rows
+        crossed = rows.T @ neighbor_sums
+        scatter += own - crossed - crossed.T
+    return scatter / (2 * num_rows * num_neighbors)
+
+
+def _cluster_scatter(embeddings: np.ndarray, labels: np.ndarray, num_clusters: int, mean: np.ndarray) -> np.ndarray:
+    """Mean outer product (D, D) of the differences between rows and the mean of their cluster."""
+    means = cluster_means(embeddings, labels, num_clusters)
+    scatter = np.zeros((embeddings.shape[1],) * 2)
+    for start in range(0, len(embeddings), _ROWS_PER_BLOCK):
+        block = slice(start, start + _ROWS_PER_BLOCK)
+        differences = embeddings[block].astype(np.float32) - means[labels[block]]
+        scatter += differences.T @ differences
+    return scatter / len(embeddings)
+
+
+def cluster_means(rows: np.ndarray, labels: np.ndarray, num_clusters: int) -> np.ndarray:
+    """Means (K, R) float32 of the rows of every cluster; zero for one without rows."""
+    order = np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels, minlength=num_clusters)
+    means = np.zeros((num_clusters, rows.shape[1]), dtype=np.float32)
+    for cluster, members in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
+        if len(members):
+            means[cluster] = rows[members].mean(axis=0, dtype=np.float64)
+    return means
+
+
+def _centered_blocks(embeddings: np.ndarray, mean: np.ndarray):
+    for start in range(0, len(embeddings), _ROWS_PER_BLOCK):
+        yield unit_rows(embeddings[start : start + _ROWS_PER_BLOCK], name="embeddings", first_row=start) - mean

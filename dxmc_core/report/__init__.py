@@ -1,0 +1,60 @@
+"""The HTML report: frozen data in, one self-contained page out."""
+
+from dxmc_core.report.assemble import (
+    count_labels,
+    flatten_settings,
+    gallery_positions,
+    report_cluster,
+    report_images,
+    summarize_rejects,
+    training_curves,
+)
+from dxmc_core.report.data import (
+    Changes,
+    Curve,
+    MapPoints,
+    Move,
+    NounEvidence,
+    PastCluster,
+    Reject,
+    Rejects,
+    ReportCluster,
+    ReportData,
+    ReportImage,
+    Score,
+    Series,
+    StageTiming,
+    TreeNode,
+    rows_shown,
+)
+from dxmc_core.report.map import project_2d, sample_for_map
+from dxmc_core.report.render import render_report
+
+__all__ = [
+    "Changes",
+    "Curve",
+    "MapPoints",
+    "Move",
+    "NounEvidence",
+    "PastCluster",
+    "Reject",
+    "Rejects",
+    "ReportCluster",
+    "ReportData",
+    "ReportImage",
+    "Score",
+    "Series",
+    "StageTiming",
+    "TreeNode",
+    "count_labels",
+    "flatten_settings",
+    "gallery_positions",
+    "project_2d",
+    "render_report",
+    "report_cluster",
+    "report_images",
+    "rows_shown",
+    "sample_for_map",
+    "summarize_rejects",
+    "training_curves",
+]

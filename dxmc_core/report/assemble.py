@@ -1,0 +1,141 @@
+"""Small constructors from what artifacts hold (arrays, dict rows of tables) to what the report shows."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dxmc_core.report.data import Curve, NounEvidence, Reject, Rejects, ReportCluster, ReportImage, Series, Thumbnail
+
+
+def report_images(
+    row_ids: np.ndarray,
+    image_ids: Sequence[str],
+    *,
+    cluster_ids: np.ndarray | None = None,
+    uris: Sequence[str] | None = None,
+    confidences: np.ndarray | None = None,
+    runner_ups: np.ndarray | None = None,
+    outlier_scores: np.ndarray | None = None,
+    labels: Sequence[str | None] | None = None,
+    thumbnails: Mapping[int, Thumbnail] | None = None,
+) -> dict[int, ReportImage]:
+    """One `ReportImage` a row id, from columns (P,) in the order of `row_ids`.
+
+    Args:
+        runner_ups: cluster ids; a negative one means none.
+        thumbnails: by row id; rows without one are shown by their ids.
+    """
+    pictures = thumbnails or {}
+    images = {}
+    for position, row in enumerate(int(row) for row in row_ids):
+        runner_up = None if runner_ups is None else int(runner_ups[position])
+        images[row] = ReportImage(
+            image_id=image_ids[position],
+            uri="" if uris is None else uris[position],
+            cluster_id=None if cluster_ids is None else int(cluster_ids[position]),
+            confidence=None if confidences is None else float(confidences[position]),
+            runner_up=runner_up if runner_up is not None and runner_up >= 0 else None,
+            outlier_score=None if outlier_scores is None else float(outlier_scores[position]),
+            label=None if labels is None else labels[position],
+            thumbnail=pictures.get(row),
+        )
+    return images
+
+
+def report_cluster(
+    row: Mapping[str, Any],
+    *,
+    label_counts: Mapping[str, int] | None = None,
+    near_duplicates: Sequence[Sequence[int]] = (),
+    max_exemplars: int = 12,
+    max_border: int = 6,
+    max_nearest: int = 5,
+) -> ReportCluster:
+    """A cluster card from a row of the `clusters` table (`Table.to_pylist()`), cut to what a card has room for."""
+    return ReportCluster(
+        cluster_id=row["cluster_id"],
+        size=row["size"],
+        name=row["name"],
+        names=tuple(row["names"]),
+        name_source=row["name_source"],
+        evidence=tuple(NounEvidence(**evidence) for evidence in row["name_evidence"]),
+        cohesion=row["cohesion"],
+        mean_confidence=row["mean_confidence"],
+        exemplars=tuple(row["exemplars"][:max_exemplars]),
+        border=tuple(row["border"][:max_border]),
+        nearest_clusters=tuple(row["nearest_clusters"][:max_nearest]),
+        near_duplicates=tuple(tuple(group) for group in near_duplicates),
+        label_counts=dict(label_counts or {}),
+    )
+
+
+def count_labels(cluster_ids: np.ndarray, labels: Sequence[str | None]) -> dict[int, dict[str, int]]:
+    """Members of each label by cluster id, the most frequent first; rows without a label are not counted."""
+    counts: dict[int, Counter[str]] = {}
+    for cluster_id, label in zip(cluster_ids, labels, strict=True):
+        if label is not None:
+            counts.setdefault(int(cluster_id), Counter())[label] += 1
+    return {cluster_id: dict(counter.most_common()) for cluster_id, counter in counts.items()}
+
+
+def gallery_positions(scores: np.ndarray, *, count: int, largest: bool) -> np.ndarray:
+    """Positions of the `count` smallest or largest scores (N,), the extreme one first; NaN scores are left out."""
+    order = np.argsort(-scores if largest else scores, kind="stable")
+    return order[~np.isnan(scores[order])][:count]
+
+
+def summarize_rejects(rows: Iterable[Mapping[str, Any]], *, num_examples: int = 200) -> Rejects:
+    """Counts by reason over all rows of the `rejects` table, the first ones of each reason kept as examples in turn."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[Reject]] = {}
+    for row in rows:
+        reason = row["reason"]
+        counts[reason] += 1
+        if len(examples.setdefault(reason, [])) < num_examples:
+            examples[reason].append(
+                Reject(image_id=row["image_id"], reason=reason, message=row["message"], uri=row["uri"])
+            )
+    room = max(1, num_examples // max(1, len(examples)))
+    kept = tuple(reject for reason, _ in counts.most_common() for reject in examples[reason][:room])
+    return Rejects(counts=dict(counts.most_common()), examples=kept)
+
+
+def training_curves(reports: Iterable[Mapping[str, Any]]) -> tuple[Curve, ...]:
+    """Charts of what training reported each epoch.
+
+    Args:
+        reports: the fields of an `EpochReport` each, as metrics.jsonl holds them: epoch, terms, balance, num_changed.
+    """
+    by_epoch = {int(report["epoch"]): report for report in reports}
+    epochs = sorted(by_epoch)
+
+    def series(name: str, values: Sequence[float | None]) -> Series:
+        return Series(name=name, x=epochs, y=[float("nan") if value is None else float(value) for value in values])
+
+    names = list(dict.fromkeys(name for epoch in epochs for name in by_epoch[epoch]["terms"]))
+    curves = [
+        Curve(title=f"Loss: {name}", series=[series(name, [by_epoch[epoch]["terms"].get(name) for epoch in epochs])])
+        for name in sorted(names, key=lambda name: (name != "total", names.index(name)))
+    ]
+    for key, title, y_label in (
+        ("balance", "Evenness of the cluster sizes", "entropy / ln K"),
+        ("num_changed", "Images that changed cluster", "images"),
+    ):
+        values = [by_epoch[epoch].get(key) for epoch in epochs]
+        if any(value is not None for value in values):
+            curves.append(Curve(title=title, y_label=y_label, series=[series(title.lower(), values)]))
+    return tuple(curves)
+
+
+def flatten_settings(settings: Mapping[str, Any], *, prefix: str = "") -> dict[str, str]:
+    """A nested configuration as dotted keys and texts: {"method": {"name": "dxmc"}} -> {"method.name": "dxmc"}."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten_settings(value, prefix=f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return flat

@@ -1,0 +1,47 @@
+"""Colours of the clusters: twelve that people with colour-vision deficiencies can tell apart, dealt so that neighbours differ."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+#: Found by annealing for the largest smallest distance between any two (OKLab, as normal, protan, deutan and tritan eyes
+#: see them), with a contrast of 3:1 to the background or more. A slot has a similar hue in both themes.
+LIGHT_COLORS = (
+    "#429bbb", "#b44310", "#870536", "#a88d28", "#5f2a99", "#0e4c5d",
+    "#d8698a", "#2861c9", "#977ef7", "#461904", "#7f5e7d", "#111a70",
+)  # fmt: skip
+DARK_COLORS = (
+    "#3dd3eb", "#f2e462", "#bb3a5c", "#b3b55e", "#944aad", "#53feb7",
+    "#e8aab7", "#476add", "#df6fc3", "#7c8503", "#af7f78", "#19a3f8",
+)  # fmt: skip
+NUM_COLORS = len(LIGHT_COLORS)
+
+
+def deal_colors(positions: np.ndarray | None, num_clusters: int, *, num_near: int = 8) -> list[int]:
+    """A colour slot for each cluster, in the page's order (the largest first).
+
+    Up to twelve clusters get a colour of their own. Beyond that, a cluster takes the colour least used among the `num_near`
+    clusters nearest to it on the map that have theirs already, then the one least used overall.
+
+    Args:
+        positions: (num_clusters, 2) places on the map, NaN for a cluster without a point there; None without a map.
+    """
+    if num_clusters <= NUM_COLORS or positions is None:
+        return [index % NUM_COLORS for index in range(num_clusters)]
+    slots: list[int] = []
+    used = np.zeros(NUM_COLORS, dtype=np.int64)
+    for index in range(num_clusters):
+        nearby = np.zeros(NUM_COLORS, dtype=np.int64)
+        for other in _nearest_before(positions, index, num_near):
+            nearby[slots[other]] += 1
+        slots.append(min(range(NUM_COLORS), key=lambda slot: (nearby[slot], used[slot], slot)))
+        used[slots[-1]] += 1
+    return slots
+
+
+def _nearest_before(positions: np.ndarray, index: int, count: int) -> Sequence[int]:
+    if index == 0 or not np.isfinite(positions[index]).all():
+        return []
+    distances = np.linalg.norm(positions[:index] - positions[index], axis=1)
+    order = np.argsort(distances, kind="stable")[:count]
+    return [int(other) for other in order if np.isfinite(distances[other])]

@@ -1,0 +1,436 @@
+// The 2-D map: a canvas with a dot (or a small picture) an image, names at the clusters' middles, and a legend that filters.
+const MAP_MARGIN = 30;
+const MAX_ZOOM = 40;
+
+/** Bring the map to life; returns a function that redraws it in the colours of the moment. */
+function startMap() {
+  const canvas = document.getElementById("map-canvas");
+  const map = {
+    canvas,
+    stage: canvas.parentElement,
+    context: canvas.getContext("2d"),
+    points: mapPoints(),
+    view: { zoom: 1, left: 0, top: 0 },
+    only: new Set(),
+    peek: null,
+    active: null,
+    pictures: false,
+    drawn: [],
+    colors: null,
+    pending: false,
+  };
+  map.middles = middlesOf(map.points);
+  new ResizeObserver(() => redraw(map)).observe(map.stage);
+  startMapPointer(map);
+  startMapKeys(map);
+  startMapButtons(map);
+  startLegend(map);
+  return () => {
+    map.colors = null;
+    redraw(map);
+  };
+}
+
+/** Points in 0..1 both ways, stretched over the whole map. */
+function mapPoints() {
+  const { images: indexes, x, y } = report.map;
+  const [xLow, xHigh, yLow, yHigh] = [Math.min(...x), Math.max(...x), Math.min(...y), Math.max(...y)];
+  return indexes.map((index, position) => ({
+    image: index,
+    cluster: images[index].cluster,
+    x: xHigh > xLow ? (x[position] - xLow) / (xHigh - xLow) : 0.5,
+    y: yHigh > yLow ? (y[position] - yLow) / (yHigh - yLow) : 0.5,
+  }));
+}
+
+/** The median place of each cluster's points, the largest cluster first. */
+function middlesOf(points) {
+  const members = new Map();
+  for (const point of points) {
+    if (point.cluster === null) continue;
+    if (!members.has(point.cluster)) members.set(point.cluster, []);
+    members.get(point.cluster).push(point);
+  }
+  const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+  return [...members]
+    .sort(([a], [b]) => a - b)
+    .map(([cluster, own]) => ({ cluster, x: median(own.map((point) => point.x)), y: median(own.map((point) => point.y)) }));
+}
+
+function redraw(map) {
+  if (map.pending) return;
+  map.pending = true;
+  requestAnimationFrame(() => {
+    map.pending = false;
+    draw(map);
+  });
+}
+
+function draw(map) {
+  const { canvas, context } = map;
+  const { width, height } = map.stage.getBoundingClientRect();
+  const density = devicePixelRatio || 1;
+  if (canvas.width !== Math.round(width * density) || canvas.height !== Math.round(height * density)) {
+    canvas.width = Math.round(width * density);
+    canvas.height = Math.round(height * density);
+  }
+  map.size = { width, height };
+  map.colors ??= readColors(map.stage);
+  context.setTransform(density, 0, 0, density, 0, 0);
+  context.clearRect(0, 0, width, height);
+  const shown = map.points.filter((point) => isOn(map, point));
+  for (const point of map.points) if (!isOn(map, point)) drawDot(map, point, 0.1);
+  if (map.pictures) drawPictures(map, shown);
+  else for (const point of shown) drawDot(map, point, 0.85);
+  map.drawn = map.pictures ? map.drawn : shown;
+  if (map.active) drawRing(map, map.active);
+  drawNames(map);
+}
+
+/** Colours as the browser resolves them for the theme of the moment. */
+function readColors(stage) {
+  const probe = document.createElement("span");
+  probe.hidden = true;
+  stage.append(probe);
+  const read = (name) => {
+    probe.style.color = `var(${name})`;
+    return getComputedStyle(probe).color;
+  };
+  const colors = { panel: read("--panel"), ink: read("--ink"), quiet: read("--quiet"), slots: [] };
+  for (let slot = 0; slot < 12; slot++) colors.slots.push(read(`--c${slot}`));
+  probe.remove();
+  return colors;
+}
+
+function colorOf(map, point) {
+  return point.cluster === null ? map.colors.quiet : map.colors.slots[clusters[point.cluster].color];
+}
+
+/** A filter keeps its clusters; pointing at the legend shows one for the moment. */
+function isOn(map, point) {
+  if (map.peek !== null) return point.cluster === map.peek;
+  return map.only.size === 0 || map.only.has(point.cluster);
+}
+
+function toScreen(map, point) {
+  const { width, height } = map.size;
+  const { zoom, left, top } = map.view;
+  return [
+    MAP_MARGIN + (point.x - left) * zoom * (width - 2 * MAP_MARGIN),
+    MAP_MARGIN + (point.y - top) * zoom * (height - 2 * MAP_MARGIN),
+  ];
+}
+
+function dotRadius(map) {
+  const spacing = Math.sqrt((map.size.width * map.size.height) / map.points.length);
+  return Math.min(7, Math.max(1.8, spacing * 0.16) * map.view.zoom ** 0.35);
+}
+
+function drawDot(map, point, opacity) {
+  const { context } = map;
+  const [x, y] = toScreen(map, point);
+  context.globalAlpha = opacity;
+  context.fillStyle = colorOf(map, point);
+  context.beginPath();
+  context.arc(x, y, dotRadius(map), 0, 2 * Math.PI);
+  context.fill();
+  context.globalAlpha = 1;
+}
+
+function drawRing(map, point) {
+  const { context } = map;
+  const [x, y] = toScreen(map, point);
+  const reach = map.pictures ? pictureSide(map) / 2 + 2 : dotRadius(map) + 3;
+  context.strokeStyle = map.colors.ink;
+  context.lineWidth = 2;
+  context.beginPath();
+  if (map.pictures) context.rect(x - reach, y - reach, 2 * reach, 2 * reach);
+  else context.arc(x, y, reach, 0, 2 * Math.PI);
+  context.stroke();
+}
+
+function pictureSide(map) {
+  const spacing = Math.sqrt((map.size.width * map.size.height) / map.points.length);
+  return Math.min(72, Math.max(26, spacing * 0.9) * map.view.zoom ** 0.25);
+}
+
+// Pictures may cover this much of one another's edge.
+const PICTURE_SPACING = 0.86;
+
+/** Pictures where there is room, framed in their cluster's colour; more of them appear on zooming in. */
+function drawPictures(map, shown) {
+  const side = pictureSide(map);
+  const placed = new Map();
+  map.drawn = [];
+  for (const point of shown) {
+    const [x, y] = toScreen(map, point);
+    const off = x < -side || y < -side || x > map.size.width + side || y > map.size.height + side;
+    if (off || overlaps(placed, x, y, side * PICTURE_SPACING)) continue;
+    const cell = cellOf(x, y, side * PICTURE_SPACING);
+    if (!placed.has(cell)) placed.set(cell, []);
+    placed.get(cell).push([x, y]);
+    map.drawn.push(point);
+    drawPicture(map, point, x, y, side);
+  }
+}
+
+function cellOf(x, y, side) {
+  return `${Math.floor(x / side)},${Math.floor(y / side)}`;
+}
+
+/** Whether a square at (x, y) would cover one of the placed squares, which are kept by the cell their middle is in. */
+function overlaps(placed, x, y, side) {
+  for (const right of [-side, 0, side]) {
+    for (const down of [-side, 0, side]) {
+      const others = placed.get(cellOf(x + right, y + down, side)) ?? [];
+      if (others.some(([otherX, otherY]) => Math.abs(otherX - x) < side && Math.abs(otherY - y) < side)) return true;
+    }
+  }
+  return false;
+}
+
+function drawPicture(map, point, x, y, side) {
+  const { tile } = images[point.image];
+  const picture = tile && sheetImage(tile[0], () => redraw(map));
+  if (!picture) {
+    drawDot(map, point, 0.85);
+    return;
+  }
+  const [, left, top, width, height] = tile;
+  const square = Math.min(width, height);
+  const half = side / 2;
+  map.context.fillStyle = colorOf(map, point);
+  map.context.fillRect(x - half, y - half, side, side);
+  map.context.drawImage(
+    picture,
+    left + (width - square) / 2, top + (height - square) / 2, square, square,
+    x - half + 2, y - half + 2, side - 4, side - 4,
+  );
+}
+
+/** Names at the middles, the larger clusters first, none over another; among many clusters further apart, to leave the dots in sight. */
+function drawNames(map) {
+  const { context } = map;
+  const crowded = map.middles.length > 30;
+  const [besides, above] = crowded ? [22, 34] : [5, 17];
+  context.font = `600 12.5px ${getComputedStyle(document.body).fontFamily}`;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.lineJoin = "round";
+  const placed = [];
+  for (const middle of map.middles) {
+    if (!isOn(map, middle)) continue;
+    const name = shorten(clusters[middle.cluster].name);
+    const half = context.measureText(name).width / 2;
+    const [x, middleY] = toScreen(map, middle);
+    const centre = Math.min(map.size.width - half - 8, Math.max(half + 8, x));
+    const hidden = x < 0 || middleY < 0 || x > map.size.width || middleY > map.size.height;
+    const over = (other) => Math.abs(other.x - centre) < other.half + half + besides && Math.abs(other.y - middleY) < above;
+    if (hidden || placed.some(over)) continue;
+    placed.push({ x: centre, y: middleY, half });
+    context.fillStyle = context.strokeStyle = map.colors.panel;
+    context.lineWidth = 4;
+    context.globalAlpha = 0.9;
+    if (map.pictures) context.fillRect(centre - half - 5, middleY - 10, 2 * half + 10, 19);
+    else context.strokeText(name, centre, middleY);
+    context.globalAlpha = 1;
+    context.fillStyle = map.colors.ink;
+    context.fillText(name, centre, middleY);
+  }
+}
+
+function shorten(name) {
+  return name.length > 26 ? `${name.slice(0, 25)}…` : name;
+}
+
+function pointAt(map, x, y) {
+  const reach = map.pictures ? pictureSide(map) / 2 + 2 : dotRadius(map) + 5;
+  let best = null;
+  let bestDistance = reach;
+  for (const point of map.drawn) {
+    const [pointX, pointY] = toScreen(map, point);
+    const distance = map.pictures
+      ? Math.max(Math.abs(pointX - x), Math.abs(pointY - y))
+      : Math.hypot(pointX - x, pointY - y);
+    if (distance < bestDistance) [best, bestDistance] = [point, distance];
+  }
+  return best;
+}
+
+/** Make a point the active one, or none: ring, tip with picture, and for the keyboard the spoken name. */
+function activate(map, point, spoken = false) {
+  if (point === map.active) return;
+  map.active = point;
+  map.canvas.classList.toggle("over-point", point !== null);
+  const tip = map.stage.querySelector(".map-tip");
+  tip.hidden = point === null;
+  if (point !== null) {
+    const image = images[point.image];
+    const name = point.cluster === null ? "in no cluster" : clusters[point.cluster].name;
+    const picture = tip.querySelector(".map-tip-picture");
+    picture.hidden = !image.tile;
+    if (image.tile) paintWhole(picture, image.tile, 150, 1.6);
+    tip.querySelector(".map-tip-name").textContent = name;
+    tip.querySelector(".map-tip-id").textContent = image.id;
+    placeTip(map, tip, point);
+    if (spoken) announce(`${name}, ${image.id}`);
+  }
+  redraw(map);
+}
+
+/** Beside the point, on whichever side has room. */
+function placeTip(map, tip, point) {
+  const [x, y] = toScreen(map, point);
+  const { width, height } = map.size;
+  const left = x + 16 + tip.offsetWidth < width ? x + 16 : x - 16 - tip.offsetWidth;
+  const top = Math.min(height - tip.offsetHeight - 6, Math.max(6, y - tip.offsetHeight / 2));
+  tip.style.transform = `translate(${Math.round(Math.max(6, left))}px, ${Math.round(top)}px)`;
+}
+
+function zoomBy(map, factor, x = map.size.width / 2, y = map.size.height / 2) {
+  const { view } = map;
+  const zoom = Math.min(MAX_ZOOM, Math.max(1, view.zoom * factor));
+  const across = (x - MAP_MARGIN) / (map.size.width - 2 * MAP_MARGIN);
+  const down = (y - MAP_MARGIN) / (map.size.height - 2 * MAP_MARGIN);
+  view.left += across / view.zoom - across / zoom;
+  view.top += down / view.zoom - down / zoom;
+  view.zoom = zoom;
+  keepInside(map);
+}
+
+function panBy(map, x, y) {
+  map.view.left -= x / (map.view.zoom * (map.size.width - 2 * MAP_MARGIN));
+  map.view.top -= y / (map.view.zoom * (map.size.height - 2 * MAP_MARGIN));
+  keepInside(map);
+}
+
+function keepInside(map) {
+  const { view } = map;
+  const last = 1 - 1 / view.zoom;
+  view.left = Math.min(last, Math.max(0, view.left));
+  view.top = Math.min(last, Math.max(0, view.top));
+  map.canvas.classList.toggle("pannable", view.zoom > 1);
+  activate(map, null);
+  redraw(map);
+}
+
+function startMapPointer(map) {
+  const { canvas } = map;
+  let press = null;
+  canvas.addEventListener("pointerdown", (event) => {
+    // A first tap on a touch screen shows a point, a second one follows it: there is no hovering.
+    const known = event.pointerType !== "touch" || pointAt(map, event.offsetX, event.offsetY) === map.active;
+    press = { x: event.offsetX, y: event.offsetY, moved: false, known };
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (press && (press.moved || Math.hypot(event.offsetX - press.x, event.offsetY - press.y) > 4)) {
+      if (!press.moved) canvas.setPointerCapture(event.pointerId);
+      panBy(map, event.offsetX - press.x, event.offsetY - press.y);
+      press = { ...press, x: event.offsetX, y: event.offsetY, moved: true };
+    } else if (!press) {
+      activate(map, pointAt(map, event.offsetX, event.offsetY));
+    }
+  });
+  canvas.addEventListener("pointerup", (event) => {
+    const point = press && !press.moved ? pointAt(map, event.offsetX, event.offsetY) : null;
+    if (point && press.known && point.cluster !== null) goToCluster(point.cluster);
+    else if (point) activate(map, point);
+    press = null;
+  });
+  canvas.addEventListener("pointercancel", () => { press = null; });
+  canvas.addEventListener("pointerleave", () => { if (!press) activate(map, null); });
+  canvas.addEventListener("wheel", (event) => {
+    // The plain wheel scrolls the page; with Ctrl or Command, and by pinching a touchpad, it zooms.
+    if (!event.ctrlKey && !event.metaKey) return;
+    event.preventDefault();
+    zoomBy(map, Math.exp(-event.deltaY / 200), event.offsetX, event.offsetY);
+  }, { passive: false });
+}
+
+function startMapKeys(map) {
+  const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  map.canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const direction = directions[event.key];
+    if (direction) activate(map, neighborOf(map, direction) ?? map.active, true);
+    else if (event.key === "Enter" && map.active && map.active.cluster !== null) goToCluster(map.active.cluster);
+    else if (event.key === "+" || event.key === "=") zoomBy(map, 1.5, ...activePlace(map));
+    else if (event.key === "-") zoomBy(map, 1 / 1.5, ...activePlace(map));
+    else if (event.key === "0") zoomBy(map, 0);
+    else if (event.key === "Escape") activate(map, null);
+    else return;
+    event.preventDefault();
+  });
+  map.canvas.addEventListener("blur", () => activate(map, null));
+}
+
+function activePlace(map) {
+  return map.active ? toScreen(map, map.active) : [];
+}
+
+/** The nearest visible point in a direction, from the active one; without one, the point nearest the middle. */
+function neighborOf(map, [right, down]) {
+  const [fromX, fromY] = map.active ? toScreen(map, map.active) : [map.size.width / 2, map.size.height / 2];
+  let best = null;
+  let bestDistance = Infinity;
+  for (const point of map.drawn) {
+    if (point === map.active) continue;
+    const [x, y] = toScreen(map, point);
+    if (x < 0 || y < 0 || x > map.size.width || y > map.size.height) continue;
+    const ahead = (x - fromX) * right + (y - fromY) * down;
+    const aside = Math.abs((x - fromX) * down) + Math.abs((y - fromY) * right);
+    if (map.active && (ahead <= 0 || aside > ahead * 1.2)) continue;
+    const distance = Math.hypot(x - fromX, y - fromY);
+    if (distance < bestDistance) [best, bestDistance] = [point, distance];
+  }
+  return best;
+}
+
+function startMapButtons(map) {
+  const actions = {
+    in: () => zoomBy(map, 1.6),
+    out: () => zoomBy(map, 1 / 1.6),
+    fit: () => zoomBy(map, 0),
+    pictures: (button) => {
+      map.pictures = !map.pictures;
+      button.setAttribute("aria-pressed", String(map.pictures));
+      activate(map, null);
+      redraw(map);
+    },
+  };
+  for (const button of map.stage.querySelectorAll("[data-map]")) {
+    button.addEventListener("click", () => actions[button.dataset.map](button));
+  }
+}
+
+function startLegend(map) {
+  const legend = document.querySelector(".legend");
+  const all = legend.querySelector("[data-legend=all]");
+  const items = [...legend.querySelectorAll(".legend-item")];
+  const update = () => {
+    for (const item of items) item.setAttribute("aria-pressed", String(map.only.has(Number(item.dataset.index))));
+    legend.classList.toggle("filtered", map.only.size > 0);
+    all.disabled = map.only.size === 0;
+    redraw(map);
+  };
+  const peek = (cluster) => {
+    map.peek = cluster;
+    redraw(map);
+  };
+  for (const item of items) {
+    const cluster = Number(item.dataset.index);
+    item.addEventListener("click", () => {
+      if (!map.only.delete(cluster)) map.only.add(cluster);
+      const names = [...map.only].map((index) => clusters[index].name);
+      announce(names.length === 0 ? "The map shows all clusters" : `The map shows only ${names.join(", ")}`);
+      update();
+    });
+    item.addEventListener("pointerenter", (event) => { if (event.pointerType === "mouse") peek(cluster); });
+    item.addEventListener("pointerleave", () => peek(null));
+  }
+  all.addEventListener("click", () => {
+    map.only.clear();
+    announce("The map shows all clusters");
+    update();
+  });
+}

@@ -1,0 +1,81 @@
+"use strict";
+
+// The report's data, and the few things every other part of the script uses.
+const report = JSON.parse(document.getElementById("report-data").textContent);
+const images = report.images.map(([id, uri, cluster, confidence, runnerUp, outlierScore, label, tile]) => (
+  { id, uri, cluster, confidence, runnerUp, outlierScore, label, tile }
+));
+const clusters = report.clusters;
+const [itemName, itemsName] = report.item;
+const cards = [...document.querySelectorAll(".card")];
+
+/** A new element with attributes, properties of `on` as listeners, and children (text is inserted as text). */
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+function percent(share) {
+  const value = 100 * share;
+  return `${value > 0 && value < 9.95 ? value.toFixed(1) : value.toFixed(0)}\u202f%`;
+}
+
+/** Say something to screen readers. */
+function announce(text) {
+  document.getElementById("announcer").textContent = text;
+}
+
+/** Scroll to a cluster's card and put the focus there; a search that hides it is cleared first. */
+function goToCluster(index) {
+  const card = cards[index];
+  if (card.hidden) clearSearch();
+  location.hash = card.id;
+  // Cards that were never on screen have an estimated height: once they are laid out, the place may have moved.
+  requestAnimationFrame(() => requestAnimationFrame(() => card.scrollIntoView({ behavior: "instant", block: "start" })));
+  card.focus({ preventScroll: true });
+}
+
+/** The switch between the system's theme, light and dark; `onChange` is called whenever colours may have changed. */
+function startTheme(onChange) {
+  const button = document.getElementById("theme");
+  const texts = { system: "System colours", light: "Light", dark: "Dark" };
+  const next = { system: "light", light: "dark", dark: "system" };
+  let theme = recallTheme();
+  const apply = () => {
+    if (theme === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+    button.textContent = texts[theme];
+    button.setAttribute("aria-label", `Colours: ${texts[theme]}. Change to ${texts[next[theme]]}`);
+    onChange();
+  };
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    theme = next[theme];
+    rememberTheme(theme);
+    apply();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", onChange);
+  apply();
+}
+
+// A browser may refuse storage to local files; the theme is then forgotten with the page.
+function recallTheme() {
+  try {
+    const theme = localStorage.getItem("dxmc-report-theme");
+    return theme === "light" || theme === "dark" ? theme : "system";
+  } catch {
+    return "system";
+  }
+}
+
+function rememberTheme(theme) {
+  try {
+    localStorage.setItem("dxmc-report-theme", theme);
+  } catch {
+    return;
+  }
+}

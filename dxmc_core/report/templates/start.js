@@ -1,0 +1,5 @@
+// Everything is defined: bring the page to life.
+startViewer();
+const redrawMap = document.getElementById("map-canvas") ? startMap() : () => {};
+startTheme(redrawMap);
+startCards();

@@ -1,0 +1,72 @@
+// One picture at a time, with what is known of it. Arrow keys go on to the next of the list it was opened from.
+const viewer = document.getElementById("viewer");
+let viewerList = [];
+let viewerPosition = 0;
+
+function openViewer(list, position) {
+  viewerList = list;
+  if (!viewer.open) viewer.showModal();
+  showInViewer(position);
+}
+
+function showInViewer(position) {
+  viewerPosition = (position + viewerList.length) % viewerList.length;
+  const image = images[viewerList[viewerPosition]];
+  const picture = viewer.querySelector(".viewer-picture");
+  const stage = viewer.querySelector(".viewer-stage");
+  stage.hidden = !image.tile;
+  if (image.tile) {
+    paintWhole(picture, image.tile, Math.min(stage.clientWidth, stage.clientHeight) - 40, 3);
+    picture.setAttribute("aria-label", image.id);
+  }
+  viewer.querySelector("h2").textContent = image.id;
+  viewer.querySelector(".facts").replaceChildren(...imageFacts(image));
+  const address = browserAddress(image.uri);
+  viewer.querySelector(".viewer-links").replaceChildren(
+    ...(address ? [element("a", { href: address, target: "_blank", rel: "noreferrer noopener" }, "Open the original")] : []),
+  );
+  viewer.querySelector(".viewer-place").textContent = `${viewerPosition + 1} of ${viewerList.length}`;
+}
+
+function imageFacts(image) {
+  const facts = [];
+  const add = (name, ...content) => facts.push(element("div", {}, element("dt", {}, name), element("dd", {}, ...content)));
+  if (image.cluster !== null) add("cluster", clusterLink(image.cluster));
+  if (image.confidence !== null) add("confidence", percent(image.confidence));
+  if (image.runnerUp !== null) add("or else", clusterLink(image.runnerUp));
+  if (image.outlierScore !== null) add("outlier score", image.outlierScore.toFixed(2));
+  if (image.label !== null) add("label", image.label);
+  if (image.uri && image.uri !== image.id) add("where", element("span", { class: "id" }, image.uri));
+  return facts;
+}
+
+function clusterLink(index) {
+  const cluster = clusters[index];
+  const dot = element("span", { class: "dot", "aria-hidden": "true" });
+  return element("a", { class: `cluster-link c${cluster.color}`, href: `#cluster-${cluster.id}` }, dot, cluster.name);
+}
+
+/** The address a browser could open an image by, or null: scripts and storage schemes get no link. */
+function browserAddress(uri) {
+  if (uri.startsWith("/")) return `file://${uri.split("/").map(encodeURIComponent).join("/")}`;
+  try {
+    return ["file:", "http:", "https:"].includes(new URL(uri).protocol) ? uri : null;
+  } catch {
+    return null;
+  }
+}
+
+function startViewer() {
+  viewer.addEventListener("click", (event) => {
+    const step = event.target.closest("[data-step]");
+    if (step) showInViewer(viewerPosition + Number(step.dataset.step));
+    else if (event.target.closest("[data-close]") || event.target === viewer) viewer.close();
+  });
+  viewer.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step) {
+      event.preventDefault();
+      showInViewer(viewerPosition + step);
+    }
+  });
+}

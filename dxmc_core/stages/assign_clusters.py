@@ -1,0 +1,235 @@
+"""Stage 5: assigns every image by the trained heads and describes every cluster."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field
+
+from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.heads import load_heads
+from dxmc_core.artifacts.manifest import Part, fingerprint_of
+from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of, noun_columns
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.method.fit import assign
+from dxmc_core.method.heads import Heads
+from dxmc_core.method.naming import ClusterName, name_clusters
+from dxmc_core.settings import Settings
+from dxmc_core.vocabulary import hypernym_table
+
+NUM_NEAREST_CLUSTERS = 5
+
+
+class AssignClustersConfig(Settings):
+    """How clusters are described."""
+
+    num_exemplars: int = Field(24, ge=1)
+    """Images nearest to the centre that are listed for each cluster."""
+    num_border: int = Field(8, ge=0)
+    """Images with the smallest margin that are listed for each cluster."""
+    max_described_images: int = Field(500_000, ge=1)
+    """Names, centres and exemplars are worked out on a seeded sample of at most this many images."""
+
+
+def fingerprint(config: AssignClustersConfig, *, inputs: dict[str, str]) -> str:
+    return fingerprint_of("assign_clusters", config.model_dump(mode="json"), inputs)
+
+
+@dataclass(frozen=True)
+class ClusterSample:
+    """Images that clusters are described by, with their assignment.
+
+    Attributes:
+        row_ids (n,), embeddings (n, D) float32, labels (n,), confidences (n,), margins (n,)
+        centers: (K, D) float32, normalised means of the members; zero for a cluster without members.
+        mean_distances: (K,) mean of 1 - cosine between members and centre.
+    """
+
+    row_ids: np.ndarray
+    embeddings: np.ndarray
+    labels: np.ndarray
+    confidences: np.ndarray
+    margins: np.ndarray
+    centers: np.ndarray
+    mean_distances: np.ndarray
+
+
+def sample_images(images: StageDir, *, max_images: int, seed: int) -> RowMatrix:
+    """All embedded images, or a seeded sample of rows when there are more than `max_images`."""
+    matrix = load_matrix(images, "images")
+    if len(matrix) <= max_images:
+        return matrix
+    chosen = np.sort(np.random.default_rng(seed).choice(len(matrix), max_images, replace=False))
+    return RowMatrix(matrix.row_ids[chosen], matrix.values[chosen])
+
+
+def assign_sample(sample: RowMatrix, heads: Heads, counterparts: RowMatrix | None) -> ClusterSample:
+    """Assign a sample and measure the clusters in it."""
+    texts = None
+    if counterparts is not None:
+        texts = counterparts.values[counterparts.positions_of(sample.row_ids)]
+    labels, confidences, _, margins = _decisions(_probs(heads, sample.values, texts))
+    embeddings = sample.values.astype(np.float32)
+    sums = np.zeros((heads.num_clusters, embeddings.shape[1]), dtype=np.float32)
+    np.add.at(sums, labels, embeddings)
+    centers = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    distances = 1 - np.einsum("nd,nd->n", embeddings, centers[labels])
+    counts = np.bincount(labels, minlength=heads.num_clusters)
+    mean_distances = np.bincount(labels, distances, minlength=heads.num_clusters) / np.maximum(counts, 1)
+    return ClusterSample(
+        sample.row_ids, embeddings, labels, confidences, margins, centers, mean_distances.astype(np.float32)
+    )
+
+
+def _probs(heads: Heads, images: np.ndarray, texts: np.ndarray | None) -> np.ndarray:
+    return assign(heads, torch.from_numpy(images), None if texts is None else torch.from_numpy(texts)).numpy()
+
+
+def _decisions(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Label, its probability, the runner-up and the margin between the two, of each row of (n, K), K >= 2."""
+    top = np.argpartition(-probs, 1, axis=1)[:, :2]
+    top_probs = np.take_along_axis(probs, top, axis=1)
+    # Ties go to the smaller cluster id, as argmax does.
+    order = np.lexsort((top, -top_probs), axis=1)
+    labels, runner_up = np.take_along_axis(top, order, axis=1).T
+    first, second = np.take_along_axis(top_probs, order, axis=1).T
+    return labels, first, runner_up, first - second
+
+
+def center_table(sample: ClusterSample) -> pa.Table:
+    """The table `centers`: centre and mean distance of every cluster, those without images included."""
+    table = pa.table(
+        {
+            "cluster_id": pa.array(range(len(sample.centers)), pa.int32()),
+            "mean_distance": sample.mean_distances,
+            "embedding": embedding_column(sample.centers),
+        }
+    )
+    return table.cast(schemas.centers(sample.centers.shape[1]))
+
+
+class AssignImages:
+    """Parts of `images` to parts of `assignments`.
+
+    Called with a table of the column part (index into the parts of `images`); the result has the columns part, sizes
+    (list of K counts) and those of the part written.
+    """
+
+    def __init__(
+        self,
+        images: StageDir,
+        semantic_space: StageDir,
+        output: StageDir,
+        *,
+        fingerprint: str,
+        heads: StageDir,
+        centers: Part,
+    ) -> None:
+        self._heads = load_heads(heads)
+        self._images = images
+        self._image_parts: Sequence[Part] = images.require_manifest().tables["images"]
+        self._semantic_space = semantic_space
+        self._text_parts: Sequence[Part] = (
+            semantic_space.require_manifest().tables["text_counterparts"] if self._heads.needs_text else ()
+        )
+        self._output = output
+        self._fingerprint = fingerprint
+        table = output.read_part(centers)
+        self._centers = matrix_of(table["embedding"])
+        self._mean_distances = table["mean_distance"].to_numpy()
+
+    def __call__(self, indexes: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([self._assign(index) for index in indexes["part"].to_pylist()])
+
+    def _assign(self, index: int) -> dict:
+        rows = self._images.read_part(self._image_parts[index])
+        embeddings = matrix_of(rows["embedding"])
+        texts = None
+        if self._heads.needs_text:
+            # Text counterparts are written part by part from the same images, so the rows agree.
+            texts = matrix_of(self._semantic_space.read_part(self._text_parts[index])["embedding"])
+        labels, confidences, runner_up, margins = _decisions(_probs(self._heads, embeddings, texts))
+        distances = 1 - np.einsum("nd,nd->n", embeddings.astype(np.float32), self._centers[labels])
+        table = pa.table(
+            {
+                "row_id": rows["row_id"],
+                "image_id": rows["image_id"],
+                "cluster_id": pa.array(labels, pa.int32()),
+                "confidence": pa.array(confidences, pa.float32()),
+                "runner_up": pa.array(runner_up, pa.int32()),
+                "margin": pa.array(margins, pa.float32()),
+                "outlier_score": pa.array(outlier_scores(distances, self._mean_distances[labels]), pa.float32()),
+            }
+        ).cast(schemas.ASSIGNMENTS)
+        part = self._output.write_part("assignments", table, fingerprint=self._fingerprint)
+        sizes = np.bincount(labels, minlength=self._heads.num_clusters)
+        return {"part": index, "sizes": sizes.tolist(), **part.model_dump()}
+
+
+def outlier_scores(distances: np.ndarray, mean_distances: np.ndarray) -> np.ndarray:
+    """Distance to the own centre over the cluster's mean distance: 1 is ordinary, 2 is twice as far out as usual."""
+    return np.divide(distances, mean_distances, out=np.zeros_like(distances), where=mean_distances > 1e-6)
+
+
+def describe_clusters(
+    sample: ClusterSample, sizes: np.ndarray, selected_nouns: pa.Table, config: AssignClustersConfig
+) -> pa.Table:
+    """The table `clusters`: one row for every cluster that has images.
+
+    Args:
+        sizes: (K,) images of each cluster, all images counted.
+    """
+    nouns, synset_ids, noun_embeddings = noun_columns(selected_nouns)
+    hypernyms, synset_nouns = hypernym_table() if any(synset_ids) else ({}, {})
+    names = name_clusters(
+        sample.embeddings,
+        sample.labels,
+        noun_embeddings,
+        nouns,
+        synset_ids,
+        num_clusters=len(sizes),
+        hypernyms=hypernyms,
+        synset_nouns=synset_nouns,
+        confidences=sample.confidences,
+    )
+    cosines = sample.centers @ sample.centers.T
+    np.fill_diagonal(cosines, -np.inf)
+    cosines[:, sizes == 0] = -np.inf
+    rows = [
+        _describe(int(cluster_id), int(sizes[cluster_id]), names[cluster_id], cosines[cluster_id], sample, config)
+        for cluster_id in np.flatnonzero(sizes)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.CLUSTERS)
+
+
+def _describe(
+    cluster_id: int,
+    size: int,
+    name: ClusterName,
+    cosines: np.ndarray,
+    sample: ClusterSample,
+    config: AssignClustersConfig,
+) -> dict:
+    members = np.flatnonzero(sample.labels == cluster_id)
+    similarity = sample.embeddings[members] @ sample.centers[cluster_id]
+    central = members[np.argsort(-similarity, kind="stable")[: config.num_exemplars]]
+    border = members[np.argsort(sample.margins[members], kind="stable")[: config.num_border]]
+    nearest = np.argsort(-cosines, kind="stable")[:NUM_NEAREST_CLUSTERS]
+    return {
+        "cluster_id": cluster_id,
+        "size": size,
+        "name": name.name,
+        "names": list(name.names),
+        "name_evidence": [
+            {"noun": noun, "synset_id": synset_id, "share": share, "margin": margin}
+            for noun, synset_id, share, margin in name.evidence
+        ],
+        "name_source": name.source,
+        "exemplars": sample.row_ids[central].tolist(),
+        "border": sample.row_ids[border].tolist(),
+        "cohesion": float(similarity.mean()) if len(members) else 0.0,
+        "mean_confidence": float(sample.confidences[members].mean()) if len(members) else 0.0,
+        "nearest_clusters": [int(other) for other in nearest if np.isfinite(cosines[other])],
+    }

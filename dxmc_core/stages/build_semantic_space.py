@@ -1,0 +1,266 @@
+"""Stage 2: the nouns that describe these images, and for every image its text counterpart (METHOD: DXMC eq. 1-5).
+
+Image centres by k-means, the whole vocabulary embedded once per (encoder, vocabulary) and cached, the most confident
+nouns of each centre, and one softmax mixture of them an image.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.manifest import Part, fingerprint_of
+from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, matrix_of
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.storage import Storage, is_local, normalize_uri
+from dxmc_core.encoders import EncoderConfig, encoder_identity, load_encoder
+from dxmc_core.errors import InputError
+from dxmc_core.method.kmeans import spherical_kmeans
+from dxmc_core.method.noun_selection import num_image_centers, select_nouns
+from dxmc_core.method.text_counterparts import compute_text_counterparts
+from dxmc_core.settings import Settings
+from dxmc_core.vocabulary import Vocabulary, VocabularyConfig, vocabulary_identity
+
+#: For embeddings brought without an encoder: they are CLIP's more often than not (METHOD section 2).
+CLIP_RETRIEVAL_TEMPERATURE = 0.005
+_TEMPERATURE_KEY = b"retrieval_temperature"
+
+
+class BuildSemanticSpaceConfig(Settings):
+    """How the semantic space is built."""
+
+    nouns_per_center: int = Field(5, ge=1)
+    """Most confident nouns kept of each image centre (gamma in the paper)."""
+    max_centers: int = Field(20_000, ge=1)
+    """Cap on the number of image centres; without it there is one for every 300 images."""
+    kmeans_restarts: int = Field(10, ge=1)
+    kmeans_iterations: int = Field(300, ge=1)
+    max_points_per_center: int = Field(256, ge=1)
+    """k-means is trained on a sample of this many images a centre, then every image is assigned."""
+    temperature: float | None = Field(None, gt=0)
+    """Softmax temperature of retrieval; by default the encoder's own (0.005 for OpenAI CLIP)."""
+    top_nouns: int | None = Field(None, ge=1)
+    """Mix only this many nearest nouns into a counterpart; by default all of them."""
+    noun_cache_uri: str | None = None
+    """Where noun embeddings are kept for the next run; by default beside an S3 run directory, else ~/.cache/dxmc."""
+
+
+def fingerprint(
+    config: BuildSemanticSpaceConfig,
+    vocabulary: VocabularyConfig,
+    encoder: EncoderConfig | None,
+    *,
+    num_clusters: int,
+    seed: int,
+    inputs: dict[str, str],
+) -> str:
+    settings = config.model_dump(mode="json", exclude={"noun_cache_uri"})
+    return fingerprint_of(
+        "build_semantic_space",
+        {**settings, "nouns": _nouns_identity(vocabulary, encoder), "num_clusters": num_clusters, "seed": seed},
+        inputs,
+    )
+
+
+def _nouns_identity(vocabulary: VocabularyConfig, encoder: EncoderConfig | None) -> dict:
+    needs_encoder = encoder is not None and vocabulary.kind != "embeddings"
+    return {
+        "vocabulary": vocabulary_identity(vocabulary),
+        "encoder": encoder_identity(encoder) if needs_encoder and encoder is not None else None,
+    }
+
+
+def check_vocabulary_width(vocabulary: Vocabulary, width: int) -> None:
+    """Raises InputError when noun embeddings that a user brought do not fit the images'."""
+    if vocabulary.embeddings is not None and vocabulary.embeddings.shape[1] != width:
+        raise InputError(
+            f"the vocabulary's embeddings have width {vocabulary.embeddings.shape[1]}, the images' have {width}; "
+            "both must come from the same encoder"
+        )
+
+
+def noun_table(vocabulary: Vocabulary, embeddings: np.ndarray, *, temperature: float) -> pa.Table:
+    """The vocabulary with its embeddings (M, D), normalised, in the schema of the artifact.
+
+    The retrieval temperature belongs to the encoder and travels with the nouns, as metadata of the schema.
+    """
+    values = embeddings.astype(np.float32)
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or (norms == 0).any():
+        bad = int(np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))[0])
+        raise InputError(f"the embedding of noun {vocabulary.nouns[bad]!r} is zero or not finite")
+    table = pa.table(
+        {
+            "noun_id": np.arange(len(vocabulary.nouns), dtype=np.int32),
+            "noun": pa.array(vocabulary.nouns, pa.string()),
+            "synset_id": pa.array(vocabulary.synset_ids, pa.string()),
+            "embedding": embedding_column((values / norms).astype(np.float16)),
+        }
+    )
+    schema = schemas.nouns(embeddings.shape[1]).with_metadata({_TEMPERATURE_KEY: repr(temperature)})
+    return table.cast(schema)
+
+
+def retrieval_temperature(config: BuildSemanticSpaceConfig, nouns: pa.Table) -> float:
+    """The configured temperature, or the one that came with the nouns."""
+    return config.temperature or float(nouns.schema.metadata[_TEMPERATURE_KEY])
+
+
+@dataclass(frozen=True)
+class NounCache:
+    """Embedded vocabularies of earlier runs, one file per (encoder, vocabulary)."""
+
+    storage: Storage
+    key: str
+
+    @classmethod
+    def of(
+        cls,
+        config: BuildSemanticSpaceConfig,
+        vocabulary: VocabularyConfig,
+        encoder: EncoderConfig | None,
+        run_dir_uri: str,
+    ) -> "NounCache":
+        identity = json.dumps(_nouns_identity(vocabulary, encoder), sort_keys=True)
+        key = hashlib.sha256(identity.encode()).hexdigest()[:32]
+        return cls(Storage(_cache_uri(config, run_dir_uri)), key)
+
+    def load(self) -> pa.Table | None:
+        """The cached noun table, or None; a damaged file counts as none."""
+        try:
+            table = pq.read_table(pa.BufferReader(self.storage.read_bytes(f"nouns-{self.key}.parquet")))
+        except (FileNotFoundError, pa.ArrowInvalid):
+            return None
+        return table if _TEMPERATURE_KEY in (table.schema.metadata or {}) else None
+
+    def save(self, table: pa.Table) -> None:
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        self.storage.write_bytes(f"nouns-{self.key}.parquet", sink.getvalue())
+
+
+def _cache_uri(config: BuildSemanticSpaceConfig, run_dir_uri: str) -> str:
+    if config.noun_cache_uri is not None:
+        return normalize_uri(config.noun_cache_uri)
+    if is_local(run_dir_uri):
+        return str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "dxmc")
+    return f"{run_dir_uri.rsplit('/', 1)[0]}/_noun_cache"
+
+
+class EncodeNouns:
+    """Blocks of nouns to embeddings.
+
+    Called with a table of the columns start and noun (list of text), one row a block; the result has the columns start,
+    embeddings (float16 unit vectors as bytes), count and temperature (the encoder's own, for retrieval).
+    """
+
+    def __init__(
+        self, encoder: EncoderConfig, *, device: str | None, batch_size: int | None, num_threads: int | None
+    ) -> None:
+        self._encoder = load_encoder(encoder, device=device, batch_size=batch_size, num_threads=num_threads)
+
+    def __call__(self, blocks: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([self._encode(block) for block in blocks.to_pylist()])
+
+    def _encode(self, block: dict) -> dict:
+        embeddings = self._encoder.encode_nouns(block["noun"]).astype(np.float16)
+        return {
+            "start": block["start"],
+            "embeddings": embeddings.tobytes(),
+            "count": len(embeddings),
+            "temperature": self._encoder.retrieval_temperature,
+        }
+
+
+@dataclass(frozen=True)
+class SemanticSpace:
+    """What is selected before the images are mapped: centres, and the nouns they chose."""
+
+    image_centers: pa.Table
+    selected_nouns: pa.Table
+    metrics: dict
+
+
+def build_semantic_space(
+    images: RowMatrix, nouns: pa.Table, config: BuildSemanticSpaceConfig, *, num_clusters: int, seed: int
+) -> SemanticSpace:
+    """Centres by spherical k-means, then the most confident nouns of each (METHOD section 1)."""
+    count, width = images.values.shape
+    result = spherical_kmeans(
+        images.values,
+        num_image_centers(count, num_clusters, max_centers=config.max_centers),
+        num_restarts=config.kmeans_restarts,
+        num_iterations=config.kmeans_iterations,
+        max_points_per_center=config.max_points_per_center,
+        seed=seed,
+    )
+    selection = select_nouns(result.centers, matrix_of(nouns["embedding"]), nouns_per_center=config.nouns_per_center)
+    centers = pa.table(
+        {
+            "center_id": np.arange(len(result.centers), dtype=np.int32),
+            "size": np.bincount(result.labels, minlength=len(result.centers)).astype(np.int64),
+            "embedding": embedding_column(result.centers.astype(np.float32)),
+        }
+    ).cast(schemas.image_centers(width))
+    selected = nouns.take(selection.noun_ids)
+    selected = selected.append_column("center_id", pa.array(selection.center_ids.astype(np.int32)))
+    selected = selected.append_column("probability", pa.array(selection.probabilities.astype(np.float32)))
+    schema = schemas.selected_nouns(width)
+    metrics = {
+        "image_centers": len(result.centers),
+        "kmeans_objective": round(float(result.objective), 6),
+        "vocabulary_nouns": nouns.num_rows,
+        "selected_nouns": selected.num_rows,
+    }
+    return SemanticSpace(centers, selected.select(schema.names).cast(schema), metrics)
+
+
+class ComputeTextCounterparts:
+    """Parts of `images` to parts of `text_counterparts`.
+
+    Called with a table of the column part (index into the parts of `images`); the result has the columns part and those
+    of the part written.
+    """
+
+    def __init__(
+        self,
+        images: StageDir,
+        output: StageDir,
+        *,
+        fingerprint: str,
+        selected_nouns: Part,
+        temperature: float,
+        top_nouns: int | None,
+    ) -> None:
+        self._images = images
+        self._parts: Sequence[Part] = images.require_manifest().tables["images"]
+        self._output = output
+        self._fingerprint = fingerprint
+        self._noun_embeddings = matrix_of(output.read_part(selected_nouns, ["embedding"])["embedding"])
+        self._temperature = temperature
+        self._top_nouns = top_nouns
+
+    def __call__(self, indexes: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([self._compute(index) for index in indexes["part"].to_pylist()])
+
+    def _compute(self, index: int) -> dict:
+        rows = self._images.read_part(self._parts[index], ["row_id", "embedding"])
+        counterparts = compute_text_counterparts(
+            matrix_of(rows["embedding"]),
+            self._noun_embeddings,
+            temperature=self._temperature,
+            top_k=self._top_nouns,
+        )
+        table = pa.table({"row_id": rows["row_id"], "embedding": embedding_column(counterparts.astype(np.float16))})
+        table = table.cast(schemas.text_counterparts(counterparts.shape[1]))
+        part = self._output.write_part("text_counterparts", table, fingerprint=self._fingerprint)
+        return {"part": index, **part.model_dump()}

@@ -1,0 +1,230 @@
+"""Stage 4: trains the heads of the chosen method, or fits its centroids, with a checkpoint an epoch.
+
+The same function runs in one process and in every worker of a Ray Train group; the global batch is the same for both.
+"""
+
+import io
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from dxmc_core.artifacts.heads import HEADS_NAME, serialize_heads
+from dxmc_core.artifacts.manifest import fingerprint_of
+from dxmc_core.artifacts.matrices import RowMatrix, load_matrix
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.errors import DxmcError, InputError
+from dxmc_core.method.fit import METHODS, fit_heads, method_reads, method_settings
+from dxmc_core.method.training import EpochReport, TrainingState
+from dxmc_core.method.training_data import TrainingData
+from dxmc_core.settings import Settings
+
+METRICS_NAME = "metrics.jsonl"
+_GPU_DATA_SHARE = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+class MethodConfig(Settings):
+    """A method by name, and any of its settings; what is left out has the method's published value."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @model_validator(mode="after")
+    def _check(self) -> "MethodConfig":
+        if self.name not in METHODS:
+            raise ValueError(f"unknown method {self.name!r}; expected one of {', '.join(METHODS)}")
+        # K and N only choose among defaults; names and types are the same for all.
+        resolved = method_settings(self.name, num_clusters=2, num_images=2, **self.settings)
+        kinds = {field.name: field.type for field in fields(resolved)}
+        for key, value in self.settings.items():
+            _check_type(key, value, kinds[key])
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that were given, without the name."""
+        return dict(self.model_extra or {})
+
+
+def _check_type(key: str, value: Any, kind: Any) -> None:
+    try:
+        TypeAdapter(kind | None).validate_python(value)
+    except ValidationError as error:
+        raise ValueError(f"{key} = {value!r}: {error.errors()[0]['msg'].lower()}") from error
+
+
+class TrainHeadsConfig(Settings):
+    """How training is kept safe; what is learned is the business of `method`."""
+
+    checkpoint_every_epochs: int = Field(1, ge=1)
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything a worker needs to take part in training. Small and picklable."""
+
+    method: MethodConfig
+    num_clusters: int
+    seed: int
+    images: StageDir
+    semantic_space: StageDir
+    neighbors: StageDir
+    output: StageDir
+    fingerprint: str
+    checkpoint_every_epochs: int = 1
+
+
+def fingerprint(method: MethodConfig, *, num_clusters: int, num_images: int, seed: int, inputs: dict[str, str]) -> str:
+    """Of the resolved settings, so that writing a default out changes nothing, and of what the method reads."""
+    resolved = asdict(method_settings(method.name, num_clusters=num_clusters, num_images=num_images, **method.settings))
+    settings = {"name": method.name, "settings": resolved, "num_clusters": num_clusters, "seed": seed}
+    return fingerprint_of("train_heads", settings, inputs)
+
+
+def stages_read(method: MethodConfig) -> tuple[str, ...]:
+    """The stages whose artifacts a method trains on."""
+    reads = method_reads(method.name)
+    stages = ["embed_images"]
+    if "text_counterparts" in reads:
+        stages.append("build_semantic_space")
+    if "image_neighbors" in reads or "text_neighbors" in reads:
+        stages.append("mine_neighbors")
+    return tuple(stages)
+
+
+def check_num_clusters(num_clusters: int, num_images: int) -> None:
+    """Raises InputError when there are fewer images than clusters."""
+    if num_images < num_clusters:
+        raise InputError(
+            f"num_clusters is {num_clusters}, but only {num_images} images could be embedded; "
+            f"set num_clusters to {num_images} or less"
+        )
+
+
+def load_training_data(job: TrainingJob) -> TrainingData:
+    """Load what the method reads; neighbours become positions."""
+    reads = method_reads(job.method.name)
+    images = load_matrix(job.images, "images")
+    counterparts = load_matrix(job.semantic_space, "text_counterparts").values if "text_counterparts" in reads else None
+    return TrainingData.from_arrays(
+        images.values,
+        text_counterparts=counterparts,
+        **{
+            name: _neighbor_positions(job.neighbors, name, images) if name in reads else None
+            for name in ("image_neighbors", "text_neighbors")
+        },
+    )
+
+
+def _neighbor_positions(neighbors: StageDir, name: str, images: RowMatrix) -> np.ndarray:
+    matrix = load_matrix(neighbors, "neighbors", name)
+    return images.positions_of(matrix.values).astype(np.int32)
+
+
+def train_heads(
+    job: TrainingJob,
+    *,
+    device: str = "cpu",
+    rank: int = 0,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> None:
+    """Train and write `heads.safetensors` and `metrics.jsonl`; goes on from the newest checkpoint of this fingerprint.
+
+    Raises:
+        DxmcError: training failed in a way that a setting can mend, such as a loss that is no longer finite.
+    """
+    data = _placed(load_training_data(job), device)
+    checkpoint = load_checkpoint(job)
+    history: list[dict] = checkpoint["history"] if checkpoint else []
+    if checkpoint and rank == 0:
+        logger.info("train_heads: resuming after epoch %d", len(history))
+
+    def on_epoch_end(report: EpochReport, make_state: Callable[[], TrainingState]) -> None:
+        history.append(asdict(report))
+        is_last = report.epoch == report.num_epochs
+        if rank == 0:
+            job.output.storage.write_bytes(_live_metrics_name(job), _json_lines(history))
+        if rank == 0 and (is_last or report.epoch % job.checkpoint_every_epochs == 0):
+            save_checkpoint(job, {"history": history, "state": make_state()}, epoch=report.epoch)
+        if on_epoch is not None:
+            on_epoch(report)
+
+    try:
+        fit = fit_heads(
+            job.method.name,
+            data,
+            num_clusters=job.num_clusters,
+            seed=job.seed,
+            device=device,
+            on_epoch_end=on_epoch_end,
+            resume_state=checkpoint["state"] if checkpoint else None,
+            **job.method.settings,
+        )
+    except FloatingPointError as error:
+        raise DxmcError(f"train_heads: {error}") from error
+    if rank == 0:
+        job.output.write_file(HEADS_NAME, serialize_heads(fit.heads))
+        job.output.write_file(METRICS_NAME, _json_lines(history))
+
+
+def live_metrics(job: TrainingJob) -> list[dict]:
+    """The epochs reported so far by a training that is under way; see `EpochReport` for the keys."""
+    try:
+        data = job.output.storage.read_bytes(_live_metrics_name(job))
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def _live_metrics_name(job: TrainingJob) -> str:
+    return f"{_checkpoint_folder(job)}/{METRICS_NAME}"
+
+
+def _json_lines(rows: list[dict]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _placed(data: TrainingData, device: str) -> TrainingData:
+    """The data on the GPU when they take less than half of its free memory, else where they are."""
+    if not device.startswith("cuda"):
+        return data
+    free, _ = torch.cuda.mem_get_info(device)
+    return data.to(device) if data.size_bytes < _GPU_DATA_SHARE * free else data
+
+
+def _checkpoint_folder(job: TrainingJob) -> str:
+    return f"checkpoints/{job.fingerprint[:12]}"
+
+
+def save_checkpoint(job: TrainingJob, content: dict[str, Any], *, epoch: int) -> None:
+    """Write the state after an epoch, then drop all but the two newest: one may be damaged, never both."""
+    sink = io.BytesIO()
+    torch.save(content, sink)
+    storage = job.output.storage
+    storage.write_bytes(f"{_checkpoint_folder(job)}/epoch-{epoch:06d}.pt", sink.getvalue())
+    for name in _checkpoints(job)[:-2]:
+        storage.delete(name)
+
+
+def _checkpoints(job: TrainingJob) -> list[str]:
+    """Names of the checkpoints that lie there, oldest first."""
+    return sorted(name for name in job.output.storage.list_files(_checkpoint_folder(job)) if name.endswith(".pt"))
+
+
+def load_checkpoint(job: TrainingJob) -> dict[str, Any] | None:
+    """The newest readable checkpoint of this fingerprint, or None. Tensors and plain values only, no pickle."""
+    storage = job.output.storage
+    for name in reversed(_checkpoints(job)):
+        try:
+            return torch.load(io.BytesIO(storage.read_bytes(name)), weights_only=True, map_location="cpu")
+        except (RuntimeError, EOFError, ValueError, OSError) as error:
+            logger.warning("train_heads: skipping the damaged checkpoint %s/%s (%s)", storage.uri, name, error)
+    return None

@@ -1,0 +1,213 @@
+"""Stage 6: one self-contained HTML page that shows a person what came out."""
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.manifest import fingerprint_of
+from dxmc_core.artifacts.matrices import load_rows
+from dxmc_core.artifacts.run_dir import STAGES, RunDir
+from dxmc_core.artifacts.storage import filesystem_of
+from dxmc_core.evaluation import evaluate_run, label_column
+from dxmc_core.images.decode import ImageRejectedError, decode_image, thumbnail
+from dxmc_core.report import (
+    MapPoints,
+    ReportData,
+    ReportImage,
+    Score,
+    StageTiming,
+    count_labels,
+    flatten_settings,
+    gallery_positions,
+    project_2d,
+    render_report,
+    report_cluster,
+    report_images,
+    rows_shown,
+    sample_for_map,
+    summarize_rejects,
+    training_curves,
+)
+from dxmc_core.settings import Settings
+
+REPORT_NAME = "index.html"
+_FETCH_THREADS = 8
+_SHOWN_PACKAGES = ("dxmc", "ray", "torch", "open_clip_torch", "faiss-gpu", "pyarrow", "scikit-learn")
+_MEANINGS = {
+    "acc": "share of images whose cluster's matched label is theirs (Hungarian matching)",
+    "nmi": "normalised mutual information of clusters and labels",
+    "ari": "adjusted Rand index: agreement of pairs, corrected for chance",
+    "silhouette": "how much nearer images are to their own cluster than to the next, -1 to 1",
+    "neighbor_agreement": "share of an image's nearest neighbours that are in its cluster",
+    "balance": "entropy of the cluster sizes over that of equal sizes",
+}
+
+
+class WriteReportConfig(Settings):
+    """What the report shows."""
+
+    title: str | None = None
+    """By default the last part of the source."""
+    max_map_points: int = Field(3000, ge=0)
+    """Images on the 2-D map; 0 leaves the map out."""
+    thumbnail_size: int = Field(160, ge=16)
+    """Longest edge of a thumbnail in pixels before it is fitted to the page's budget."""
+    num_low_confidence: int = Field(24, ge=0)
+    num_outliers: int = Field(24, ge=0)
+    max_bytes: int = Field(20_000_000, ge=100_000)
+    """Budget of the pictures in the page; they are made smaller to fit."""
+
+
+def fingerprint(config: WriteReportConfig, *, inputs: dict[str, str]) -> str:
+    return fingerprint_of("write_report", config.model_dump(mode="json"), inputs)
+
+
+def build_report(
+    run_dir: RunDir, config: WriteReportConfig, *, settings: Mapping[str, Any], seed: int, max_pixels: int
+) -> str:
+    """The page of a finished run as HTML.
+
+    Args:
+        settings: the run's configuration as plain values.
+        max_pixels: images larger than this get no thumbnail.
+
+    Raises:
+        ArtifactError: a stage is not finished or damaged.
+    """
+    data = _without_images(run_dir, config, settings=settings, seed=seed)
+    rows = np.sort(np.array(rows_shown(data), dtype=np.int64))
+    images = _report_images(run_dir, rows, has_files=_has_files(settings), config=config, max_pixels=max_pixels)
+    return render_report(replace(data, images=images), max_bytes=config.max_bytes)
+
+
+def _has_files(settings: Mapping[str, Any]) -> bool:
+    return settings["source"]["kind"] == "images"
+
+
+def _without_images(
+    run_dir: RunDir, config: WriteReportConfig, *, settings: Mapping[str, Any], seed: int
+) -> ReportData:
+    stage = run_dir.stage("assign_clusters")
+    assignments = stage.read_table("assignments", schema=schemas.ASSIGNMENTS)
+    clusters = stage.read_table("clusters", schema=schemas.CLUSTERS).to_pylist()
+    cluster_ids = assignments["cluster_id"].to_numpy()
+    row_ids = assignments["row_id"].to_numpy()
+    label_counts = count_labels(cluster_ids, label_column(run_dir, assignments))
+    low = gallery_positions(assignments["margin"].to_numpy(), count=config.num_low_confidence, largest=False)
+    far = gallery_positions(assignments["outlier_score"].to_numpy(), count=config.num_outliers, largest=True)
+    history = [json.loads(line) for line in run_dir.stage("train_heads").read_file("metrics.jsonl").splitlines()]
+    source = settings["source"]["uri"]
+    return ReportData(
+        title=config.title or source.rstrip("/").rsplit("/", 1)[-1],
+        created_at=datetime.now(UTC),
+        num_images=assignments.num_rows,
+        item=("photograph", "photographs") if _has_files(settings) else ("row", "rows"),
+        clusters=[report_cluster(row, label_counts=label_counts.get(row["cluster_id"], {})) for row in clusters],
+        source=source,
+        method=settings["method"]["name"],
+        encoder=_encoder_name(settings),
+        encoder_note=_encoder_note(settings),
+        rejects=summarize_rejects(
+            run_dir.stage("embed_images").read_table("rejects", schema=schemas.REJECTS).to_pylist()
+        ),
+        scores=_scores(run_dir, seed=seed),
+        map_points=_map_points(run_dir, row_ids, cluster_ids, max_points=config.max_map_points, seed=seed),
+        low_confidence=row_ids[low].tolist(),
+        outliers=row_ids[far].tolist(),
+        curves=training_curves(history),
+        timings=_timings(run_dir),
+        settings=flatten_settings(settings),
+        versions={package: version(package) for package in _SHOWN_PACKAGES},
+    )
+
+
+def _encoder_name(settings: Mapping[str, Any]) -> str:
+    if not _has_files(settings):
+        return "embeddings from a file"
+    encoder = settings["encoder"]
+    return encoder["kind"] if encoder["kind"] == "offline" else f"{encoder['model']} ({encoder['pretrained']})"
+
+
+def _encoder_note(settings: Mapping[str, Any]) -> str:
+    if _has_files(settings) and settings["encoder"]["kind"] == "offline":
+        return (
+            "The embedded offline encoder is a small ImageNet classifier standing in for CLIP: good for trying things "
+            "out, not a measure of what dxmc does with open_clip."
+        )
+    return ""
+
+
+def _scores(run_dir: RunDir, *, seed: int) -> list[Score]:
+    result = evaluate_run(run_dir, seed=seed)
+    return [
+        Score(name=name, value=value, kind=kind, meaning=_MEANINGS.get(name, ""))
+        for kind in ("external", "label_free")
+        for name, value in result.get(kind, {}).items()
+    ]
+
+
+def _map_points(
+    run_dir: RunDir, row_ids: np.ndarray, cluster_ids: np.ndarray, *, max_points: int, seed: int
+) -> MapPoints | None:
+    if max_points == 0:
+        return None
+    chosen = np.sort(row_ids[sample_for_map(cluster_ids, max_points=max_points, seed=seed)])
+    rows = load_rows(run_dir.stage("embed_images"), "images", chosen)
+    projection = project_2d(rows.values.astype(np.float32), max_points=max_points, seed=seed)
+    return MapPoints(row_ids=rows.row_ids[projection.positions], xy=projection.xy, projection=projection.method)
+
+
+def _timings(run_dir: RunDir) -> list[StageTiming]:
+    timings = []
+    for name in STAGES[:-1]:
+        manifest = run_dir.stage(name).manifest()
+        if manifest is not None:
+            timings.append(StageTiming(stage=name, seconds=manifest.seconds))
+    return timings
+
+
+def _report_images(
+    run_dir: RunDir, rows: np.ndarray, *, has_files: bool, config: WriteReportConfig, max_pixels: int
+) -> dict[int, ReportImage]:
+    catalog = _rows_of(run_dir.stage("embed_images").iter_parts("catalog"), rows)
+    assigned = _rows_of(run_dir.stage("assign_clusters").iter_parts("assignments"), rows)
+    uris = catalog["uri"].to_pylist()
+    thumbnails: dict[int, bytes] = {}
+    if has_files:
+        with ThreadPoolExecutor(_FETCH_THREADS) as threads:
+            made = threads.map(lambda uri: _thumbnail(uri, size=config.thumbnail_size, max_pixels=max_pixels), uris)
+            thumbnails = {int(row): data for row, data in zip(rows, made, strict=True) if data is not None}
+    return report_images(
+        rows,
+        catalog["image_id"].to_pylist(),
+        cluster_ids=assigned["cluster_id"].to_numpy(),
+        uris=uris if has_files else None,
+        confidences=assigned["confidence"].to_numpy(),
+        runner_ups=assigned["runner_up"].to_numpy(),
+        outlier_scores=assigned["outlier_score"].to_numpy(),
+        labels=catalog["label"].to_pylist(),
+        thumbnails=thumbnails,
+    )
+
+
+def _rows_of(parts: Any, rows: np.ndarray) -> pa.Table:
+    kept = [part.filter(pa.array(np.isin(part["row_id"].to_numpy(), rows))) for part in parts]
+    return pa.concat_tables(kept).sort_by("row_id")
+
+
+def _thumbnail(uri: str, *, size: int, max_pixels: int) -> bytes | None:
+    """A small picture, or None when the file has gone or changed since it was embedded."""
+    try:
+        fs, path = filesystem_of(uri)
+        return thumbnail(decode_image(fs.cat_file(path), max_pixels=max_pixels), size)
+    except (OSError, ImageRejectedError):
+        return None

@@ -1,0 +1,85 @@
+"""The nouns that clusters are described with: WordNet's, a list of the user's own, or nouns embedded already.
+
+build_semantic_space loads a vocabulary and embeds what is not embedded; assign_clusters climbs WordNet's hypernyms.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dxmc_core.artifacts.storage import normalize_uri
+from dxmc_core.settings import Settings
+from dxmc_core.vocabulary.files import content_identity, read_noun_embeddings, read_noun_list
+from dxmc_core.vocabulary.nouns import Vocabulary
+from dxmc_core.vocabulary.wordnet import hypernym_table, table_identity, wordnet_nouns
+
+__all__ = [
+    "EmbeddingsConfig",
+    "FileConfig",
+    "Vocabulary",
+    "VocabularyConfig",
+    "WordNetConfig",
+    "hypernym_table",
+    "load_vocabulary",
+    "vocabulary_identity",
+]
+
+
+class WordNetConfig(Settings):
+    """The nouns of WordNet 3.0, lower-case, without duplicates. The table ships with the package."""
+
+    kind: Literal["wordnet"] = "wordnet"
+    subset: Literal["all", "frequent", "first_lemma"] = "all"
+    """all: 117,798 nouns. frequent: 5,475 common names of things one can photograph and the ImageNet classes; for the
+    offline encoder and for machines without a GPU. first_lemma: the 67,186 nouns that head a synset, SIC's choice."""
+
+
+class FileConfig(Settings):
+    """A list of nouns: .txt with one noun a line, or a column of .csv, .tsv or .parquet."""
+
+    kind: Literal["file"]
+    uri: str
+    """Local path or s3://bucket/key."""
+    column: str | None = None
+    """The column of nouns; by default `noun`. A column `synset_id` (`dog.n.01`), if there is one, is read too."""
+
+
+class EmbeddingsConfig(Settings):
+    """Nouns that somebody has embedded with the images' encoder."""
+
+    kind: Literal["embeddings"]
+    uri: str
+    """.npz with `nouns` (M,) and `embeddings` (M, D), or .parquet with the columns `noun` and `embedding`."""
+
+
+VocabularyConfig = Annotated[WordNetConfig | FileConfig | EmbeddingsConfig, Field(discriminator="kind")]
+
+
+def load_vocabulary(config: WordNetConfig | FileConfig | EmbeddingsConfig) -> Vocabulary:
+    """Read the nouns, in a fixed order; blank ones and repetitions are dropped and counted in the log.
+
+    Raises:
+        InputError: the file cannot be read, has no such column, or holds no usable noun.
+    """
+    match config:
+        case WordNetConfig():
+            return wordnet_nouns(config.subset)
+        case FileConfig():
+            return read_noun_list(normalize_uri(config.uri), column=config.column)
+        case EmbeddingsConfig():
+            return read_noun_embeddings(normalize_uri(config.uri))
+
+
+def vocabulary_identity(config: WordNetConfig | FileConfig | EmbeddingsConfig) -> dict:
+    """What a fingerprint must know of the vocabulary, JSON-able: it changes when the nouns may have changed.
+
+    Raises:
+        InputError: the file does not exist or may not be read.
+    """
+    match config:
+        case WordNetConfig():
+            return {"kind": config.kind, "subset": config.subset, "table": table_identity()}
+        case FileConfig():
+            return {"kind": config.kind, "column": config.column, **content_identity(normalize_uri(config.uri))}
+        case EmbeddingsConfig():
+            return {"kind": config.kind, **content_identity(normalize_uri(config.uri))}

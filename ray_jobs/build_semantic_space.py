@@ -1,0 +1,164 @@
+"""Stage 2 as a Ray job: nouns encoded by a pool of actors (once per vocabulary), centres in one task, images mapped."""
+
+import logging
+import time
+
+import numpy as np
+import pyarrow as pa
+
+from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.matrices import load_matrix, matrix_of
+from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
+from dxmc_core.errors import InputError
+from dxmc_core.stages.build_semantic_space import (
+    CLIP_RETRIEVAL_TEMPERATURE,
+    BuildSemanticSpaceConfig,
+    ComputeTextCounterparts,
+    EncodeNouns,
+    NounCache,
+    SemanticSpace,
+    build_semantic_space,
+    check_vocabulary_width,
+    noun_table,
+    retrieval_temperature,
+)
+from dxmc_core.stages.build_semantic_space import (
+    fingerprint as stage_fingerprint,
+)
+from dxmc_core.vocabulary import Vocabulary, load_vocabulary
+from ray_jobs.cluster import Progress, map_rows, num_cores, num_gpus, run_on_node
+from ray_jobs.context import RunContext
+from ray_jobs.main import main_of
+
+NAME = "build_semantic_space"
+_NOUNS_PER_BLOCK = 512
+
+logger = logging.getLogger(__name__)
+
+
+def reads(_context: RunContext) -> tuple[str, ...]:
+    return ("embed_images",)
+
+
+def fingerprint(context: RunContext) -> str:
+    config = context.config
+    return stage_fingerprint(
+        config.build_semantic_space,
+        config.vocabulary,
+        config.encoder if config.needs_encoder else None,
+        num_clusters=config.num_clusters,
+        seed=config.seed,
+        inputs=context.inputs_of("embed_images") or {},
+    )
+
+
+def run(context: RunContext, fingerprint: str) -> Manifest:
+    started = time.perf_counter()
+    config = context.config
+    images, output = context.stage("embed_images"), context.stage(NAME)
+    nouns = _embedded_nouns(context, images)
+    space: SemanticSpace = run_on_node(
+        _select, images, nouns, config.build_semantic_space, config.num_clusters, config.seed
+    )
+    temperature = retrieval_temperature(config.build_semantic_space, nouns)
+    selected = output.write_part("selected_nouns", space.selected_nouns, fingerprint=fingerprint)
+    receipts = _map_counterparts(context, selected, temperature, fingerprint=fingerprint)
+    tables = {
+        "nouns": [output.write_part("nouns", nouns, fingerprint=fingerprint)],
+        "image_centers": [output.write_part("image_centers", space.image_centers, fingerprint=fingerprint)],
+        "selected_nouns": [selected],
+        "text_counterparts": parts_in_order(receipts),
+    }
+    return output.publish(
+        fingerprint=fingerprint,
+        inputs=context.inputs_of("embed_images") or {},
+        tables=tables,
+        metrics={**space.metrics, "temperature": temperature},
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _select(
+    images: StageDir, nouns: pa.Table, config: BuildSemanticSpaceConfig, num_clusters: int, seed: int
+) -> SemanticSpace:
+    return build_semantic_space(load_matrix(images, "images"), nouns, config, num_clusters=num_clusters, seed=seed)
+
+
+def _embedded_nouns(context: RunContext, images: StageDir) -> pa.Table:
+    config = context.config
+    width = matrix_of(next(images.iter_parts("images", ["embedding"]))["embedding"]).shape[1]
+    cache = NounCache.of(config.build_semantic_space, config.vocabulary, config.encoder, context.run_dir.uri)
+    if config.vocabulary.kind == "embeddings":
+        vocabulary = load_vocabulary(config.vocabulary)
+        check_vocabulary_width(vocabulary, width)
+        assert vocabulary.embeddings is not None
+        return noun_table(vocabulary, vocabulary.embeddings, temperature=CLIP_RETRIEVAL_TEMPERATURE)
+    nouns = cache.load()
+    if nouns is None:
+        vocabulary = load_vocabulary(config.vocabulary)
+        nouns = _encode_nouns(context, vocabulary)
+        cache.save(nouns)
+    if nouns.schema.field("embedding").type.list_size != width:
+        raise InputError(
+            f"encoder {config.encoder.kind} gives nouns of width {nouns.schema.field('embedding').type.list_size}, the "
+            f"images have {width}; choose the encoder that made the embeddings, or vocabulary.kind embeddings"
+        )
+    return nouns
+
+
+def _encode_nouns(context: RunContext, vocabulary: Vocabulary) -> pa.Table:
+    resources = context.config.resources
+    gpus = num_gpus(resources)
+    num_workers = gpus or num_cores()
+    kwargs = {
+        "encoder": context.config.encoder,
+        "device": "cuda" if gpus else "cpu",
+        "batch_size": None,
+        "num_threads": None if gpus else 1,
+    }
+    count = len(vocabulary.nouns)
+    blocks = [
+        {"start": start, "noun": vocabulary.nouns[start : start + _NOUNS_PER_BLOCK]}
+        for start in range(0, count, _NOUNS_PER_BLOCK)
+    ]
+    encoded: dict[int, np.ndarray] = {}
+    temperature = CLIP_RETRIEVAL_TEMPERATURE
+    with Progress("encode nouns", count, unit="nouns") as progress:
+        for row in map_rows(blocks, EncodeNouns, kwargs, num_workers=num_workers, gpus_per_worker=gpus / num_workers):
+            encoded[row["start"]] = np.frombuffer(row["embeddings"], dtype=np.float16).reshape(row["count"], -1)
+            temperature = row["temperature"]
+            progress.add(row["count"])
+    embeddings = np.concatenate([encoded[start] for start in sorted(encoded)])
+    return noun_table(vocabulary, embeddings, temperature=temperature)
+
+
+def _map_counterparts(context: RunContext, selected_nouns: Part, temperature: float, *, fingerprint: str) -> list[dict]:
+    images = context.stage("embed_images")
+    parts = images.require_manifest().tables["images"]
+    kwargs = {
+        "images": images,
+        "output": context.stage(NAME),
+        "fingerprint": fingerprint,
+        "selected_nouns": selected_nouns,
+        "temperature": temperature,
+        "top_nouns": context.config.build_semantic_space.top_nouns,
+    }
+    receipts = []
+    with Progress("text counterparts", sum(part.rows for part in parts), unit="images") as progress:
+        rows = ({"part": index} for index in range(len(parts)))
+        for row in map_rows(rows, ComputeTextCounterparts, kwargs, num_workers=num_cores()):
+            receipts.append(row)
+            progress.add(row["rows"])
+    return receipts
+
+
+def summary(context: RunContext) -> str:
+    metrics = context.stage(NAME).require_manifest().metrics
+    return (
+        f"{metrics['selected_nouns']} of {metrics['vocabulary_nouns']} nouns selected by {metrics['image_centers']} "
+        "image centers"
+    )
+
+
+if __name__ == "__main__":
+    main_of(NAME)

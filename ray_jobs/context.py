@@ -1,0 +1,163 @@
+"""What every job shares: the configuration, the run directory, and the rule by which a stage is skipped or rebuilt."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+
+from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.run_dir import STAGES, RunDir
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.config import PipelineConfig
+from dxmc_core.errors import ArtifactError, InputError
+from dxmc_core.stages.embed_images import source_identity
+
+RUN_NAME = "run.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RunContext:
+    """One run as the jobs see it. Manifests are read once: a published one never changes while the run is locked."""
+
+    config: PipelineConfig
+    run_dir: RunDir
+    _manifests: dict[str, Manifest] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> "RunContext":
+        return cls(config, RunDir.at(config.run_dir))
+
+    def stage(self, name: str) -> StageDir:
+        return self.run_dir.stage(name)
+
+    def manifest(self, name: str) -> Manifest | None:
+        """The manifest of a finished stage. A damaged one counts as unfinished, with a warning."""
+        if name not in self._manifests:
+            try:
+                manifest = self.stage(name).manifest()
+            except ArtifactError as error:
+                logger.warning("%s; rebuilding", error)
+                return None
+            if manifest is None:
+                return None
+            self._manifests[name] = manifest
+        return self._manifests[name]
+
+    def published(self, manifest: Manifest) -> None:
+        self._manifests[manifest.stage] = manifest
+
+    def inputs_of(self, *stages: str) -> dict[str, str] | None:
+        """Fingerprints of finished input stages, or None while one of them is not done."""
+        manifests = {name: self.manifest(name) for name in stages}
+        if any(manifest is None for manifest in manifests.values()):
+            return None
+        return {name: manifest.fingerprint for name, manifest in manifests.items() if manifest is not None}
+
+    @property
+    def num_images(self) -> int:
+        manifest = self.manifest("embed_images")
+        return manifest.rows("images") if manifest else 0
+
+    def claim(self) -> None:
+        """Check that the run directory is this configuration's, and write down what it is about.
+
+        Raises:
+            InputError: it holds a run over another source or with another encoder.
+        """
+        wanted = source_identity(self.config.source, self.config.encoder)
+        record = {**wanted, "config": self.config.model_dump(mode="json")}
+        storage = self.run_dir.storage
+        try:
+            found = json.loads(storage.read_bytes(RUN_NAME))
+        except FileNotFoundError:
+            found = None
+        except json.JSONDecodeError as error:
+            raise ArtifactError(
+                f"{self.run_dir.uri}/{RUN_NAME} is damaged: {error}; delete it and run again"
+            ) from error
+        if found is not None:
+            for part in ("source", "encoder"):
+                if found.get(part) != wanted[part]:
+                    raise InputError(
+                        f"{self.run_dir.uri} holds a run with {_difference(part, found.get(part), wanted[part])}; "
+                        "choose another --run-dir, or delete this one"
+                    )
+        if found != record:
+            storage.write_bytes(RUN_NAME, json.dumps(record, indent=1).encode())
+
+
+def _difference(part: str, found: dict | None, wanted: dict | None) -> str:
+    found, wanted = found or {}, wanted or {}
+    key = next((key for key in {**found, **wanted} if found.get(key) != wanted.get(key)), "kind")
+    return f"{part}.{key} = {found.get(key)!r}, the configuration says {wanted.get(key)!r}"
+
+
+@dataclass(frozen=True)
+class StageState:
+    """Where a stage stands: "done", "stale" (its settings or inputs changed), "missing", or "waiting" for another."""
+
+    name: str
+    state: str
+    fingerprint: str | None
+    manifest: Manifest | None
+
+
+def stage_states(context: RunContext, jobs: dict[str, ModuleType]) -> list[StageState]:
+    """The state of every stage, in order; one that reads a stage that will be rebuilt is waiting."""
+    states: list[StageState] = []
+    unfinished: set[str] = set()
+    for name in STAGES:
+        job = jobs[name]
+        manifest = context.manifest(name)
+        if unfinished.intersection(job.reads(context)):
+            states.append(StageState(name, "waiting", None, manifest))
+            unfinished.add(name)
+            continue
+        fingerprint = job.fingerprint(context)
+        state = "missing"
+        if manifest is not None:
+            state = "done" if manifest.fingerprint == fingerprint else "stale"
+        if state != "done":
+            unfinished.add(name)
+        states.append(StageState(name, state, fingerprint, manifest))
+    return states
+
+
+def run_stages(context: RunContext, jobs: Sequence[tuple[str, ModuleType]], start_ray: Callable[[], None]) -> int:
+    """Run the given stages in order, skipping those whose fingerprint matches; the number that ran.
+
+    Raises:
+        InputError: a stage that one of them reads has not been run.
+    """
+    num_run = 0
+    for name, job in jobs:
+        for needed in job.reads(context):
+            if context.manifest(needed) is None:
+                raise InputError(
+                    f"{name} reads {needed}, which {context.run_dir.uri} does not have; run {needed} first"
+                )
+        fingerprint = job.fingerprint(context)
+        manifest = context.manifest(name)
+        if manifest is not None and manifest.fingerprint == fingerprint:
+            logger.info("%-21s up to date", name)
+            continue
+        if num_run == 0:
+            start_ray()
+        num_run += 1
+        with _logged(name, fingerprint):
+            context.published(job.run(context, fingerprint))
+        logger.info("%-21s done: %s", name, job.summary(context))
+    return num_run
+
+
+@contextmanager
+def _logged(name: str, fingerprint: str) -> Iterator[None]:
+    logger.info("%-21s starts (fingerprint %s)", name, fingerprint[:12])
+    started = time.perf_counter()
+    yield
+    logger.info("%-21s took %.1f s", name, time.perf_counter() - started)

@@ -1,0 +1,123 @@
+"""Stage 1 as a Ray job: catalog first, then chunks of it over a pool of actors that fetch, decode, encode and write."""
+
+import logging
+import time
+
+from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.storage import stat_file
+from dxmc_core.encoders import embedding_width
+from dxmc_core.stages.embed_images import (
+    Catalog,
+    EmbeddingPlan,
+    EmbeddingsSource,
+    EmbedImages,
+    ImagesSource,
+    check_disk,
+    import_embeddings,
+    list_source,
+    plan_embedding,
+    publish_embeddings,
+    read_catalog,
+    source_identity,
+    write_catalog,
+)
+from dxmc_core.stages.embed_images import (
+    fingerprint as stage_fingerprint,
+)
+from ray_jobs.cluster import Progress, map_rows, num_cores, num_gpus
+from ray_jobs.context import RunContext
+from ray_jobs.main import main_of
+
+NAME = "embed_images"
+_CPU_BATCH_SIZE = 32
+_GPU_BATCH_SIZE = 256
+_USUAL_WIDTH = 1024  # for the estimate of disk space, where only loading the model would tell
+
+logger = logging.getLogger(__name__)
+
+
+def reads(_context: RunContext) -> tuple[str, ...]:
+    return ()
+
+
+def fingerprint(context: RunContext) -> str:
+    source = context.config.source
+    identity = source_identity(source, context.config.encoder)
+    if isinstance(source, EmbeddingsSource):
+        return stage_fingerprint(identity, stat_file(source.uri).etag)
+    _, digest = list_source(source)
+    return stage_fingerprint(identity, digest)
+
+
+def run(context: RunContext, fingerprint: str) -> Manifest:
+    started = time.perf_counter()
+    stage_dir = context.stage(NAME)
+    source = context.config.source
+    if isinstance(source, EmbeddingsSource):
+        catalog, parts = import_embeddings(source, stage_dir, fingerprint=fingerprint)
+        return publish_embeddings(catalog, parts, fingerprint=fingerprint, seconds=time.perf_counter() - started)
+    catalog_found = read_catalog(stage_dir)
+    if catalog_found is None or catalog_found.manifest.fingerprint != fingerprint:
+        rows, _ = list_source(source)
+        catalog_found = write_catalog(stage_dir, rows, fingerprint=fingerprint)
+    plan = plan_embedding(catalog_found, fingerprint=fingerprint)
+    check_disk(
+        context.run_dir.uri,
+        num_rows=catalog_found.num_rows - plan.num_done,
+        embedding_width=embedding_width(context.config.encoder) or _USUAL_WIDTH,
+    )
+    if plan.num_done:
+        logger.info("%s: %d of %d images were done before", NAME, plan.num_done, catalog_found.num_rows)
+    parts = _embed(context, catalog_found, plan, fingerprint=fingerprint)
+    return publish_embeddings(
+        catalog_found,
+        parts,
+        fingerprint=fingerprint,
+        seconds=time.perf_counter() - started,
+        num_resumed=plan.num_done,
+    )
+
+
+def _embed(context: RunContext, catalog: Catalog, plan: EmbeddingPlan, *, fingerprint: str) -> dict[str, list[Part]]:
+    source, resources = context.config.source, context.config.resources
+    assert isinstance(source, ImagesSource)
+    gpus = num_gpus(resources)
+    num_workers = resources.embed_workers or gpus or num_cores()
+    kwargs = {
+        "encoder": context.config.encoder,
+        "catalog": catalog,
+        "fingerprint": fingerprint,
+        "max_pixels": source.max_pixels,
+        "fast_jpeg": source.fast_jpeg,
+        "device": "cuda" if gpus else "cpu",
+        "batch_size": resources.embed_batch_size or (_GPU_BATCH_SIZE if gpus else _CPU_BATCH_SIZE),
+        "num_threads": None if gpus else max(num_cores() // num_workers, 1),
+    }
+    parts = {name: list(kept) for name, kept in plan.kept.items()}
+    chunks = [{"row_start": start, "row_stop": stop, "todo": todo.tolist()} for start, stop, todo in plan.chunks]
+    num_rejects = sum(part.rows for part in parts["rejects"])
+    with Progress(NAME, catalog.num_rows, unit="images", done=plan.num_done) as progress:
+        for row in map_rows(
+            chunks,
+            EmbedImages,
+            kwargs,
+            num_workers=num_workers,
+            num_cpus=min(1.0, num_cores() / num_workers),
+            gpus_per_worker=gpus / num_workers,
+        ):
+            part = Part(**{name: row[name] for name in Part.model_fields})
+            parts[row["table"]].append(part)
+            num_rejects += part.rows if row["table"] == "rejects" else 0
+            progress.add(part.rows, rejects=num_rejects)
+    return parts
+
+
+def summary(context: RunContext) -> str:
+    manifest = context.stage(NAME).require_manifest()
+    metrics = manifest.metrics
+    rate = (metrics["images"] + metrics["rejects"] - metrics["rows_resumed"]) / max(manifest.seconds, 1e-9)
+    return f"{metrics['images']} images, {metrics['rejects']} rejects, {rate:.0f} images/s"
+
+
+if __name__ == "__main__":
+    main_of(NAME)

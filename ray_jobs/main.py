@@ -1,0 +1,92 @@
+"""Entry of every job: arguments, logging, the lock on the run directory, and exit codes that mean something."""
+
+import argparse
+import importlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+from dxmc_core.artifacts.run_dir import STAGES
+from dxmc_core.config import load_config
+from dxmc_core.errors import DxmcError, InputError
+from ray_jobs.context import RunContext, run_stages
+
+STAGE_NAMES = STAGES
+EXIT_FAILED = 1
+EXIT_UNUSABLE_INPUT = 2
+
+logger = logging.getLogger(__name__)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that every job takes."""
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file, local or s3://")
+    parser.add_argument("--run-dir", metavar="URI", help="where artifacts go, in place of the file's run_dir")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, such as --set method.name=kmeans; may be repeated",
+    )
+
+
+def main_of(*stages: str) -> None:
+    """Run stages as a program and exit."""
+    parser = argparse.ArgumentParser(description=f"Runs {', '.join(stages)} of a dxmc run.")
+    add_run_arguments(parser)
+    arguments = parser.parse_args()
+    sys.exit(guarded(lambda: run(stages, arguments)))
+
+
+def run(stages: Sequence[str], arguments: argparse.Namespace) -> RunContext:
+    """Load the configuration, lock the run directory and run the stages that are not up to date."""
+    config = load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir)
+    context = RunContext.of(config)
+    started = time.perf_counter()
+    with context.run_dir.locked():
+        context.claim()
+        num_run = run_stages(context, [(name, job_of(name)) for name in stages], lambda: _start_ray(context))
+    if num_run == 0:
+        logger.info("nothing to do: every stage in %s is up to date", context.run_dir.uri)
+    else:
+        logger.info("%d of %d stages ran in %.1f s", num_run, len(stages), time.perf_counter() - started)
+    return context
+
+
+def job_of(stage: str) -> ModuleType:
+    """The job module of a stage."""
+    return importlib.import_module(f"ray_jobs.{stage}")
+
+
+def _start_ray(context: RunContext) -> None:
+    from ray_jobs.cluster import start_ray
+
+    start_ray(context.config.resources)
+
+
+def guarded(program: Callable[[], object]) -> int:
+    """Call a program; its exit code. What went wrong is one line on stderr, a traceback only for a defect of ours."""
+    configure_logging()
+    try:
+        program()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the message is the interface
+        return EXIT_UNUSABLE_INPUT
+    except DxmcError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        return 130
+    return 0
+
+
+def configure_logging() -> None:
+    """Log lines of dxmc to stderr, warnings of everything else."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for name in ("dxmc_core", "ray_jobs"):
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -1,0 +1,165 @@
+"""Stage 4 as a Ray job: Ray Train runs the gradient methods (DDP over `resources.train_workers`), one task the others.
+
+Checkpoints go to the stage folder under the fingerprint, not into Ray Train's own: a rerun, which to Ray is another
+run, finds them there too.
+"""
+
+import json
+import logging
+import threading
+import time
+import uuid
+from typing import Any
+
+from dxmc_core.artifacts.heads import HEADS_NAME
+from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.method.fit import CENTROID_METHODS
+from dxmc_core.stages.train_heads import (
+    METRICS_NAME,
+    TrainingJob,
+    check_num_clusters,
+    live_metrics,
+    stages_read,
+    train_heads,
+)
+from dxmc_core.stages.train_heads import (
+    fingerprint as stage_fingerprint,
+)
+from ray_jobs.cluster import Progress, num_cores, num_gpus, run_on_node, unwrapped_errors
+from ray_jobs.context import RunContext
+from ray_jobs.main import main_of
+
+NAME = "train_heads"
+_MAX_FAILURES = 3
+_POLL_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+def reads(context: RunContext) -> tuple[str, ...]:
+    return stages_read(context.config.method)
+
+
+def fingerprint(context: RunContext) -> str:
+    config = context.config
+    check_num_clusters(config.num_clusters, context.num_images)
+    return stage_fingerprint(
+        config.method,
+        num_clusters=config.num_clusters,
+        num_images=context.num_images,
+        seed=config.seed,
+        inputs=context.inputs_of(*reads(context)) or {},
+    )
+
+
+def run(context: RunContext, fingerprint: str) -> Manifest:
+    started = time.perf_counter()
+    config = context.config
+    output = context.stage(NAME)
+    job = TrainingJob(
+        method=config.method,
+        num_clusters=config.num_clusters,
+        seed=config.seed,
+        images=context.stage("embed_images"),
+        semantic_space=context.stage("build_semantic_space"),
+        neighbors=context.stage("mine_neighbors"),
+        output=output,
+        fingerprint=fingerprint,
+        checkpoint_every_epochs=config.train_heads.checkpoint_every_epochs,
+    )
+    if config.method.name in CENTROID_METHODS:
+        run_on_node(train_heads, job)
+    else:
+        with _LiveView(job):
+            _fit(job, num_workers=config.resources.train_workers, use_gpu=num_gpus(config.resources) > 0)
+    history = [json.loads(line) for line in output.storage.read_bytes(METRICS_NAME).splitlines()]
+    return output.publish(
+        fingerprint=fingerprint,
+        inputs=context.inputs_of(*reads(context)) or {},
+        tables={},
+        files={name: output.describe_file(name) for name in (HEADS_NAME, METRICS_NAME)},
+        metrics={"method": config.method.name, "epochs": len(history), "last_epoch": history[-1] if history else None},
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _fit(job: TrainingJob, *, num_workers: int, use_gpu: bool) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker=None if use_gpu else {"CPU": max(num_cores() // num_workers, 1)},
+        ),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        run_config=RunConfig(
+            # A finished (storage_path, name) pair would give the old result instead of training.
+            name=f"{job.fingerprint[:12]}-{uuid.uuid4().hex[:8]}",
+            storage_path=f"{job.output.storage.uri}/ray_train",
+            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+        ),
+    )
+    with unwrapped_errors():
+        trainer.fit()
+
+
+def _train_worker(config: dict[str, Any]) -> None:
+    import ray.train
+    import ray.train.torch
+
+    device = str(ray.train.torch.get_device())
+    train_heads(config["job"], device=device, rank=ray.train.get_context().get_world_rank())
+
+
+class _LiveView:
+    """Shows the epochs that the workers report in the stage folder while they train."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        self._job = job
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True, name="dxmc-live-view")
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        progress: Progress | None = None
+        shown = 0
+        stopping = False
+        while not stopping:
+            stopping = self._stop.wait(_POLL_S)
+            epochs = live_metrics(self._job)
+            if not epochs or len(epochs) <= shown:
+                continue
+            if progress is None:
+                progress = Progress(NAME, epochs[-1]["num_epochs"], unit="epochs", done=0)
+            last = epochs[-1]
+            changed = "-" if last["num_changed"] is None else last["num_changed"]
+            progress.add(len(epochs) - shown, loss=f"{last['terms']['total']:.3f}", changed=changed)
+            for epoch in epochs[shown:]:
+                # Clusters fill up in the first epochs; what is empty after a quarter of them tends to stay so.
+                if epoch["warning"] and epoch["epoch"] > epoch["num_epochs"] // 4:
+                    logger.warning("%s epoch %d: %s", NAME, epoch["epoch"], epoch["warning"])
+            shown = len(epochs)
+        if progress is not None:
+            progress.__exit__()
+
+
+def summary(context: RunContext) -> str:
+    metrics = context.stage(NAME).require_manifest().metrics
+    last = metrics["last_epoch"]
+    if last is None:
+        return f"{metrics['method']} fitted"
+    return f"{metrics['method']}, {metrics['epochs']} epochs, loss {last['terms']['total']:.4f}"
+
+
+if __name__ == "__main__":
+    main_of(NAME)

@@ -1,0 +1,151 @@
+"""Parts count once a manifest names them; what is damaged or left over is never read."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest, fingerprint_of
+from dxmc_core.artifacts.matrices import embedding_column, load_matrix, load_rows, matrix_of
+from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order, select_disjoint
+from dxmc_core.artifacts.storage import Storage
+from dxmc_core.errors import ArtifactError
+
+FINGERPRINT = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return StageDir(Storage(str(tmp_path / "embed_images")), "embed_images")
+
+
+def images_table(row_ids, width=4, seed=0):
+    values = np.random.default_rng(seed).normal(size=(len(row_ids), width)).astype(np.float16)
+    return pa.table(
+        {"row_id": row_ids, "image_id": [f"i{row}" for row in row_ids], "embedding": embedding_column(values)}
+    ).cast(schemas.images(width))
+
+
+def publish(stage, tables, **kwargs):
+    return stage.publish(fingerprint=FINGERPRINT, inputs={}, tables=tables, seconds=1.0, **kwargs)
+
+
+def test_published_table_reads_back_and_leftovers_are_removed(stage):
+    table = images_table([0, 1, 2])
+    kept = stage.write_part("images", table, fingerprint=FINGERPRINT)
+    leftover = stage.write_part("images", images_table([0, 1], seed=1), fingerprint=FINGERPRINT)
+    publish(stage, {"images": [kept]})
+    assert stage.read_table("images", schema=schemas.images(4)).equals(table)
+    assert set(stage.storage.list_files()) == {MANIFEST_NAME, kept.name}
+    assert leftover.name != kept.name
+
+
+def test_the_same_content_gets_the_same_part(stage):
+    parts = [stage.write_part("images", images_table([5, 6]), fingerprint=FINGERPRINT) for _ in range(2)]
+    assert parts[0] == parts[1]
+    assert stage.staged_parts("images", fingerprint=FINGERPRINT) == [parts[0]]
+
+
+def test_parts_of_another_fingerprint_are_not_resumed(stage):
+    stage.write_part("images", images_table([0]), fingerprint="f" * 32)
+    assert stage.staged_parts("images", fingerprint=FINGERPRINT) == []
+
+
+def test_half_written_part_is_not_resumed(stage):
+    part = stage.write_part("images", images_table([0, 1]), fingerprint=FINGERPRINT)
+    data = stage.storage.read_bytes(part.name)
+    stage.storage.write_bytes(part.name, data[: len(data) // 2])
+    assert stage.staged_parts("images", fingerprint=FINGERPRINT) == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_damaged_part_is_named_and_never_used(stage, damage):
+    part = stage.write_part("images", images_table([0, 1]), fingerprint=FINGERPRINT)
+    publish(stage, {"images": [part]})
+    data = bytearray(stage.storage.read_bytes(part.name))
+    if damage == "remove":
+        stage.storage.delete(part.name)
+    else:
+        data[len(data) // 2] ^= 1
+        stage.storage.write_bytes(part.name, bytes(data) if damage == "flip" else bytes(data[:-3]))
+    with pytest.raises(ArtifactError, match=part.sha256):
+        list(stage.iter_parts("images"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "not a readable manifest"),
+        (b"[]", "schema version None"),
+        (b'{"schema_version": 999}', "schema version 999"),
+        (b'{"schema_version": 1, "stage": "embed_images"}', "not a readable manifest"),
+    ],
+)
+def test_unreadable_manifest_is_an_error(stage, content, message):
+    stage.storage.write_bytes(MANIFEST_NAME, content)
+    with pytest.raises(ArtifactError, match=message):
+        stage.manifest()
+
+
+def test_manifest_of_another_stage_is_an_error(stage):
+    publish(stage, {})
+    with pytest.raises(ArtifactError, match="belongs to stage 'embed_images'"):
+        StageDir(stage.storage, "train_heads").manifest()
+
+
+def test_column_of_another_type_is_an_error(stage):
+    part = stage.write_part("images", images_table([0], width=4), fingerprint=FINGERPRINT)
+    publish(stage, {"images": [part]})
+    with pytest.raises(ArtifactError, match="column 'embedding'"):
+        stage.read_table("images", schema=schemas.images(8))
+
+
+def test_rows_are_selected_once():
+    covered = np.zeros(10, dtype=bool)
+    parts = [("a", np.arange(0, 4)), ("b", np.arange(3, 6)), ("c", np.arange(4, 8)), ("d", np.arange(0, 4))]
+    assert select_disjoint(parts, covered) == ["a", "c"]
+    assert covered.tolist() == [True] * 8 + [False] * 2
+
+
+def test_parts_come_in_source_order_and_once(stage):
+    parts = [stage.write_part("images", images_table([row]), fingerprint=FINGERPRINT) for row in range(3)]
+    receipts = [{"part": index, "extra": 1, **parts[index].model_dump()} for index in (2, 0, 1, 0)]
+    assert parts_in_order(receipts) == parts
+
+
+def test_matrix_is_loaded_in_row_order_whatever_the_parts(stage):
+    parts = [stage.write_part("images", images_table(rows), fingerprint=FINGERPRINT) for rows in ([4, 7], [0, 2], [9])]
+    publish(stage, {"images": parts})
+    matrix = load_matrix(stage, "images")
+    assert matrix.row_ids.tolist() == [0, 2, 4, 7, 9]
+    chosen = load_rows(stage, "images", np.array([2, 9]))
+    np.testing.assert_array_equal(chosen.values, matrix.values[[1, 4]])
+    assert matrix.positions_of(np.array([[9, 0], [4, 4]])).tolist() == [[4, 0], [2, 2]]
+    with pytest.raises(ArtifactError, match="row 3"):
+        matrix.positions_of(np.array([0, 3]))
+    with pytest.raises(ArtifactError, match="lacks 1 of 2 rows"):
+        load_rows(stage, "images", np.array([2, 3]))
+
+
+def test_embedding_column_round_trip_with_nulls():
+    values = np.arange(12, dtype=np.float16).reshape(4, 3)
+    column = embedding_column(values, mask=np.array([False, True, False, False]))
+    assert column.is_valid().to_pylist() == [True, False, True, True]
+    np.testing.assert_array_equal(matrix_of(column.drop_null()), values[[0, 2, 3]])
+
+
+def test_fingerprint_depends_on_settings_and_inputs_not_on_their_order():
+    base = fingerprint_of("train_heads", {"a": 1, "b": 2}, {"x": "1"})
+    assert fingerprint_of("train_heads", {"b": 2, "a": 1}, {"x": "1"}) == base
+    changed = [
+        fingerprint_of("train_heads", {"a": 1, "b": 3}, {"x": "1"}),
+        fingerprint_of("train_heads", {"a": 1, "b": 2}, {"x": "2"}),
+        fingerprint_of("mine_neighbors", {"a": 1, "b": 2}, {"x": "1"}),
+    ]
+    assert len({base, *changed}) == 4
+
+
+def test_manifest_survives_json(stage):
+    part = stage.write_part("images", images_table([0]), fingerprint=FINGERPRINT)
+    manifest = publish(stage, {"images": [part]}, metrics={"recall": 0.5, "reasons": {"empty": 2}})
+    assert Manifest.model_validate_json(stage.storage.read_bytes(MANIFEST_NAME)) == manifest == stage.manifest()

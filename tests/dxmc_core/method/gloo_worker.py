@@ -1,0 +1,170 @@
+"""The multi-process tests' other processes: every case in worlds of 1..n gloo ranks, and what rank 0 found in
+world_<n>.pt.
+
+`python gloo_worker.py NUM_PROCESSES FOLDER`; world_0.pt is rank 0 without any process group.
+"""
+
+import multiprocessing
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from dxmc_core.method import losses
+from dxmc_core.method.distributed import (
+    GlobalBatchNorm1d,
+    all_gather_rows,
+    all_reduce_sum,
+    global_mean,
+    row_counts_of_ranks,
+    rows_of_rank,
+    world_size,
+)
+from dxmc_core.method.objectives import build_objective, default_hyperparameters
+from dxmc_core.method.training import train
+from dxmc_core.method.training_data import Batch, TrainingData
+
+NUM_CLUSTERS, WIDTH, NUM_IMAGES, BATCH_SIZE = 5, 12, 151, 31
+TRAINING_CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "dxmc_code": ("dxmc", {"fidelity": "code"}),
+    "dxmc_paper_shared_trunk": ("dxmc", {"fidelity": "paper", "shared_trunk": True}),
+    "tac": ("tac", {}),
+}
+
+
+def random_matrix(num_rows: int, width: int, *, seed: int) -> Tensor:
+    return torch.randn(num_rows, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def averaged_gradient(local: Tensor, num_rows: int) -> Tensor:
+    """What DDP's mean makes of the ranks' gradients of their own rows, all rows together."""
+    assert local.grad is not None
+    return all_gather_rows(local.grad, row_counts=row_counts_of_ranks(num_rows)) / world_size()
+
+
+def loss_cases(num_rows: int) -> dict[str, Tensor]:
+    """Each loss and its gradient with respect to the logits of a global batch of `num_rows` rows."""
+    found = {}
+    share = rows_of_rank(num_rows)
+    for name, loss in {
+        "cluster_code": lambda a, b: losses.cluster_contrastive(a.softmax(1), b.softmax(1), temperature=0.5),
+        "cluster_paper": lambda a, b: losses.cluster_contrastive(
+            a.softmax(1), b.softmax(1), temperature=0.5, fidelity="paper"
+        ),
+        "entropy": lambda a, b: losses.assignment_entropy(a.softmax(1)) + 2 * losses.assignment_entropy(b.softmax(1)),
+        "consistency": lambda a, b: losses.consistency(a.softmax(1), b.softmax(1)),
+        "nt_xent_dot": lambda a, b: losses.instance_contrastive(a, b, temperature=0.5),
+        "nt_xent_cosine": lambda a, b: losses.instance_contrastive(a, b, temperature=0.2, contrast="nt_xent_cosine"),
+        "info_nce": lambda a, b: losses.instance_contrastive(
+            a, b, temperature=0.2, contrast="info_nce", row_counts=row_counts_of_ranks(num_rows)
+        ),
+    }.items():
+        first, second = (random_matrix(num_rows, NUM_CLUSTERS, seed=s)[share].requires_grad_() for s in (1, 2))
+        value = loss(first, second)
+        value.backward()
+        found[f"{name}/{num_rows}"] = value.detach()
+        found[f"{name}/{num_rows}/gradient"] = torch.cat([averaged_gradient(x, num_rows) for x in (first, second)], 1)
+    return found
+
+
+def collective_cases() -> dict[str, Tensor]:
+    """Plain collectives of rows that every rank has in another number."""
+    num_rows = 7
+    local = random_matrix(num_rows, 3, seed=5)[rows_of_rank(num_rows)].requires_grad_()
+    gathered = all_gather_rows(local)
+    (gathered.square().sum() + all_reduce_sum(local.sum(0)).pow(3).sum() + global_mean(local).exp().sum()).backward()
+    return {"gathered": gathered.detach(), "gathered/gradient": averaged_gradient(local, num_rows)}
+
+
+def batch_norm_case(num_rows: int) -> dict[str, Tensor]:
+    """Batch norm of so few rows that ranks may have none, after a first batch that moves the running statistics."""
+    norm = (GlobalBatchNorm1d if dist.is_initialized() else nn.BatchNorm1d)(WIDTH).double()
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(0.5, 2, WIDTH))
+        norm.bias.copy_(torch.linspace(-1, 1, WIDTH))
+    norm(3 + 50 * random_matrix(9, WIDTH, seed=7)[rows_of_rank(9)])
+    share = rows_of_rank(num_rows)
+    local = (100 + random_matrix(num_rows, WIDTH, seed=6))[share].requires_grad_()
+    output = norm(local)
+    weighted = (output.pow(3) * random_matrix(num_rows, WIDTH, seed=8)[share]).sum()
+    all_reduce_sum(weighted[None]).square().sum().backward()
+    found = {f"{key}/{num_rows}": value for key, value in norm.state_dict().items()}
+    found[f"output/{num_rows}"] = all_gather_rows(output.detach(), row_counts=row_counts_of_ranks(num_rows))
+    found[f"input_gradient/{num_rows}"] = averaged_gradient(local, num_rows)
+    assert norm.weight.grad is not None
+    found[f"weight_gradient/{num_rows}"] = all_reduce_sum(norm.weight.grad) / world_size()
+    return found
+
+
+def training_case(method: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """20 float64 steps, uneven last batches included: the loss of every step and what training ends with."""
+    rows = random_matrix(NUM_IMAGES, 2 * WIDTH, seed=11)
+    neighbors = torch.randint(NUM_IMAGES, (NUM_IMAGES, 4), generator=torch.Generator().manual_seed(12))
+    images, texts = (nn.functional.normalize(half) for half in rows.split(WIDTH, dim=1))
+    data = TrainingData(images, texts, neighbors, neighbors.flip(1).to(torch.int32))
+    settings = default_hyperparameters(method, NUM_CLUSTERS, NUM_IMAGES, **overrides)
+    objective = build_objective(method, WIDTH, NUM_CLUSTERS, settings, seed=3).double()
+    step_losses: list[Tensor] = []
+    compute_terms = objective.loss_terms
+
+    def recorded_terms(batch: Batch) -> dict[str, Tensor]:
+        terms = compute_terms(batch)
+        step_losses.append(terms["total"].detach())
+        return terms
+
+    objective.loss_terms = recorded_terms  # type: ignore[method-assign]
+    reports = train(
+        objective,
+        data,
+        num_epochs=4,
+        batch_size=BATCH_SIZE,
+        learning_rate=settings.learning_rate,
+        betas=settings.betas,
+        seed=4,
+        drop_last=False,
+    )
+    return {
+        "losses": torch.stack(step_losses),
+        "weights": torch.cat([value.double().reshape(-1) for value in objective.state_dict().values()]),
+        "cluster_sizes": torch.tensor([report.cluster_sizes for report in reports]),
+        "num_changed": torch.tensor([report.num_changed or 0 for report in reports]),
+    }
+
+
+def run_cases() -> dict[str, Any]:
+    found: dict[str, Any] = collective_cases()
+    for num_rows in (3, 22):
+        found |= loss_cases(num_rows) | batch_norm_case(num_rows)
+    return found | {name: training_case(*case) for name, case in TRAINING_CASES.items()}
+
+
+def take_part(rank: int, num_processes: int, folder: Path) -> None:
+    """Be this rank in every world that has it."""
+    torch.set_num_threads(1)
+    if rank == 0:
+        torch.save(run_cases(), folder / "world_0.pt")
+    for num_ranks in range(rank + 1, num_processes + 1):
+        store = f"file://{folder}/store_{num_ranks}"
+        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=num_ranks)
+        found = run_cases()
+        if rank == 0:
+            torch.save(found, folder / f"world_{num_ranks}.pt")
+        dist.destroy_process_group()
+
+
+def main(num_processes: int, folder: Path) -> int:
+    # Forked before torch has started any thread, so that torch is imported once and not once a process.
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=take_part, args=(rank, num_processes, folder)) for rank in range(num_processes)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    return max(abs(process.exitcode or 0) for process in ranks)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2])))

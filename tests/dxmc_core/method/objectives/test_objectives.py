@@ -1,0 +1,133 @@
+"""Published settings, overrides, and the loss terms that each method adds up."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dxmc_core.method import losses
+from dxmc_core.method.heads import DualHeads
+from dxmc_core.method.objectives import (
+    DXMCHyperparameters,
+    Objective,
+    TACHyperparameters,
+    build_objective,
+    default_hyperparameters,
+)
+from dxmc_core.method.training_data import Batch
+
+WIDTH, NUM_CLUSTERS, NUM_ROWS = 8, 3, 10
+
+
+def random_batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+
+    def rows() -> Tensor:
+        return nn.functional.normalize(torch.randn(NUM_ROWS, WIDTH, generator=generator))
+
+    return Batch(torch.arange(NUM_ROWS), rows(), rows(), rows(), rows(), row_counts=[NUM_ROWS])
+
+
+def dual_heads(objective: Objective) -> DualHeads:
+    assert isinstance(objective.heads, DualHeads)
+    return objective.heads
+
+
+def test_published_settings_of_few_and_many_clusters() -> None:
+    few = default_hyperparameters("dxmc", 10, 60_000)
+    assert isinstance(few, DXMCHyperparameters)
+    assert (few.num_epochs, few.batch_size, few.cluster_temperature, few.instance_temperature) == (20, 512, 0.5, 0.05)
+    many = default_hyperparameters("dxmc", 100, 60_000)
+    assert isinstance(many, DXMCHyperparameters)
+    assert (many.num_epochs, many.batch_size, many.cluster_temperature, many.instance_temperature) == (
+        100,
+        8192,
+        5.0,
+        0.5,
+    )
+    paper = default_hyperparameters("dxmc", 100, 60_000, fidelity="paper")
+    assert isinstance(paper, DXMCHyperparameters)
+    assert (paper.cluster_temperature, paper.instance_temperature) == (0.5, 0.05)
+    tac = default_hyperparameters("tac", 200, 60_000)
+    assert isinstance(tac, TACHyperparameters)
+    assert (tac.num_epochs, tac.batch_size, tac.cluster_temperature) == (100, 8192, 5.0)
+    assert (tac.learning_rate, tac.betas, tac.weight_decay, tac.entropy_weight) == (1e-3, (0.9, 0.99), 0.0, 5.0)
+
+
+def test_overrides_take_the_place_of_defaults() -> None:
+    settings = default_hyperparameters("tac", 10, 60_000, num_epochs=3, cluster_temperature=0.1, learning_rate=None)
+    assert isinstance(settings, TACHyperparameters)
+    assert (settings.num_epochs, settings.cluster_temperature, settings.learning_rate) == (3, 0.1, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "message"),
+    [
+        ("kmeans", {}, "expected a method that trains heads .*, found 'kmeans'"),
+        ("tac", {"instance_weight": 1.0}, "method tac has no setting instance_weight; it has batch_size, betas"),
+        ("dxmc", {"fidelity": "both"}, "expected fidelity to be one of code, paper, found 'both'"),
+        ("dxmc", {"cluster_temperature": 0.0}, "expected cluster_temperature above 0, found 0.0"),
+        ("dxmc", {"instance_weight": -1.0}, "expected instance_weight of at least 0, found -1.0"),
+        ("tac", {"batch_size": 1}, "expected batch_size of at least 2, found 1"),
+    ],
+)
+def test_unusable_settings_are_refused(method: str, overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        default_hyperparameters(method, 10, 60_000, **overrides)
+
+
+def test_another_methods_hyperparameters_are_refused() -> None:
+    with pytest.raises(TypeError, match="tac takes TACHyperparameters, found DXMCHyperparameters"):
+        build_objective("tac", WIDTH, NUM_CLUSTERS, DXMCHyperparameters())
+
+
+@pytest.mark.parametrize("shared_trunk", [False, True])
+@pytest.mark.parametrize(("fidelity", "contrast"), [("code", "nt_xent_dot"), ("paper", "info_nce")])
+def test_dxmc_adds_up_its_levels(
+    fidelity: losses.Fidelity, contrast: losses.InstanceContrast, shared_trunk: bool
+) -> None:
+    settings = DXMCHyperparameters(
+        fidelity=fidelity, shared_trunk=shared_trunk, instance_weight=0.7, projection_width=6
+    )
+    objective = build_objective("dxmc", WIDTH, NUM_CLUSTERS, settings)
+    batch = random_batch()
+    terms = objective.loss_terms(batch)
+
+    u, image_projections = dual_heads(objective).image(batch.images)
+    w, text_projections = dual_heads(objective).text(batch.texts)
+    u_neighbor, _ = dual_heads(objective).image(batch.image_neighbors)
+    w_neighbor, _ = dual_heads(objective).text(batch.text_neighbors)
+    cluster = sum(
+        losses.cluster_contrastive(*pair, temperature=0.5, fidelity=fidelity)
+        for pair in ((u, w_neighbor), (w, u_neighbor))
+    )
+    entropy = losses.assignment_entropy(u) + losses.assignment_entropy(w)
+    instance = losses.instance_contrastive(image_projections, text_projections, temperature=0.05, contrast=contrast)
+    torch.testing.assert_close(terms["cluster"], cluster)
+    torch.testing.assert_close(terms["entropy"], entropy)
+    torch.testing.assert_close(terms["instance"], instance)
+    torch.testing.assert_close(terms["total"], 0.7 * instance + cluster - 5 * entropy)
+
+
+def test_tac_adds_up_its_terms() -> None:
+    objective = build_objective("tac", WIDTH, NUM_CLUSTERS, TACHyperparameters())
+    batch = random_batch()
+    terms = objective.loss_terms(batch)
+    heads = dual_heads(objective)
+    u, u_neighbor = heads.image(batch.images)[0], heads.image(batch.image_neighbors)[0]
+    w, w_neighbor = heads.text(batch.texts)[0], heads.text(batch.text_neighbors)[0]
+    cluster = losses.cluster_contrastive(u, w_neighbor, temperature=0.5)
+    cluster = cluster + losses.cluster_contrastive(w, u_neighbor, temperature=0.5)
+    entropy = losses.assignment_entropy(u) + losses.assignment_entropy(w)
+    torch.testing.assert_close(terms["total"], cluster + losses.consistency(u, w) - 5 * entropy)
+
+
+def test_neighbors_never_pass_the_instance_heads() -> None:
+    objective = build_objective("dxmc", WIDTH, NUM_CLUSTERS, DXMCHyperparameters(projection_width=6))
+    rows_seen: list[int] = []
+    for modality in (dual_heads(objective).image, dual_heads(objective).text):
+        assert modality.instance_head is not None
+        modality.instance_head.register_forward_hook(lambda module, inputs, output: rows_seen.append(len(output)))
+    objective.loss_terms(random_batch())
+    assert sum(rows_seen) == 2 * NUM_ROWS

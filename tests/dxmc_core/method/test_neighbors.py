@@ -1,0 +1,143 @@
+"""Neighbours against brute force in plain loops; self, duplicates, ties and shards."""
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from dxmc_core.method import neighbors
+from dxmc_core.method.neighbors import build_index, nearest_neighbors, search, search_with_scores
+
+
+def random_unit(num_rows: int, width: int, seed: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((num_rows, width))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def brute_force(rows: np.ndarray, num_neighbors: int) -> np.ndarray:
+    """Sorted by score, then position, in float64, one query at a time; equal rows tie exactly."""
+    found = []
+    for query, row in enumerate(rows):
+        scores = [round(float(np.float64(row) @ np.float64(other)), 9) for other in rows]
+        others = [position for position in range(len(rows)) if position != query]
+        found.append(sorted(others, key=lambda position, scores=scores: (-scores[position], position))[:num_neighbors])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("num_neighbors", [1, 5, 59])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_neighbors_equal_brute_force(num_neighbors: int, dtype: type) -> None:
+    rows = random_unit(60, 16, 0).astype(dtype)
+    normalised = rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    found = nearest_neighbors(rows, num_neighbors=num_neighbors)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, brute_force(normalised, num_neighbors))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), num_rows=st.integers(2, 40), num_distinct=st.integers(1, 6), seed=st.integers(0, 99))
+def test_duplicates_rank_by_position_and_never_bring_self(
+    data: st.DataObject, num_rows: int, num_distinct: int, seed: int
+) -> None:
+    distinct = random_unit(num_distinct, 8, seed)
+    rows = distinct[np.random.default_rng(seed).integers(num_distinct, size=num_rows)]
+    num_neighbors = data.draw(st.integers(1, num_rows - 1))
+    np.testing.assert_array_equal(
+        nearest_neighbors(rows, num_neighbors=num_neighbors), brute_force(rows, num_neighbors)
+    )
+
+
+def test_more_duplicates_than_candidates_still_rank_by_position() -> None:
+    # 300 copies push every copy's own position out of the first candidates that are fetched.
+    rows = np.concatenate([np.repeat(random_unit(1, 32, 0), 300, axis=0), random_unit(200, 32, 1)])
+    rows = rows[np.random.default_rng(2).permutation(500)]
+    copies = np.flatnonzero((rows == rows[np.argmax(rows @ rows.mean(axis=0))]).all(axis=1))
+    assert len(copies) == 300
+    found = nearest_neighbors(rows, num_neighbors=10)
+    for copy in copies:
+        assert found[copy].tolist() == [other for other in copies[:11] if other != copy][:10]
+
+
+def test_ties_beyond_the_candidate_limit_are_cut_but_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "_MAX_CANDIDATES", 30)
+    rows = np.repeat(random_unit(1, 8, 0), 200, axis=0)
+    found = nearest_neighbors(rows, num_neighbors=10)
+    assert all(len(set(row)) == 10 and query not in row for query, row in enumerate(found.tolist()))
+    np.testing.assert_array_equal(found, nearest_neighbors(rows, num_neighbors=10))
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 333])
+def test_sharding_the_queries_changes_nothing(size: int) -> None:
+    rows = np.concatenate([random_unit(300, 24, 0), random_unit(33, 24, 0)[:33]]).astype(np.float16)
+    whole = nearest_neighbors(rows, num_neighbors=12)
+    index = build_index(rows)
+    shards = [np.arange(start, min(start + size, 333)) for start in range(0, 333, size)]
+    found = np.concatenate([search(index, rows[shard], shard, 12) for shard in shards])
+    np.testing.assert_array_equal(found, whole)
+    np.testing.assert_array_equal(nearest_neighbors(rows, num_neighbors=12, queries=slice(40, 90)), whole[40:90])
+
+
+def test_batches_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = random_unit(2100, 16, 0)
+    whole = search(build_index(rows, num_threads=1), rows, np.arange(2100), 5)
+    np.testing.assert_array_equal(search(build_index(rows, num_threads=2), rows, np.arange(2100), 5), whole)
+    monkeypatch.setattr(neighbors, "_QUERIES_PER_BATCH", 100)
+    np.testing.assert_array_equal(nearest_neighbors(rows, num_neighbors=5), whole)
+
+
+def test_row_order_changes_only_positions() -> None:
+    rows = random_unit(80, 16, 0)
+    order = np.random.default_rng(1).permutation(80)
+    shuffled = nearest_neighbors(rows[order], num_neighbors=6)
+    np.testing.assert_array_equal(order[shuffled], nearest_neighbors(rows, num_neighbors=6)[order])
+
+
+def test_the_thread_setting_of_faiss_is_put_back() -> None:
+    before = faiss.omp_get_max_threads()
+    rows = random_unit(10, 4, 0)
+    search(build_index(rows, num_threads=before + 1), rows, np.arange(10), 3)
+    assert faiss.omp_get_max_threads() == before
+
+
+def test_scores_are_cosines_best_first() -> None:
+    rows = random_unit(50, 8, 0)
+    positions, scores = search_with_scores(build_index(rows * 3), rows * 2, np.arange(50), 49)
+    assert scores.dtype == np.float32
+    expected = np.take_along_axis(rows @ rows.T, positions, axis=1)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_queries_from_outside_may_find_every_row() -> None:
+    rows = random_unit(20, 8, 0)
+    outside = search(build_index(rows), rows[4:5], None, 20)
+    assert sorted(outside[0]) == list(range(20))
+    assert outside[0, 0] == 4
+    mixed = search(build_index(rows), rows[[4, 4]], np.array([-1, 4]), 3)
+    assert mixed[0, 0] == 4
+    assert 4 not in mixed[1]
+    assert search(build_index(rows[:1]), rows, None, 1).tolist() == [[0]] * 20
+
+
+def test_no_queries_give_an_empty_result() -> None:
+    rows = random_unit(20, 8, 0)
+    assert search(build_index(rows), rows[:0], np.arange(0), 3).shape == (0, 3)
+
+
+def test_unusable_arguments_are_explained() -> None:
+    rows = random_unit(30, 8, 0)
+    index = build_index(rows)
+    for num_neighbors in (0, 30, 50):
+        with pytest.raises(ValueError, match=rf"between 1 and 29 for 30 indexed rows, found {num_neighbors}"):
+            nearest_neighbors(rows, num_neighbors=num_neighbors)
+    with pytest.raises(ValueError, match="one width"):
+        search(index, rows[:, :4], None, 3)
+    with pytest.raises(ValueError, match=r"query_positions of shape \(30,\)"):
+        search(index, rows, np.arange(29), 3)
+    with pytest.raises(ValueError, match=r"in -1..29, found 1..30"):
+        search(index, rows, np.arange(1, 31), 3)
+    with pytest.raises(ValueError, match="device cpu or"):
+        build_index(rows, device="tpu")
+    rows[3, 0] = np.nan
+    with pytest.raises(ValueError, match="row 3 has values that are not finite"):
+        build_index(rows)

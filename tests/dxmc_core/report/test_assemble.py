@@ -1,0 +1,110 @@
+"""From artifact rows and arrays to report data."""
+
+import numpy as np
+
+from dxmc_core.report.assemble import (
+    count_labels,
+    flatten_settings,
+    gallery_positions,
+    report_cluster,
+    report_images,
+    summarize_rejects,
+    training_curves,
+)
+from dxmc_core.report.data import NounEvidence
+
+CLUSTER_ROW = {
+    "cluster_id": 3,
+    "size": 40,
+    "name": "cat",
+    "names": ["cat", "feline"],
+    "name_source": "noun",
+    "name_evidence": [{"noun": "cat", "synset_id": None, "share": 0.5, "margin": 0.25}],
+    "exemplars": list(range(30)),
+    "border": list(range(30, 40)),
+    "cohesion": 0.75,
+    "mean_confidence": 0.5,
+    "nearest_clusters": [1, 2, 4, 5, 6, 7, 8],
+}
+
+
+def test_report_images_follow_the_rows_given():
+    images = report_images(
+        np.array([7, 2]),
+        ["b.jpg", "a.jpg"],
+        cluster_ids=np.array([1, 0], dtype=np.int32),
+        confidences=np.array([0.25, 0.5], dtype=np.float32),
+        runner_ups=np.array([-1, 1]),
+        labels=["dog", None],
+        thumbnails={2: b"picture"},
+    )
+    assert list(images) == [7, 2]
+    assert (images[7].image_id, images[7].cluster_id, images[7].confidence) == ("b.jpg", 1, 0.25)
+    assert (images[7].runner_up, images[7].label, images[7].thumbnail) == (None, "dog", None)
+    assert (images[2].runner_up, images[2].label, images[2].thumbnail) == (1, None, b"picture")
+
+
+def test_report_cluster_is_cut_to_a_card():
+    cluster = report_cluster(CLUSTER_ROW, label_counts={"tabby": 3})
+    assert cluster.exemplars == tuple(range(12))
+    assert cluster.border == tuple(range(30, 36))
+    assert cluster.nearest_clusters == (1, 2, 4, 5, 6)
+    assert cluster.evidence == (NounEvidence(noun="cat", share=0.5, margin=0.25),)
+    assert cluster.label_counts == {"tabby": 3}
+
+
+def test_count_labels_leaves_unlabelled_rows_out():
+    counts = count_labels(np.array([0, 0, 0, 1, 1]), ["a", "b", "b", None, "a"])
+    assert counts == {0: {"b": 2, "a": 1}, 1: {"a": 1}}
+    assert list(counts[0]) == ["b", "a"]
+
+
+def test_gallery_positions_take_the_extremes_and_no_nan():
+    scores = np.array([0.5, np.nan, 0.1, 0.9, 0.1], dtype=np.float32)
+    assert gallery_positions(scores, count=3, largest=False).tolist() == [2, 4, 0]
+    assert gallery_positions(scores, count=9, largest=True).tolist() == [3, 0, 2, 4]
+
+
+def test_rejects_keep_examples_of_every_reason():
+    rows = [
+        {"image_id": f"{index}.jpg", "uri": "", "reason": reason, "message": "m"}
+        for index, reason in enumerate(["empty"] * 90 + ["truncated"] * 3)
+    ]
+    rejects = summarize_rejects(rows, num_examples=10)
+    assert rejects.counts == {"empty": 90, "truncated": 3}
+    assert rejects.total == 93
+    assert [reject.reason for reject in rejects.examples] == ["empty"] * 5 + ["truncated"] * 3
+
+
+def test_training_curves_order_epochs_and_keep_the_last_report_of_each():
+    reports = [
+        {"epoch": 2, "terms": {"cluster": 2.0, "total": 3.0}, "balance": 0.9, "num_changed": 4},
+        {"epoch": 1, "terms": {"cluster": 9.0, "total": 9.0}, "balance": 0.1, "num_changed": None},
+        {"epoch": 1, "terms": {"cluster": 4.0, "total": 5.0}, "balance": 0.8, "num_changed": None},
+    ]
+    curves = training_curves(reports)
+    assert [curve.title for curve in curves] == [
+        "Loss: total",
+        "Loss: cluster",
+        "Evenness of the cluster sizes",
+        "Images that changed cluster",
+    ]
+    assert (curves[0].series[0].x, curves[0].series[0].y) == ([1, 2], [5.0, 3.0])
+    assert np.isnan(curves[3].series[0].y[0])
+    assert curves[3].series[0].y[1] == 4.0
+
+
+def test_training_curves_without_full_passes_have_losses_only():
+    curves = training_curves([{"epoch": 1, "terms": {"total": 1.0}, "balance": None, "num_changed": None}])
+    assert [curve.title for curve in curves] == ["Loss: total"]
+    assert training_curves([]) == ()
+
+
+def test_settings_become_dotted_texts():
+    settings = {"method": {"name": "dxmc", "betas": [0.9, 0.99]}, "seed": 0, "resources": {}}
+    assert flatten_settings(settings) == {
+        "method.name": "dxmc",
+        "method.betas": "[0.9, 0.99]",
+        "seed": "0",
+        "resources": "{}",
+    }

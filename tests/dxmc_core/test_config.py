@@ -1,0 +1,74 @@
+"""The configuration: defaults, overrides, and what a person reads when a key is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from dxmc_core.config import load_config, parse_config
+from dxmc_core.errors import InputError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+MINIMAL = {"run_dir": "runs/x", "source": {"uri": "photos"}}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configurations_are_valid(path):
+    assert load_config(str(path)).run_dir
+
+
+def test_kinds_have_defaults():
+    config = parse_config(MINIMAL, where="test")
+    assert (config.source.kind, config.encoder.kind, config.vocabulary.kind) == ("images", "open_clip", "wordnet")
+
+
+def test_overrides_are_yaml_values_in_their_order(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("run_dir: a\nsource: {uri: photos}\n")
+    config = load_config(
+        str(path), ["num_clusters=7", "method.name=kmeans", "method.num_restarts=3", "num_clusters=8"], run_dir="b"
+    )
+    assert (config.num_clusters, config.method.name, config.method.settings) == (8, "kmeans", {"num_restarts": 3})
+    assert config.run_dir == "b"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_cluster": 3}, "unknown key 'num_cluster'; did you mean 'num_clusters'?"),
+        ({"source": {"uri": "x", "labels_from": "y"}}, "unknown key 'source.labels_from'; did you mean 'label_from'?"),
+        ({"encoder": {"modell": "x"}}, "unknown key 'encoder.modell'; did you mean 'model'?"),
+        ({"resources": {"zzz": 1}}, "unknown key 'resources.zzz'; valid keys: embed_batch_size"),
+        ({"method": {"name": "dxcm"}}, "unknown method 'dxcm'; expected one of"),
+        ({"method": {"name": "kmeans", "num_restart": 3}}, "has no setting num_restart"),
+        ({"method": {"name": "dxmc", "num_epochs": "many"}}, "num_epochs = 'many'"),
+        ({"num_clusters": 1}, "num_clusters: input should be greater than or equal to 2, found 1"),
+        ({"source": {}}, "'source.uri' is missing"),
+        ({"source": {"kind": "video", "uri": "x"}}, "source"),
+        ({"seed": -1}, "seed: input should be"),
+    ],
+)
+def test_wrong_keys_are_named_with_the_nearest_valid_one(change, message):
+    with pytest.raises(InputError) as caught:
+        parse_config({**MINIMAL, **change}, where="c.yaml")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("c.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a: [", "is not YAML"), ("- 1", "holds list"), ("", "holds NoneType"), ("!!python/object/apply:os.system [ls]", "YAML")],
+)
+def test_unusable_files(tmp_path, content, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize("override", ["num_clusters", "=3", "seed.x=1"])
+def test_unusable_overrides(tmp_path, override):
+    path = tmp_path / "c.yaml"
+    path.write_text("run_dir: a\nseed: 1\nsource: {uri: photos}\n")
+    with pytest.raises(InputError, match="--set"):
+        load_config(str(path), [override])

@@ -1,0 +1,109 @@
+"""One Ray cluster for all Ray suites, and small data whose clusters are known."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+DXMC = [sys.executable, "-m", "ray_jobs.cli"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory):
+    """The address of a Ray of this session, on the loopback interface; every command of the suite joins it."""
+    address = f"127.0.0.1:{free_port()}"
+    ray = shutil.which("ray", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert ray is not None
+    subprocess.run(
+        [ray, "start", "--head", f"--port={address.rsplit(':', 1)[1]}", "--node-ip-address=127.0.0.1", "--num-cpus=2",
+         "--include-dashboard=false", "--disable-usage-stats", f"--object-store-memory={512 << 20}"],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    yield address
+    subprocess.run([ray, "stop", "--force"], check=False, capture_output=True)
+
+
+@dataclass(frozen=True)
+class Cli:
+    """Runs `dxmc` as a user does: a process of its own."""
+
+    environment: dict[str, str]
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*DXMC, *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __call__(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            [*DXMC, *arguments], env=self.environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == code, f"exit code {done.returncode}, expected {code}\n{done.stdout}\n{done.stderr}"
+        assert code == 0 or "Traceback" not in done.stderr, done.stderr
+        return done
+
+
+@pytest.fixture
+def dxmc(ray_cluster, tmp_path):
+    """`dxmc` on the session's cluster, with a cache of its own."""
+    return Cli({**os.environ, "RAY_ADDRESS": ray_cluster, "XDG_CACHE_HOME": str(tmp_path / "cache")})
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Embeddings in well separated groups, and nouns that lie near the groups' centres."""
+
+    folder: Path
+    num_clusters: int
+
+    def config(self, run_dir: Path, **changes: object) -> str:
+        """Write a configuration over the planted files; its path."""
+        values = {
+            "run_dir": str(run_dir),
+            "source": {"kind": "embeddings", "uri": str(self.folder / "images.npz")},
+            "vocabulary": {"kind": "embeddings", "uri": str(self.folder / "nouns.npz")},
+            "num_clusters": self.num_clusters,
+            "method": {"name": "dxmc", "num_epochs": 6, "batch_size": 128},
+            **changes,
+        }
+        path = run_dir.with_suffix(".yaml")
+        path.write_text(yaml.safe_dump(values))
+        return str(path)
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory) -> Planted:
+    folder = tmp_path_factory.mktemp("planted")
+    generator = np.random.default_rng(0)
+    num_clusters, per_cluster, width = 6, 100, 32
+    centers = np.linalg.qr(generator.normal(size=(width, width)))[0][:num_clusters]
+    labels = np.repeat(np.arange(num_clusters), per_cluster)
+    images = centers[labels] + 0.08 * generator.normal(size=(len(labels), width))
+    words = ["apple", "bicycle", "castle", "dolphin", "engine", "forest"]
+    nouns = np.concatenate([centers, centers + 0.1 * generator.normal(size=centers.shape)])
+    np.savez(folder / "images.npz", embeddings=images.astype(np.float32), labels=np.array(words)[labels])
+    np.savez(
+        folder / "nouns.npz",
+        embeddings=nouns.astype(np.float32),
+        nouns=np.array([*words, *(f"{word} part" for word in words)]),
+    )
+    return Planted(folder, num_clusters)

@@ -1,0 +1,109 @@
+"""The whole pipeline as a user runs it: reruns, changes, kills, refusals."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dxmc_core.artifacts.run_dir import STAGES, RunDir
+
+pytestmark = pytest.mark.ray
+
+
+def assignments(run_dir):
+    return pq.read_table(f"{run_dir}/assign_clusters/assignments").sort_by("row_id")
+
+
+def ran(result):
+    """The stages that a command really ran."""
+    return [stage for stage in STAGES if f"{stage:<21} done" in result.stderr]
+
+
+def test_run_finds_planted_clusters_and_names_them(dxmc, planted, tmp_path):
+    config = planted.config(tmp_path / "run")
+    result = dxmc("run", "--config", config)
+    assert ran(result) == list(STAGES)
+    scores = json.loads(dxmc("evaluate", str(tmp_path / "run"), "--json").stdout)
+    assert scores["images"] == scores["labelled_images"] == 600
+    assert scores["external"]["acc"] > 0.95
+    names = pq.read_table(tmp_path / "run/assign_clusters/clusters")["name"].to_pylist()
+    assert {name.split()[0] for name in names} == {"apple", "bicycle", "castle", "dolphin", "engine", "forest"}
+    page = (tmp_path / "run/report/index.html").read_text()
+    assert all(name in page for name in names)
+    status = json.loads(dxmc("status", str(tmp_path / "run"), "--json").stdout)
+    assert [stage["state"] for stage in status["stages"]] == ["done"] * len(STAGES)
+
+
+def test_rerun_does_nothing_and_changes_rebuild_only_what_depends_on_them(dxmc, planted, tmp_path):
+    config = planted.config(tmp_path / "run")
+    dxmc("run", "--config", config)
+    before = assignments(tmp_path / "run")
+    started = time.monotonic()
+    again = dxmc("run", "--config", config)
+    assert ran(again) == []
+    assert "nothing to do" in again.stderr
+    assert time.monotonic() - started < 60
+    assert ran(dxmc("run", "--config", config, "--set", "resources.train_workers=2")) == []
+    changed = dxmc("run", "--config", config, "--set", "method.cluster_temperature=0.4")
+    assert ran(changed) == ["train_heads", "assign_clusters", "write_report"]
+    back = dxmc("run", "--config", config)
+    assert ran(back) == ["train_heads", "assign_clusters", "write_report"]
+    assert assignments(tmp_path / "run").equals(before)
+    fewer = dxmc("run", "--config", config, "--set", "mine_neighbors.num_neighbors=20", "--set", "method.name=kmeans",
+                 "--set", "method.num_epochs=null", "--set", "method.batch_size=null", code=2)  # fmt: skip
+    assert "method kmeans has no setting" in fewer.stderr
+
+
+def test_two_training_workers_give_the_assignments_of_one(dxmc, planted, tmp_path):
+    for workers in (1, 2):
+        config = planted.config(tmp_path / f"run{workers}", resources={"train_workers": workers})
+        dxmc("run", "--config", config)
+    one, two = (assignments(tmp_path / f"run{workers}") for workers in (1, 2))
+    assert one["cluster_id"].equals(two["cluster_id"])
+    np.testing.assert_allclose(one["confidence"].to_numpy(), two["confidence"].to_numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["kmeans", "concat_kmeans", "tac"])
+def test_other_methods_by_name_alone(dxmc, planted, tmp_path, method):
+    config = planted.config(tmp_path / "run", method={"name": method})
+    dxmc("run", "--config", config)
+    scores = json.loads(dxmc("evaluate", str(tmp_path / "run"), "--json").stdout)
+    assert scores["external"]["acc"] > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_in_any_stage_a_rerun_gives_the_same_result(dxmc, planted, tmp_path, stage):
+    undisturbed = planted.config(tmp_path / "undisturbed")
+    dxmc("run", "--config", undisturbed)
+    config = planted.config(tmp_path / "killed")
+    process = dxmc.start("run", "--config", config)
+    for line in process.stderr:
+        if line.split(maxsplit=1)[-1].startswith(f"{stage:<21} starts"):
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert RunDir.at(str(tmp_path / "killed")).stage(stage).manifest() is None
+    result = dxmc("run", "--config", config)
+    assert ran(result) == list(STAGES[STAGES.index(stage) :])
+    assert assignments(tmp_path / "killed").equals(assignments(tmp_path / "undisturbed"))
+
+
+def test_second_run_into_the_same_place_is_refused(dxmc, planted, tmp_path):
+    config = planted.config(tmp_path / "run")
+    with RunDir.at(str(tmp_path / "run")).locked():
+        assert "in use by another run" in dxmc("run", "--config", config, code=2).stderr
+
+
+def test_run_directory_of_another_source_is_refused(dxmc, planted, tmp_path):
+    config = planted.config(tmp_path / "run")
+    dxmc("run", "--config", config)
+    other = tmp_path / "other.npz"
+    np.savez(other, embeddings=np.eye(40, 32, dtype=np.float32))
+    message = dxmc("run", "--config", config, "--set", f"source.uri={other}", code=2).stderr
+    assert "holds a run with source.uri" in message
+    assert str(other) in message
