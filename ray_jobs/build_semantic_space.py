@@ -26,7 +26,7 @@ from dxmc_core.stages.build_semantic_space import (
     fingerprint as stage_fingerprint,
 )
 from dxmc_core.vocabulary import Vocabulary, load_vocabulary
-from ray_jobs.cluster import Progress, map_rows, num_cores, num_gpus, run_on_node
+from ray_jobs.cluster import Progress, map_rows, num_cores, num_gpus, run_on_node, workers_for
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
@@ -145,8 +145,9 @@ def _map_counterparts(context: RunContext, selected_nouns: Part, temperature: fl
     }
     receipts = []
     with Progress("text counterparts", sum(part.rows for part in parts), unit="images") as progress:
-        rows = ({"part": index} for index in range(len(parts)))
-        for row in map_rows(rows, ComputeTextCounterparts, kwargs, num_workers=num_cores()):
+        rows = [{"part": index} for index in range(len(parts))]
+        workers, cores = workers_for(context.num_images)
+        for row in map_rows(rows, ComputeTextCounterparts, kwargs, num_workers=workers, num_cpus=cores):
             receipts.append(row)
             progress.add(row["rows"])
     return receipts

@@ -4,13 +4,16 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
+import torch
 from ray.data import ActorPoolStrategy
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from dxmc_core.config import ResourcesConfig
@@ -18,6 +21,8 @@ from dxmc_core.errors import ArtifactError, DxmcError, InputError
 
 _LOCAL_OBJECT_STORE_BYTES = 2 << 30
 _LOG_EVERY_S = 15.0
+_TASK_RETRIES = 2
+_SMALL_NUM_IMAGES = 200_000
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +38,13 @@ def start_ray(resources: ResourcesConfig) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+        try:
+            ray.init(**quiet)
+        except ConnectionError as error:
+            address = os.environ["RAY_ADDRESS"]
+            raise DxmcError(
+                f"no Ray cluster answers at RAY_ADDRESS={address}; start it, or unset RAY_ADDRESS"
+            ) from error
     else:
         ray.init(
             address="local",
@@ -65,15 +76,36 @@ def num_cores() -> int:
     return max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
 
-def run_on_node(function: Callable[..., Any], *args: Any, gpu: bool = False) -> Any:
-    """Call a function as one Ray task that has a whole node's cores (and a GPU), and wait for its result."""
-    task = ray.remote(num_cpus=cores_per_node(), num_gpus=1 if gpu else 0, max_retries=2)(function)
+def workers_for(num_images: int) -> tuple[int, float]:
+    """Workers and cores of each for a light pass over the images: one task is done with few before a pool starts."""
+    if num_images < _SMALL_NUM_IMAGES:
+        return 1, cores_per_node()
+    return num_cores(), 1
+
+
+def run_on_node(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function as one Ray task that has a whole node's cores, and wait for its result."""
+    cores = cores_per_node()
+    task = ray.remote(num_cpus=cores, max_retries=_TASK_RETRIES)(_call_on_cores)
     with unwrapped_errors():
-        return ray.get(task.remote(*args))
+        return ray.get(task.remote(function, args, cores))
+
+
+def _call_on_cores(function: Callable[..., Any], args: tuple, cores: int) -> Any:
+    with using_cores(cores):
+        return function(*args)
+
+
+@contextmanager
+def using_cores(cores: int) -> Iterator[None]:
+    """Let the numeric libraries of this process use so many cores. Ray reuses processes for tasks of other sizes."""
+    torch.set_num_threads(cores)
+    with threadpool_limits(cores):
+        yield
 
 
 def map_rows(
-    rows: Iterable[dict],
+    rows: Sequence[dict],
     mapper: type,
     kwargs: dict[str, Any],
     *,
@@ -81,28 +113,60 @@ def map_rows(
     num_cpus: float = 1,
     gpus_per_worker: float = 0,
 ) -> Iterator[dict]:
-    """Map rows by a pool of actors that each hold one mapper; what they return comes in any order, each row once.
+    """Map rows by workers that each hold one mapper; what they return comes in any order, each row once.
 
-    A mapper takes and returns a `pyarrow.Table`; here it gets one row at a time, the unit of work of its stage.
+    A mapper takes and returns a `pyarrow.Table`; here it gets one row at a time, the unit of work of its stage. Several
+    workers are a pool of actors of Ray Data. One worker is a task, which starts at once in a process that is there.
     """
-    blocks = [pa.Table.from_pylist([row]) for row in rows]
-    if not blocks:
+    if not rows:
         return
+    num_workers = min(num_workers, len(rows))
+    if num_workers == 1:
+        tables = _map_in_a_task(rows, mapper, kwargs, num_cpus=num_cpus, num_gpus=gpus_per_worker)
+    else:
+        tables = _map_in_actors(
+            rows, mapper, kwargs, num_workers=num_workers, num_cpus=num_cpus, num_gpus=gpus_per_worker
+        )
+    for table in tables:
+        for row in table.to_pylist():
+            if _ERROR_KIND in row:
+                raise _ERRORS[row[_ERROR_KIND]](row["message"])
+            yield row
+
+
+def _map_in_a_task(
+    rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], *, num_cpus: float, num_gpus: float
+) -> Iterator[pa.Table]:
+    task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=_TASK_RETRIES)(_map_here)
+    streaming: Any = task.options(num_returns="streaming")
+    results = streaming.remote(rows, mapper, kwargs, max(int(num_cpus), 1))
+    for reference in results:
+        yield ray.get(reference)
+
+
+def _map_here(rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], cores: int) -> Iterator[pa.Table]:
+    with using_cores(cores):
+        guarded = _GuardedMapper(mapper, kwargs)
+        for row in rows:
+            yield guarded(pa.Table.from_pylist([row]))
+
+
+def _map_in_actors(
+    rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], *, num_workers: int, num_cpus: float, num_gpus: float
+) -> Iterator[pa.Table]:
+    blocks = [pa.Table.from_pylist([row]) for row in rows]
     dataset = ray.data.from_arrow(blocks).map_batches(
         _GuardedMapper,
         fn_constructor_kwargs={"mapper": mapper, "kwargs": kwargs},
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=min(num_workers, len(blocks))),
+        compute=ActorPoolStrategy(size=num_workers),
         num_cpus=num_cpus,
-        num_gpus=gpus_per_worker or None,
+        num_gpus=num_gpus or None,
     )
     for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         assert isinstance(table, pa.Table)
-        for row in table.to_pylist():
-            if _ERROR_KIND in row:
-                raise _ERRORS[row[_ERROR_KIND]](row["message"])
-            yield row
+        yield table
 
 
 _ERROR_KIND = "dxmc_error"

@@ -1,4 +1,4 @@
-"""Stage 4 as a Ray job: Ray Train runs the gradient methods (DDP over `resources.train_workers`), one task the others.
+"""Stage 4 as a Ray job: Ray Train when several workers or a GPU take part, one task when a single process does.
 
 Checkpoints go to the stage folder under the fingerprint, not into Ray Train's own: a rerun, which to Ray is another
 run, finds them there too.
@@ -65,13 +65,14 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         neighbors=context.stage("mine_neighbors"),
         output=output,
         fingerprint=fingerprint,
-        checkpoint_every_epochs=config.train_heads.checkpoint_every_epochs,
+        checkpoint_every_s=config.train_heads.checkpoint_every_s,
     )
-    if config.method.name in CENTROID_METHODS:
-        run_on_node(train_heads, job)
-    else:
-        with _LiveView(job):
-            _fit(job, num_workers=config.resources.train_workers, use_gpu=num_gpus(config.resources) > 0)
+    use_gpu = num_gpus(config.resources) > 0
+    with _LiveView(job):
+        if config.method.name in CENTROID_METHODS or (config.resources.train_workers == 1 and not use_gpu):
+            run_on_node(train_heads, job)
+        else:
+            _fit(job, num_workers=config.resources.train_workers, use_gpu=use_gpu)
     history = [json.loads(line) for line in output.storage.read_bytes(METRICS_NAME).splitlines()]
     return output.publish(
         fingerprint=fingerprint,

@@ -30,7 +30,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     started = time.perf_counter()
     config = context.config
     output = context.stage(NAME)
-    page = run_on_node(_render, context, gpu=False)
+    page = run_on_node(_render, context)
     return output.publish(
         fingerprint=fingerprint,
         inputs=context.inputs_of(*reads(context)) or {},

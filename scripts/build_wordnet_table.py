@@ -22,7 +22,7 @@ from nltk.corpus.reader.wordnet import Synset, WordNetCorpusReader
 
 VOCABULARY_DIR = Path(__file__).resolve().parents[1] / "dxmc_core" / "vocabulary"
 
-#: What WordNet 3.0 holds; another version is refused. (Of the pairs, 35 are spellings that differ in case only.)
+#: What WordNet 3.0 holds; another version is refused.
 NUM_SYNSETS = 82_115
 NUM_PAIRS = 146_347
 NUM_NOUNS = 117_798

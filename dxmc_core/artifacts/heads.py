@@ -3,6 +3,7 @@
 import json
 import struct
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from dxmc_core.artifacts.stage_dir import StageDir
@@ -29,7 +30,7 @@ def deserialize_heads(data: bytes, *, where: str = "heads.safetensors") -> Heads
         architecture = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["architecture"])
         heads = build_heads(architecture)
         heads.load_state_dict(load(data))
-    except (struct.error, KeyError, ValueError, RuntimeError) as error:
+    except (struct.error, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(f"{where} does not hold heads of this version: {error}; rerun train_heads") from error
     return heads.eval()
 

@@ -238,7 +238,7 @@ def _retrieval_temperature(model: Any) -> float:
 
     Other models learned other scales; the bounds are those of METHOD section 2.
     """
-    learned = math.exp(-float(model.logit_scale))
+    learned = math.exp(-float(model.logit_scale.detach().flatten()[0]))
     return round(min(max(learned / 2, 0.005), 0.05), 6)
 
 

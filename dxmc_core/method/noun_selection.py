@@ -47,7 +47,7 @@ def num_image_centers(num_images: int, num_clusters: int, *, max_centers: int = 
     wanted = round(num_images / _IMAGES_PER_CENTER)
     if num_images / num_clusters < _IMAGES_PER_CENTER:
         wanted = _CENTERS_PER_CLUSTER * num_clusters
-    return max(1, min(wanted, max_centers, num_images))
+    return int(max(1, min(wanted, max_centers, num_images)))
 
 
 def select_nouns(

@@ -4,6 +4,7 @@ CLIP embeddings lie in a narrow cone: a few directions hold most of the variance
 The recipe `best` looks at images through these maps before it smooths and clusters them, and its head starts from one.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,7 +112,7 @@ def _principal_components(embeddings: np.ndarray) -> _Components:
 
 
 def _whiten_scatter(components: _Components, scatter: np.ndarray) -> WhiteningMap:
-    """Symmetric inverse square root, on the principal components, of a scatter (D, D) shrunk towards an isotropic one."""
+    """Inverse square root, on the principal components, of a scatter (D, D) shrunk towards an isotropic one."""
     inside = components.basis.T @ scatter @ components.basis
     width = len(inside)
     # Without any scatter (every image a duplicate of its neighbours) the variances themselves are all there is.
@@ -164,6 +165,6 @@ def cluster_means(rows: np.ndarray, labels: np.ndarray, num_clusters: int) -> np
     return means
 
 
-def _centered_blocks(embeddings: np.ndarray, mean: np.ndarray):
+def _centered_blocks(embeddings: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(embeddings), _ROWS_PER_BLOCK):
         yield unit_rows(embeddings[start : start + _ROWS_PER_BLOCK], name="embeddings", first_row=start) - mean

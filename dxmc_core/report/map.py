@@ -26,12 +26,12 @@ class Projection:
 def project_2d(embeddings: np.ndarray, *, max_points: int = MAX_MAP_POINTS, seed: int = 0) -> Projection:
     """Lay embeddings out by t-SNE on cosine distances, started from the two main axes.
 
-    The picture is turned so that its longest extent is horizontal. 3,000 points of width 512 take about six seconds of one
-    core; the same seed on the same machine gives the same map.
+    The picture is turned so that its longest extent is horizontal. 3,000 points of width 512 take about six seconds of
+    one core; the same seed on the same machine gives the same map.
 
     Args:
-        embeddings: (N, D) float, unit norm; of more rows than `max_points` a random sample is laid out. `sample_for_map`
-            makes one that every cluster has a part in.
+        embeddings: (N, D) float, unit norm; of more rows than `max_points` a random sample is laid out.
+            `sample_for_map` makes one that every cluster has a part in.
 
     Raises:
         ValueError: `embeddings` is not a finite matrix.
@@ -50,8 +50,8 @@ def project_2d(embeddings: np.ndarray, *, max_points: int = MAX_MAP_POINTS, seed
 def sample_for_map(cluster_ids: np.ndarray, *, max_points: int = MAX_MAP_POINTS, seed: int = 0) -> np.ndarray:
     """Positions of a random sample, ascending, in which every cluster shows.
 
-    Clusters get places by the square root of their size, at least one each while places last: small ones can be seen, and
-    large ones still look large.
+    Clusters get places by the square root of their size, at least one each while places last: small ones can be seen,
+    and large ones still look large.
 
     Args:
         cluster_ids: (N,) integers.

@@ -1,11 +1,11 @@
-"""Colours of the clusters: twelve that people with colour-vision deficiencies can tell apart, dealt so that neighbours differ."""
+"""Colours of the clusters: twelve that colour-blind people can tell apart, dealt so that neighbours differ."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-#: Found by annealing for the largest smallest distance between any two (OKLab, as normal, protan, deutan and tritan eyes
-#: see them), with a contrast of 3:1 to the background or more. A slot has a similar hue in both themes.
+#: Found by annealing: the closest two lie as far apart in OKLab, to normal, protan, deutan and tritan eyes, as could be
+#: had with a contrast of 3:1 to the background. A slot's colours for the light and the dark theme are of one family.
 LIGHT_COLORS = (
     "#429bbb", "#b44310", "#870536", "#a88d28", "#5f2a99", "#0e4c5d",
     "#d8698a", "#2861c9", "#977ef7", "#461904", "#7f5e7d", "#111a70",
@@ -20,8 +20,8 @@ NUM_COLORS = len(LIGHT_COLORS)
 def deal_colors(positions: np.ndarray | None, num_clusters: int, *, num_near: int = 8) -> list[int]:
     """A colour slot for each cluster, in the page's order (the largest first).
 
-    Up to twelve clusters get a colour of their own. Beyond that, a cluster takes the colour least used among the `num_near`
-    clusters nearest to it on the map that have theirs already, then the one least used overall.
+    Up to twelve clusters get a colour of their own. Beyond that, a cluster takes the colour least used among the
+    `num_near` clusters nearest to it on the map that have theirs already, then the one least used overall.
 
     Args:
         positions: (num_clusters, 2) places on the map, NaN for a cluster without a point there; None without a map.

@@ -62,7 +62,7 @@ def _cluster(cluster: ReportCluster, color: int, image_index: Mapping[int, int])
 
 
 def _image(image: ReportImage, cluster_index: Mapping[int, int], tile: Tile | None) -> list[Any]:
-    """[image_id, uri, cluster, confidence, runner_up, outlier_score, label, tile], a tile [sheet, x, y, width, height]."""
+    """[image_id, uri, cluster, confidence, runner_up, outlier_score, label, [sheet, x, y, width, height] or null]."""
     return [
         image.image_id,
         image.uri,

@@ -1,4 +1,4 @@
-"""Renders a run as one HTML file with styles, script, data and pictures inside: it opens offline and requests nothing."""
+"""Renders a run as one HTML file that opens offline: styles, script, data and pictures are inside it."""
 
 import base64
 import hashlib
@@ -24,6 +24,7 @@ from dxmc_core.report.label_table import tabulate_labels, top_labels
 from dxmc_core.report.palette import DARK_COLORS, LIGHT_COLORS, deal_colors
 from dxmc_core.report.payload import build_payload, embed_json
 from dxmc_core.report.thumbnails import DEFAULT_MAX_BYTES, SpriteGroup, Sprites, pack_sprites
+from dxmc_core.report.tree import walk_tree
 
 #: A point of the map shows a small picture; a card's pictures can be opened large.
 MAP_EDGE_PX = 96
@@ -78,6 +79,7 @@ def render_report(data: ReportData, *, max_bytes: int = DEFAULT_MAX_BYTES) -> st
             profile=charts.size_profile([cluster.size for cluster in clusters]),
             charts=[chart for curve in data.curves if (chart := charts.lay_out(curve)) is not None],
             chart_box=charts,
+            tree_steps=[] if data.tree is None else list(walk_tree(data.tree)),
             label_table=tabulate_labels(clusters),
             sprites=sprites,
             payload=embed_json(build_payload(data, clusters, colors, sprites)),
@@ -93,7 +95,7 @@ def render_report(data: ReportData, *, max_bytes: int = DEFAULT_MAX_BYTES) -> st
 
 def _summary(data: ReportData, clusters: Sequence[ReportCluster]) -> dict[str, object]:
     """Figures of the header and what decides whether sections are there."""
-    sure = [cluster for cluster in clusters if cluster.mean_confidence is not None and cluster.size]
+    sure = [cluster for cluster in clusters if wording.is_known(cluster.mean_confidence) and cluster.size]
     num_sure = sum(cluster.size for cluster in sure)
     sizes = [cluster.size for cluster in clusters]
     return {
@@ -185,13 +187,14 @@ def _environment() -> Environment:
         "counted": wording.counted,
         "date": wording.date,
     }
+    environment.tests["known"] = wording.is_known
     environment.globals["headline"] = wording.headline
     return environment
 
 
 @cache
 def _style() -> str:
-    """The style sheet, led by the palette: a custom property for each colour slot, and a class that sets it as the hue."""
+    """The style sheet, led by the palette: a custom property and a class for each colour slot."""
     slots = [
         f":root{{--c{slot}:light-dark({light},{dark})}}.c{slot}{{--hue:var(--c{slot})}}"
         for slot, (light, dark) in enumerate(zip(LIGHT_COLORS, DARK_COLORS, strict=True))

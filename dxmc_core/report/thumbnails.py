@@ -1,7 +1,7 @@
 """Packs thumbnails into WebP sprite sheets: a report with thousands of pictures stays one file within a stated size.
 
-A sheet holds pictures that are on screen together (a cluster's card, a stretch of the map), and the page decodes it when
-the first of them is shown.
+A sheet holds pictures that are on screen together (a cluster's card, a stretch of the map), and the page decodes it
+when the first of them is shown.
 """
 
 import base64

@@ -11,6 +11,11 @@ THIN_SPACE = "\u202f"
 UNKNOWN = "\u2013"
 
 
+def is_known(value: float | None) -> bool:
+    """Whether there is a figure to show."""
+    return value is not None and math.isfinite(value)
+
+
 def thousands(value: float) -> str:
     """5681 -> "5,681"."""
     return f"{round(value):,}"
@@ -18,7 +23,7 @@ def thousands(value: float) -> str:
 
 def percent(share: float | None) -> str:
     """A fraction as a whole percentage; small shares keep a digit so that none reads as nothing."""
-    if share is None or not math.isfinite(share):
+    if share is None or not is_known(share):
         return UNKNOWN
     value = 100 * share
     if 0 < abs(value) < 9.95:
@@ -28,7 +33,7 @@ def percent(share: float | None) -> str:
 
 def decimal(value: float | None) -> str:
     """A score with three digits, or a dash where it is unknown."""
-    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.3f}"
+    return UNKNOWN if value is None or not is_known(value) else f"{value:.3f}"
 
 
 def duration(seconds: float) -> str:

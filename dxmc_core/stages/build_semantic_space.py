@@ -24,14 +24,14 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage, is_local, normalize_uri
 from dxmc_core.encoders import EncoderConfig, encoder_identity, load_encoder
 from dxmc_core.errors import InputError
-from dxmc_core.method.kmeans import spherical_kmeans
-from dxmc_core.method.noun_selection import num_image_centers, select_nouns
-from dxmc_core.method.text_counterparts import compute_text_counterparts
+from dxmc_core.method.preparation import (
+    CLIP_RETRIEVAL_TEMPERATURE,
+    select_semantic_space,
+    text_counterparts_as_stored,
+)
 from dxmc_core.settings import Settings
 from dxmc_core.vocabulary import Vocabulary, VocabularyConfig, vocabulary_identity
 
-#: For embeddings brought without an encoder: they are CLIP's more often than not (METHOD section 2).
-CLIP_RETRIEVAL_TEMPERATURE = 0.005
 _TEMPERATURE_KEY = b"retrieval_temperature"
 
 
@@ -88,7 +88,9 @@ def check_vocabulary_width(vocabulary: Vocabulary, width: int) -> None:
         )
 
 
-def noun_table(vocabulary: Vocabulary, embeddings: np.ndarray, *, temperature: float) -> pa.Table:
+def noun_table(
+    vocabulary: Vocabulary, embeddings: np.ndarray, *, temperature: float = CLIP_RETRIEVAL_TEMPERATURE
+) -> pa.Table:
     """The vocabulary with its embeddings (M, D), normalised, in the schema of the artifact.
 
     The retrieval temperature belongs to the encoder and travels with the nouns, as metadata of the schema.
@@ -194,16 +196,18 @@ def build_semantic_space(
     images: RowMatrix, nouns: pa.Table, config: BuildSemanticSpaceConfig, *, num_clusters: int, seed: int
 ) -> SemanticSpace:
     """Centres by spherical k-means, then the most confident nouns of each (METHOD section 1)."""
-    count, width = images.values.shape
-    result = spherical_kmeans(
+    width = images.values.shape[1]
+    result, selection = select_semantic_space(
         images.values,
-        num_image_centers(count, num_clusters, max_centers=config.max_centers),
-        num_restarts=config.kmeans_restarts,
-        num_iterations=config.kmeans_iterations,
+        matrix_of(nouns["embedding"]),
+        num_clusters=num_clusters,
+        nouns_per_center=config.nouns_per_center,
+        max_centers=config.max_centers,
+        kmeans_restarts=config.kmeans_restarts,
+        kmeans_iterations=config.kmeans_iterations,
         max_points_per_center=config.max_points_per_center,
         seed=seed,
     )
-    selection = select_nouns(result.centers, matrix_of(nouns["embedding"]), nouns_per_center=config.nouns_per_center)
     centers = pa.table(
         {
             "center_id": np.arange(len(result.centers), dtype=np.int32),
@@ -254,13 +258,13 @@ class ComputeTextCounterparts:
 
     def _compute(self, index: int) -> dict:
         rows = self._images.read_part(self._parts[index], ["row_id", "embedding"])
-        counterparts = compute_text_counterparts(
+        counterparts = text_counterparts_as_stored(
             matrix_of(rows["embedding"]),
             self._noun_embeddings,
             temperature=self._temperature,
             top_k=self._top_nouns,
         )
-        table = pa.table({"row_id": rows["row_id"], "embedding": embedding_column(counterparts.astype(np.float16))})
+        table = pa.table({"row_id": rows["row_id"], "embedding": embedding_column(counterparts)})
         table = table.cast(schemas.text_counterparts(counterparts.shape[1]))
         part = self._output.write_part("text_counterparts", table, fingerprint=self._fingerprint)
         return {"part": index, **part.model_dump()}

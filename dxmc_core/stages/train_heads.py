@@ -6,6 +6,7 @@ The same function runs in one process and in every worker of a Ray Train group; 
 import io
 import json
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -16,13 +17,15 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 
 from dxmc_core.artifacts.heads import HEADS_NAME, serialize_heads
 from dxmc_core.artifacts.manifest import fingerprint_of
-from dxmc_core.artifacts.matrices import RowMatrix, load_matrix
+from dxmc_core.artifacts.matrices import RowMatrix, load_matrix, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import DxmcError, InputError
 from dxmc_core.method.fit import METHODS, fit_heads, method_reads, method_settings
+from dxmc_core.method.preparation import hypernym_pairs
 from dxmc_core.method.training import EpochReport, TrainingState
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.settings import Settings
+from dxmc_core.vocabulary import hypernym_table
 
 METRICS_NAME = "metrics.jsonl"
 _GPU_DATA_SHARE = 0.5
@@ -42,10 +45,11 @@ class MethodConfig(Settings):
         if self.name not in METHODS:
             raise ValueError(f"unknown method {self.name!r}; expected one of {', '.join(METHODS)}")
         # K and N only choose among defaults; names and types are the same for all.
-        resolved = method_settings(self.name, num_clusters=2, num_images=2, **self.settings)
-        kinds = {field.name: field.type for field in fields(resolved)}
+        kinds = {field.name: field.type for field in fields(method_settings(self.name, num_clusters=2, num_images=2))}
         for key, value in self.settings.items():
-            _check_type(key, value, kinds[key])
+            if key in kinds:
+                _check_type(key, value, kinds[key])
+        method_settings(self.name, num_clusters=2, num_images=2, **self.settings)
         return self
 
     @property
@@ -64,7 +68,8 @@ def _check_type(key: str, value: Any, kind: Any) -> None:
 class TrainHeadsConfig(Settings):
     """How training is kept safe; what is learned is the business of `method`."""
 
-    checkpoint_every_epochs: int = Field(1, ge=1)
+    checkpoint_every_s: float = Field(10.0, ge=0)
+    """A checkpoint is written after an epoch when the last one is this old; 0 writes one after every epoch."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class TrainingJob:
     neighbors: StageDir
     output: StageDir
     fingerprint: str
-    checkpoint_every_epochs: int = 1
+    checkpoint_every_s: float = 10.0
 
 
 def fingerprint(method: MethodConfig, *, num_clusters: int, num_images: int, seed: int, inputs: dict[str, str]) -> str:
@@ -91,9 +96,9 @@ def fingerprint(method: MethodConfig, *, num_clusters: int, num_images: int, see
 
 def stages_read(method: MethodConfig) -> tuple[str, ...]:
     """The stages whose artifacts a method trains on."""
-    reads = method_reads(method.name)
+    reads = method_reads(method.name, **method.settings)
     stages = ["embed_images"]
-    if "text_counterparts" in reads:
+    if "text_counterparts" in reads or "noun_embeddings" in reads:
         stages.append("build_semantic_space")
     if "image_neighbors" in reads or "text_neighbors" in reads:
         stages.append("mine_neighbors")
@@ -111,17 +116,28 @@ def check_num_clusters(num_clusters: int, num_images: int) -> None:
 
 def load_training_data(job: TrainingJob) -> TrainingData:
     """Load what the method reads; neighbours become positions."""
-    reads = method_reads(job.method.name)
+    reads = method_reads(job.method.name, **job.method.settings)
     images = load_matrix(job.images, "images")
     counterparts = load_matrix(job.semantic_space, "text_counterparts").values if "text_counterparts" in reads else None
+    nouns, hypernyms = _nouns(job.semantic_space) if "noun_embeddings" in reads else (None, None)
     return TrainingData.from_arrays(
         images.values,
         text_counterparts=counterparts,
+        noun_embeddings=nouns,
+        noun_hypernyms=hypernyms,
         **{
             name: _neighbor_positions(job.neighbors, name, images) if name in reads else None
             for name in ("image_neighbors", "text_neighbors")
         },
     )
+
+
+def _nouns(semantic_space: StageDir) -> tuple[np.ndarray, np.ndarray | None]:
+    """Embeddings (M, D) of the whole vocabulary, and pairs (E, 2) of a noun and its hypernym among them."""
+    _, synset_ids, embeddings = noun_columns(semantic_space.read_table("nouns"))
+    if not any(synset_ids):
+        return embeddings, None
+    return embeddings, hypernym_pairs(synset_ids, hypernym_table()[0])
 
 
 def _neighbor_positions(neighbors: StageDir, name: str, images: RowMatrix) -> np.ndarray:
@@ -144,15 +160,17 @@ def train_heads(
     data = _placed(load_training_data(job), device)
     checkpoint = load_checkpoint(job)
     history: list[dict] = checkpoint["history"] if checkpoint else []
+    last_checkpoint = time.monotonic()
     if checkpoint and rank == 0:
         logger.info("train_heads: resuming after epoch %d", len(history))
 
     def on_epoch_end(report: EpochReport, make_state: Callable[[], TrainingState]) -> None:
+        nonlocal last_checkpoint
         history.append(asdict(report))
-        is_last = report.epoch == report.num_epochs
         if rank == 0:
             job.output.storage.write_bytes(_live_metrics_name(job), _json_lines(history))
-        if rank == 0 and (is_last or report.epoch % job.checkpoint_every_epochs == 0):
+        if rank == 0 and time.monotonic() - last_checkpoint >= job.checkpoint_every_s:
+            last_checkpoint = time.monotonic()
             save_checkpoint(job, {"history": history, "state": make_state()}, epoch=report.epoch)
         if on_epoch is not None:
             on_epoch(report)

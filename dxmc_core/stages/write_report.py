@@ -49,6 +49,7 @@ _MEANINGS = {
     "silhouette": "how much nearer images are to their own cluster than to the next, -1 to 1",
     "neighbor_agreement": "share of an image's nearest neighbours that are in its cluster",
     "balance": "entropy of the cluster sizes over that of equal sizes",
+    "largest_share": "share of the images that are in the largest cluster",
 }
 
 
@@ -59,7 +60,7 @@ class WriteReportConfig(Settings):
     """By default the last part of the source."""
     max_map_points: int = Field(3000, ge=0)
     """Images on the 2-D map; 0 leaves the map out."""
-    thumbnail_size: int = Field(160, ge=16)
+    thumbnail_size: int = Field(256, ge=16)
     """Longest edge of a thumbnail in pixels before it is fitted to the page's budget."""
     num_low_confidence: int = Field(24, ge=0)
     num_outliers: int = Field(24, ge=0)
@@ -102,7 +103,7 @@ def _without_images(
     cluster_ids = assignments["cluster_id"].to_numpy()
     row_ids = assignments["row_id"].to_numpy()
     label_counts = count_labels(cluster_ids, label_column(run_dir, assignments))
-    low = gallery_positions(assignments["margin"].to_numpy(), count=config.num_low_confidence, largest=False)
+    low = gallery_positions(assignments["confidence"].to_numpy(), count=config.num_low_confidence, largest=False)
     far = gallery_positions(assignments["outlier_score"].to_numpy(), count=config.num_outliers, largest=True)
     history = [json.loads(line) for line in run_dir.stage("train_heads").read_file("metrics.jsonl").splitlines()]
     source = settings["source"]["uri"]
@@ -149,7 +150,9 @@ def _encoder_note(settings: Mapping[str, Any]) -> str:
 def _scores(run_dir: RunDir, *, seed: int) -> list[Score]:
     result = evaluate_run(run_dir, seed=seed)
     return [
-        Score(name=name, value=value, kind=kind, meaning=_MEANINGS.get(name, ""))
+        Score(
+            name=name.upper() if kind == "external" else name, value=value, kind=kind, meaning=_MEANINGS.get(name, "")
+        )
         for kind in ("external", "label_free")
         for name, value in result.get(kind, {}).items()
     ]
@@ -171,7 +174,8 @@ def _timings(run_dir: RunDir) -> list[StageTiming]:
     for name in STAGES[:-1]:
         manifest = run_dir.stage(name).manifest()
         if manifest is not None:
-            timings.append(StageTiming(stage=name, seconds=manifest.seconds))
+            rows = max((manifest.rows(table) for table in manifest.tables), default=None)
+            timings.append(StageTiming(stage=name, seconds=manifest.seconds, rows=rows))
     return timings
 
 

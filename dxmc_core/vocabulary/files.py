@@ -4,6 +4,8 @@ import csv
 import hashlib
 import io
 import posixpath
+import zipfile
+import zlib
 from functools import cache
 
 import numpy as np
@@ -141,7 +143,7 @@ def _npz_arrays(data: bytes, uri: str) -> tuple[list[str], np.ndarray, list[str]
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, KeyError, EOFError, AttributeError) as error:
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{uri} is not an .npz of plain arrays: {error}") from error
     missing = {"nouns", "embeddings"} - arrays.keys()
     if missing:

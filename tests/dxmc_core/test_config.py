@@ -57,7 +57,12 @@ def test_wrong_keys_are_named_with_the_nearest_valid_one(change, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("a: [", "is not YAML"), ("- 1", "holds list"), ("", "holds NoneType"), ("!!python/object/apply:os.system [ls]", "YAML")],
+    [
+        ("a: [", "is not YAML"),
+        ("- 1", "holds list"),
+        ("", "holds NoneType"),
+        ("!!python/object/apply:os.system [ls]", "YAML"),
+    ],
 )
 def test_unusable_files(tmp_path, content, message):
     path = tmp_path / "c.yaml"

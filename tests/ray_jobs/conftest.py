@@ -1,6 +1,7 @@
 """One Ray cluster for all Ray suites, and small data whose clusters are known."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -22,19 +23,22 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(tmp_path_factory):
-    """The address of a Ray of this session, on the loopback interface; every command of the suite joins it."""
-    address = f"127.0.0.1:{free_port()}"
+def ray_cluster():
+    """The environment in which every command of the suite joins one Ray of this session."""
+    port = free_port()
+    # Ray asks for a token; one of this session's own keeps its clients in and everybody else out.
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     ray = shutil.which("ray", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert ray is not None
     subprocess.run(
-        [ray, "start", "--head", f"--port={address.rsplit(':', 1)[1]}", "--node-ip-address=127.0.0.1", "--num-cpus=2",
+        [ray, "start", "--head", f"--port={port}", "--num-cpus=2",
          "--include-dashboard=false", "--disable-usage-stats", f"--object-store-memory={512 << 20}"],
         check=True,
         capture_output=True,
+        env=environment,
     )  # fmt: skip
-    yield address
-    subprocess.run([ray, "stop", "--force"], check=False, capture_output=True)
+    yield {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    subprocess.run([ray, "stop", "--force"], check=False, capture_output=True, env=environment)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Cli:
 @pytest.fixture
 def dxmc(ray_cluster, tmp_path):
     """`dxmc` on the session's cluster, with a cache of its own."""
-    return Cli({**os.environ, "RAY_ADDRESS": ray_cluster, "XDG_CACHE_HOME": str(tmp_path / "cache")})
+    return Cli({**ray_cluster, "XDG_CACHE_HOME": str(tmp_path / "cache")})
 
 
 @dataclass(frozen=True)

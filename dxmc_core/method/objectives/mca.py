@@ -23,14 +23,14 @@ from dxmc_core.method.losses import (
     symmetric_info_nce,
 )
 from dxmc_core.method.noun_hierarchy import filter_by_hierarchy
-from dxmc_core.method.objectives.base import Hyperparameters, Objective, check_range, published_schedule, required
+from dxmc_core.method.objectives.base import Hyperparameters, Objective, check_range, required
 from dxmc_core.method.objectives.prototypes import choose_noun_space, confident_prototypes, nearest_nouns
 from dxmc_core.method.training_data import Batch, TrainingData
 
 
 @dataclass(frozen=True, kw_only=True)
 class MCAHyperparameters(Hyperparameters):
-    """Settings of the reconstructed MCA; epochs and batch as in TAC.
+    """Settings of the reconstructed MCA; the paper's rate, batch and epochs are not known.
 
     Attributes:
         instance_weight, prototype_weight, semantic_weight: of the three levels of alignment.
@@ -47,6 +47,8 @@ class MCAHyperparameters(Hyperparameters):
             average cluster (rho, times K), see `filter_by_hierarchy`.
     """
 
+    num_epochs: int = 50
+    batch_size: int = 128
     instance_weight: float = 0.5
     prototype_weight: float = 1.0
     semantic_weight: float = 1.0
@@ -65,8 +67,8 @@ class MCAHyperparameters(Hyperparameters):
 
     @classmethod
     def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
-        """TAC's schedule for data of this shape; MCA's own is not known."""
-        return cls(**published_schedule(num_clusters, num_images))
+        """The defaults; data smaller than a batch are one batch."""
+        return cls(batch_size=max(2, min(128, num_images)))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,7 +126,9 @@ class MCAObjective(Objective):
         )
         with torch.no_grad():
             nouns = self.noun_head.features(self._nouns)
-            self._cluster_nouns = nearest_nouns(prototypes, nouns, settings.nouns_per_cluster)
+            nearest = nearest_nouns(prototypes, nouns, settings.nouns_per_cluster)
+            # A product with this matrix has a much faster gradient than picking rows of `nouns`.
+            self._cluster_nouns = torch.zeros(len(nearest), len(nouns)).to(nouns).scatter_(1, nearest, 1.0)
 
     def _noun_space(self, data: TrainingData, *, min_votes: float) -> Tensor:
         settings = self.hyperparameters
@@ -154,24 +158,24 @@ class MCAObjective(Objective):
         neighbor_probs = self.heads.classifier(neighbor_features).softmax(dim=1)
         nouns = self.noun_head.features(required(self._nouns))
         noun_log_probs = self.noun_head.classifier(nouns).log_softmax(dim=1)
-        attention, attended = self._attention(features, nouns)
+        attention = self._attention(features, nouns)
 
         terms = {
             "consistency": consistency(log_probs.exp(), neighbor_probs),
             "entropy": assignment_entropy(log_probs.exp()),
             "instance": symmetric_info_nce(
                 features,
-                torch.einsum("bk,bkd->bd", attention, nouns[attended]),
+                attention @ nouns,
                 temperature=settings.instance_temperature,
                 row_counts=batch.row_counts,
             ),
         }
-        noun_prototypes = F.normalize(nouns[required(self._cluster_nouns)].mean(dim=1), dim=1)
+        noun_prototypes = F.normalize(required(self._cluster_nouns) @ nouns, dim=1)
         image_prototypes, present = _batch_prototypes(features, log_probs)
         terms["prototype"] = prototype_contrastive(
             image_prototypes, noun_prototypes, present=present, temperature=settings.prototype_temperature
         )
-        targets = torch.einsum("bk,bkc->bc", attention, noun_log_probs.exp()[attended]).detach()
+        targets = (attention @ noun_log_probs.exp()).detach()
         sure = (targets.amax(dim=1) >= settings.confidence_threshold).to(targets)
         noun_targets = (nouns @ noun_prototypes.T / settings.attention_temperature).softmax(dim=1).detach()
         # All ranks hold all nouns, so their mean is taken here and not over ranks.
@@ -186,11 +190,12 @@ class MCAObjective(Objective):
         )
         return terms
 
-    def _attention(self, features: Tensor, nouns: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights (b, k_S), rows sum to 1, and positions (b, k_S) of the nouns that images attend to."""
-        count = min(self.hyperparameters.nouns_per_image, len(nouns))
-        cosines, attended = (features @ nouns.T).topk(count, dim=1)
-        return (cosines / self.hyperparameters.attention_temperature).softmax(dim=1), attended
+    def _attention(self, features: Tensor, nouns: Tensor) -> Tensor:
+        """Weights (b, S) of the nouns that images attend to; rows sum to 1 and are 0 but for the k_S nearest nouns."""
+        cosines = features @ nouns.T
+        least = cosines.detach().topk(min(self.hyperparameters.nouns_per_image, len(nouns)), dim=1).values[:, -1:]
+        logits = cosines / self.hyperparameters.attention_temperature
+        return logits.where(cosines >= least, float("-inf")).softmax(dim=1)
 
 
 def _batch_prototypes(features: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor]:

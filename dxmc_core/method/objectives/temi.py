@@ -15,6 +15,7 @@ from dxmc_core.method.training_data import Batch, TrainingData
 
 BATCH_SIZE = 1024
 LEARNING_RATE_AT_256 = 1e-4
+STEPS_PER_EPOCH = 48
 BLOCK_ROWS = 65_536
 
 
@@ -52,9 +53,16 @@ class TEMIHyperparameters(Hyperparameters):
 
     @classmethod
     def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
-        """The authors' settings; data smaller than their batch are one batch, and the rate goes with the batch."""
-        batch_size = int(given.get("batch_size", max(2, min(BATCH_SIZE, num_images))))
-        return cls(batch_size=batch_size, learning_rate=LEARNING_RATE_AT_256 * batch_size / 256)
+        """The authors' settings; their rate goes with the batch that is asked for.
+
+        Without one, data smaller than CIFAR-10 keep about the number of steps an epoch has there: the batch shrinks,
+        down to 128, and the rate stays. With the published batch a few thousand images have two steps an epoch, and the
+        assignments hardly leave the uniform start.
+        """
+        if "batch_size" in given:
+            return cls(learning_rate=LEARNING_RATE_AT_256 * given["batch_size"] / 256)
+        batch_size = min(BATCH_SIZE, max(128, num_images // STEPS_PER_EPOCH))
+        return cls(batch_size=max(2, min(batch_size, num_images)))
 
     def __post_init__(self) -> None:
         super().__post_init__()

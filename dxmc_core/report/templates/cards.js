@@ -96,8 +96,10 @@ function startTools() {
       for (const other of densities) other.setAttribute("aria-pressed", String(other === button));
     });
   }
-  applySearch(search.value);
-  sortCards(document.getElementById("sort").value);
+  // A browser may have kept what was typed and chosen before the page was loaded again.
+  const sort = document.getElementById("sort");
+  if (search.value) applySearch(search.value);
+  if (sort.value !== "size") sortCards(sort.value);
 }
 
 /** Show the clusters whose words, or one of whose images' ids, contain the text. */

@@ -54,7 +54,9 @@ def test_list_file(photos, suffix):
         path.write_text("uri,kind\n" + "".join(f"{uri},{uri[-3:]}\n" for uri in listed))
     else:
         pq.write_table(pa.table({"uri": listed, "kind": [uri[-3:] for uri in listed]}), path)
-    images = {image.image_id: image for image in list_images(str(path), label_from=None if suffix == ".txt" else "kind")}
+    images = {
+        image.image_id: image for image in list_images(str(path), label_from=None if suffix == ".txt" else "kind")
+    }
     assert set(images) == set(listed)
     assert images["cat/1.jpg"].uri == str(photos / "cat/1.jpg")
     assert images["gone.jpg"].size == -1

@@ -31,7 +31,11 @@ NUM_CLUSTERS, WIDTH, NUM_IMAGES, BATCH_SIZE = 5, 12, 151, 31
 TRAINING_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dxmc_code": ("dxmc", {"fidelity": "code"}),
     "dxmc_paper_shared_trunk": ("dxmc", {"fidelity": "paper", "shared_trunk": True}),
+    "mca": ("mca", {"adapter_width": 6, "confidence_threshold": 0.25, "learning_rate": 1e-2}),
+    "sic": ("sic", {"nouns_per_cluster": 3, "pseudo_label_weight": 1.0}),
     "tac": ("tac", {}),
+    "temi": ("temi", {"num_heads": 3, "hidden_width": 8, "bottleneck_width": 6, "learning_rate": 1e-2}),
+    "turtle": ("turtle", {"spaces": "image_and_text", "steps_per_epoch": 5}),
 }
 
 
@@ -61,6 +65,9 @@ def loss_cases(num_rows: int) -> dict[str, Tensor]:
         "info_nce": lambda a, b: losses.instance_contrastive(
             a, b, temperature=0.2, contrast="info_nce", row_counts=row_counts_of_ranks(num_rows)
         ),
+        "symmetric_info_nce": lambda a, b: losses.symmetric_info_nce(a, b, temperature=0.2),
+        "soft_cross_entropy": lambda a, b: losses.soft_cross_entropy(a.log_softmax(1), b.softmax(1), weights=b[:, 0]),
+        "temi": two_head_temi,
     }.items():
         first, second = (random_matrix(num_rows, NUM_CLUSTERS, seed=s)[share].requires_grad_() for s in (1, 2))
         value = loss(first, second)
@@ -68,6 +75,15 @@ def loss_cases(num_rows: int) -> dict[str, Tensor]:
         found[f"{name}/{num_rows}"] = value.detach()
         found[f"{name}/{num_rows}/gradient"] = torch.cat([averaged_gradient(x, num_rows) for x in (first, second)], 1)
     return found
+
+
+def two_head_temi(first: Tensor, second: Tensor) -> Tensor:
+    """TEMI of two heads, of which the second has the logits of the first with another sign."""
+    students = [torch.stack([rows, -rows]).log_softmax(2) for rows in (first, second)]
+    teachers = [(2 * student).detach().log_softmax(2) for student in students]
+    mean = torch.full((2, NUM_CLUSTERS), 1 / NUM_CLUSTERS, dtype=first.dtype)
+    values, weight = losses.temi((students[0], students[1]), (teachers[0], teachers[1]), mean)
+    return values[0] + 2 * values[1] + weight
 
 
 def collective_cases() -> dict[str, Tensor]:
@@ -104,7 +120,14 @@ def training_case(method: str, overrides: dict[str, Any]) -> dict[str, Any]:
     rows = random_matrix(NUM_IMAGES, 2 * WIDTH, seed=11)
     neighbors = torch.randint(NUM_IMAGES, (NUM_IMAGES, 4), generator=torch.Generator().manual_seed(12))
     images, texts = (nn.functional.normalize(half) for half in rows.split(WIDTH, dim=1))
-    data = TrainingData(images, texts, neighbors, neighbors.flip(1).to(torch.int32))
+    data = TrainingData(
+        images,
+        texts,
+        neighbors,
+        neighbors.flip(1).to(torch.int32),
+        noun_embeddings=random_matrix(20, WIDTH, seed=13),
+        noun_hypernyms=torch.tensor([[noun, noun + 10] for noun in range(10)]),
+    )
     settings = default_hyperparameters(method, NUM_CLUSTERS, NUM_IMAGES, **overrides)
     objective = build_objective(method, WIDTH, NUM_CLUSTERS, settings, seed=3).double()
     step_losses: list[Tensor] = []
@@ -123,6 +146,7 @@ def training_case(method: str, overrides: dict[str, Any]) -> dict[str, Any]:
         batch_size=BATCH_SIZE,
         learning_rate=settings.learning_rate,
         betas=settings.betas,
+        weight_decay=settings.weight_decay,
         seed=4,
         drop_last=False,
     )

@@ -110,6 +110,111 @@ def test_consistency_of_contradicting_rows_is_finite() -> None:
     assert rows.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_soft_cross_entropy(weighted: bool) -> None:
+    weights = torch.linspace(0, 2, NUM_ROWS, dtype=torch.float64)
+
+    def naive(a: Tensor, b: Tensor) -> Tensor:
+        p, q = a.softmax(1), b.softmax(1)
+        rows = [-add(q[i, k] * p[i, k].log() for k in range(NUM_CLUSTERS)) for i in range(NUM_ROWS)]
+        return add(row * weights[i] if weighted else row for i, row in enumerate(rows)) / NUM_ROWS
+
+    assert_same_value_and_gradient(
+        lambda a, b: losses.soft_cross_entropy(a.log_softmax(1), b.softmax(1), weights=weights if weighted else None),
+        naive,
+    )
+
+
+def test_symmetric_info_nce() -> None:
+    def naive(a: Tensor, b: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=a.dtype)
+        for i in range(NUM_ROWS):
+            positive = (cosine(a[i], b[i]) / 0.3).exp()
+            total = total - (positive / add((cosine(a[i], b[j]) / 0.3).exp() for j in range(NUM_ROWS))).log()
+            total = total - (positive / add((cosine(b[i], a[j]) / 0.3).exp() for j in range(NUM_ROWS))).log()
+        return total / (2 * NUM_ROWS)
+
+    assert_same_value_and_gradient(lambda a, b: losses.symmetric_info_nce(a, b, temperature=0.3), naive, width=6)
+
+
+@pytest.mark.parametrize("absent", [(), (1, 4)])
+def test_prototype_contrastive(absent: tuple[int, ...]) -> None:
+    kept = [k for k in range(NUM_ROWS) if k not in absent]
+    present = torch.tensor([k in kept for k in range(NUM_ROWS)])
+
+    def naive(a: Tensor, b: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=a.dtype)
+        for k in kept:
+            positive = (cosine(a[k], b[k]) / 0.5).exp()
+            total = total - (positive / add((cosine(a[k], b[j]) / 0.5).exp() for j in kept)).log()
+            total = total - (positive / add((cosine(b[k], a[j]) / 0.5).exp() for j in kept)).log()
+        return total / (2 * len(kept))
+
+    assert_same_value_and_gradient(
+        lambda a, b: losses.prototype_contrastive(a, b, present=present, temperature=0.5), naive, width=6
+    )
+
+
+def test_prototype_contrastive_of_no_cluster_is_zero() -> None:
+    first, second = random_pair()
+    value = losses.prototype_contrastive(
+        first, second, present=torch.zeros(NUM_ROWS, dtype=torch.bool), temperature=0.5
+    )
+    value.backward()
+    assert value == 0
+    assert first.grad is not None
+    assert not first.grad.any()
+
+
+NUM_HEADS = 3
+
+
+def random_heads(seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(NUM_HEADS, NUM_ROWS, NUM_CLUSTERS, generator=generator, dtype=torch.float64)
+
+
+def naive_temi(students: list[Tensor], teachers: list[Tensor], mean: Tensor, beta: float) -> list[Tensor]:
+    found = []
+    for h in range(NUM_HEADS):
+        total = torch.zeros((), dtype=mean.dtype)
+        for i in range(NUM_ROWS):
+            weight = add((teachers[0][g, i] * teachers[1][g, i]).sum() for g in range(NUM_HEADS)) / NUM_HEADS
+            for student, teacher in ((students[0], teachers[1]), (students[1], teachers[0])):
+                agreement = add((student[h, i, c] * teacher[h, i, c]) ** beta / mean[h, c] for c in range(NUM_CLUSTERS))
+                total = total - weight * agreement.log() / 2
+        found.append(total / NUM_ROWS)
+    return found
+
+
+def test_temi() -> None:
+    teachers = [random_heads(seed).softmax(2) for seed in (3, 4)]
+    mean = random_heads(5).softmax(2).mean(1)
+    gradients = []
+    for loss in (
+        lambda s: losses.temi((s[0].log(), s[1].log()), (teachers[0].log(), teachers[1].log()), mean, beta=0.6)[0],
+        lambda s: torch.stack(naive_temi(s, teachers, mean, 0.6)),
+    ):
+        logits = [random_heads(seed).requires_grad_() for seed in (1, 2)]
+        values = loss([part.softmax(2) for part in logits])
+        (values * torch.arange(1, NUM_HEADS + 1)).sum().backward()
+        gradients.append((values.detach(), logits[0].grad, logits[1].grad))
+    for ours, naive in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, naive, rtol=1e-9, atol=1e-12)
+
+
+def test_temi_of_vanishing_probabilities_keeps_a_finite_gradient() -> None:
+    logits = (1e3 * random_heads(1)).requires_grad_()
+    teacher = (1e3 * random_heads(2)).log_softmax(2)
+    uniform = torch.full((NUM_HEADS, NUM_CLUSTERS), 1 / NUM_CLUSTERS, dtype=torch.float64)
+    values, weight = losses.temi((logits.log_softmax(2), logits.log_softmax(2)), (teacher, teacher), uniform)
+    values.sum().backward()
+    assert values.isfinite().all()
+    assert weight.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 def naive_nt_xent(a: Tensor, b: Tensor, temperature: float, similarity: Loss) -> Tensor:
     rows = [*a.unbind(0), *b.unbind(0)]
     total = torch.zeros((), dtype=a.dtype)

@@ -3,7 +3,8 @@
 import faiss
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dxmc_core.method import neighbors
 from dxmc_core.method.neighbors import build_index, nearest_neighbors, search, search_with_scores

@@ -111,7 +111,7 @@ def test_unusable_arguments_are_explained() -> None:
     with pytest.raises(ValueError, match="one noun a centre"):
         select_nouns(centers, nouns, nouns_per_center=0)
     nouns[7, 2] = np.nan
-    with pytest.raises(ValueError, match="noun_embeddings .* row 7"):
+    with pytest.raises(ValueError, match=r"noun_embeddings .* row 7"):
         select_nouns(centers, nouns, block_size=4)
     with pytest.raises(ValueError, match="at least 1, found 0"):
         num_image_centers(0, 5)

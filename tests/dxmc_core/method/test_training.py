@@ -9,13 +9,16 @@ from torch import Tensor, nn
 
 from dxmc_core.method.objectives import Objective, build_objective, default_hyperparameters
 from dxmc_core.method.training import EpochReport, TrainingState, collapse_warning, train
-from dxmc_core.method.training_data import TrainingData
+from dxmc_core.method.training_data import TrainingData, draw_batches
 
 WIDTH, NUM_CLUSTERS, PER_CLUSTER = 32, 4, 80
 
 
 def planted(*, noise: float = 0.1) -> tuple[TrainingData, Tensor]:
-    """Clusters of unit vectors around orthogonal centres in both modalities, with exact neighbours."""
+    """Clusters of unit vectors around orthogonal centres in both modalities, with exact neighbours.
+
+    Ten nouns lie around each image centre, the first of them above the others.
+    """
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(NUM_CLUSTERS).repeat_interleave(PER_CLUSTER)
 
@@ -27,7 +30,34 @@ def planted(*, noise: float = 0.1) -> tuple[TrainingData, Tensor]:
         return (rows @ rows.T).fill_diagonal_(-1).topk(5).indices
 
     images, texts = modality(0), modality(NUM_CLUSTERS)
-    return TrainingData(images.half(), texts.half(), neighbors(images), neighbors(texts)), labels
+    noun_clusters = torch.arange(NUM_CLUSTERS).repeat_interleave(10)
+    noun_noise = 0.2 * torch.randn(len(noun_clusters), WIDTH, generator=generator)
+    data = TrainingData(
+        images.half(),
+        texts.half(),
+        neighbors(images),
+        neighbors(texts),
+        noun_embeddings=nn.functional.normalize(torch.eye(WIDTH)[noun_clusters] + noun_noise).half(),
+        noun_hypernyms=torch.stack([torch.arange(len(noun_clusters)), 10 * noun_clusters], 1)[
+            noun_clusters.roll(1) == noun_clusters
+        ],
+    )
+    return data, labels
+
+
+#: Settings under which the small planted data train in a second, for the methods that need it.
+QUICK: dict[str, dict[str, Any]] = {
+    "mca": {"learning_rate": 1e-2, "nouns_per_image": 5, "nouns_per_cluster": 5, "adapter_width": 16},
+    "sic": {"learning_rate": 1e-2, "nouns_per_cluster": 5},
+    "temi": {
+        "learning_rate": 3e-3,
+        "num_heads": 8,
+        "hidden_width": 24,
+        "bottleneck_width": 16,
+        "teacher_momentum": 0.9,
+    },
+    "turtle": {"learning_rate": 1e-2, "steps_per_epoch": 10, "inner_learning_rate": 1e-2},
+}
 
 
 def run(
@@ -43,6 +73,7 @@ def run(
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         betas=settings.betas,
+        weight_decay=settings.weight_decay,
         seed=seed,
         on_epoch_end=lambda report, make_state: states.append(make_state()),
         resume_state=resume,
@@ -64,12 +95,14 @@ def matched_accuracy(labels: Tensor, found: Tensor) -> float:
         ("dxmc", {"projection_width": 32, "fidelity": "paper"}),
         ("dxmc", {"projection_width": 32, "shared_trunk": True, "instance_contrast": "nt_xent_cosine"}),
         ("tac", {}),
+        *QUICK.items(),
+        ("turtle", QUICK["turtle"] | {"spaces": "image_and_text"}),
     ],
 )
 def test_planted_clusters_are_found(method: str, overrides: dict[str, Any]) -> None:
     data, labels = planted()
     objective, reports, _ = run(data, method, num_epochs=30, **overrides)
-    found = objective.heads.assignment_probs(data.image_embeddings).argmax(1)
+    found = objective.heads.assignment_probs(data.image_embeddings, data.text_counterparts).argmax(1)
     assert matched_accuracy(labels, found) > 0.95
     last = reports[-1]
     assert last.cluster_sizes == torch.bincount(found, minlength=NUM_CLUSTERS).tolist()
@@ -94,19 +127,31 @@ def test_reports_of_every_epoch() -> None:
         assert report.samples_per_s > 0
 
 
-@pytest.mark.parametrize("method", ["dxmc", "tac"])
+@pytest.mark.parametrize("method", ["dxmc", "tac", *QUICK])
 def test_resuming_at_any_epoch_ends_with_the_same_bits(method: str) -> None:
     data, _ = planted()
-    whole, whole_reports, states = run(data, method, num_epochs=4)
+    overrides = QUICK.get(method, {}) | {"batch_size": 64}
+    whole, whole_reports, states = run(data, method, num_epochs=4, **overrides)
     for state in states[:-1]:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         buffer.seek(0)
         loaded = torch.load(buffer, weights_only=True)
-        # Another seed for the fresh weights shows that they come from the checkpoint alone.
-        settings = default_hyperparameters(method, NUM_CLUSTERS, data.num_images, batch_size=64)
-        resumed = build_objective(method, WIDTH, NUM_CLUSTERS, settings, seed=99)
-        reports = train(resumed, data, num_epochs=4, batch_size=64, learning_rate=1e-3, seed=0, resume_state=loaded)
+        settings = default_hyperparameters(method, NUM_CLUSTERS, data.num_images, **overrides)
+        resumed = build_objective(method, WIDTH, NUM_CLUSTERS, settings)
+        with torch.no_grad():
+            for parameter in resumed.parameters():
+                parameter.fill_(0.5)  # Whatever is not taken from the checkpoint shows.
+        reports = train(
+            resumed,
+            data,
+            num_epochs=4,
+            batch_size=64,
+            learning_rate=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            resume_state=loaded,
+        )
         assert [report.epoch for report in reports] == list(range(state["num_epochs_done"] + 1, 5))
         assert reports[-1].terms == whole_reports[-1].terms
         assert reports[-1].num_changed == whole_reports[-1].num_changed
@@ -131,8 +176,8 @@ def test_same_seed_same_weights_other_seed_other_weights() -> None:
 
 def test_instance_level_of_disjoint_heads_changes_no_assignment() -> None:
     data, _ = planted()
-    with_instance, reports, _ = run(data, "dxmc", num_epochs=5)
-    without, reports_without, _ = run(data, "dxmc", num_epochs=5, instance_weight=0)
+    with_instance, reports, _ = run(data, "dxmc", num_epochs=5, instance_weight=1)
+    without, reports_without, _ = run(data, "dxmc", num_epochs=5)
     assert "instance" in reports[-1].terms
     assert "instance" not in reports_without[-1].terms
     probs = [objective.heads.assignment_probs(data.image_embeddings) for objective in (with_instance, without)]
@@ -180,6 +225,28 @@ def test_what_cannot_be_trained_is_refused() -> None:
     )
     with pytest.raises(FloatingPointError, match=r"no longer finite after epoch 1: lower learning_rate \(now 0.001\)"):
         train(objective, broken, **arguments)
+
+
+@pytest.mark.parametrize(("method", "decoupled"), [("sic", False), ("temi", True)])
+def test_weights_decay_as_the_method_says(method: str, decoupled: bool) -> None:
+    data, _ = planted()
+    decay, rate = 0.1, 1e-2
+    overrides = QUICK[method] | {"learning_rate": rate, "weight_decay": decay, "num_epochs": 1, "batch_size": 320}
+    settings = default_hyperparameters(method, NUM_CLUSTERS, data.num_images, **overrides)
+    reference = build_objective(method, WIDTH, NUM_CLUSTERS, settings)
+    reference.begin_epoch(0, data)
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    optimizer = kind(reference.parameters(), lr=rate, betas=settings.betas, weight_decay=decay)
+    nearest = data.nearest(reference.num_neighbors)
+    (batch,) = draw_batches(
+        nearest, batch_size=320, seed=0, epoch=0, drop_last=True, device=torch.device("cpu"), dtype=torch.float32
+    )
+    reference.loss_terms(batch)["total"].backward()
+    optimizer.step()
+    reference.after_step()
+    trained, _, _ = run(data, method, **overrides)
+    for key, value in reference.state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[key], value, msg=key)
 
 
 def test_collapse_warning() -> None:

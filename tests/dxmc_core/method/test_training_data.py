@@ -71,6 +71,58 @@ def test_one_left_over_row_makes_no_batch() -> None:
     assert [len(batch.rows) for batch in epoch_of(data, drop_last=False)] == [5, 5]
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_an_epoch_of_many_passes_reshuffles_each(drop_last: bool) -> None:
+    def rows() -> list[list[int]]:
+        batches = draw_batches(
+            numbered_data(),
+            batch_size=10,
+            seed=0,
+            epoch=0,
+            drop_last=drop_last,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+            num_batches=7,
+        )
+        return [batch.rows.tolist() for batch in batches]
+
+    found = rows()
+    assert [len(batch) for batch in found] == [10] * 7 if drop_last else [10, 10, 3, 10, 10, 3, 10]
+    per_pass = 2 if drop_last else 3
+    assert len(set(chain.from_iterable(found[:per_pass]))) == (20 if drop_last else 23)
+    assert found[0] != found[per_pass]
+    assert found == rows()
+
+
+def test_no_batch_fits_whatever_the_number_asked_for() -> None:
+    batches = draw_batches(
+        numbered_data(),
+        batch_size=NUM_IMAGES + 1,
+        seed=0,
+        epoch=0,
+        drop_last=True,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        num_batches=5,
+    )
+    assert list(batches) == []
+
+
+def test_nearest_neighbors_alone_are_drawn() -> None:
+    for batch in epoch_of(numbered_data().nearest(1)):
+        assert batch.image_neighbors is not None
+        assert (((batch.image_neighbors[:, 0].long() - batch.rows) % NUM_IMAGES) == 1).all()
+    assert numbered_data().nearest(None).image_neighbors is not None
+
+
+def test_hierarchy_goes_with_the_nouns() -> None:
+    data = TrainingData(
+        torch.zeros(4, 2), noun_embeddings=torch.ones(3, 2), noun_hypernyms=torch.tensor([[0, 1], [1, 2]])
+    )
+    assert data.only([]).noun_hypernyms is None
+    assert data.only(["noun_embeddings"]).noun_hypernyms is not None
+
+
 def test_memory_mapped_rows_are_not_copied(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(NUM_IMAGES, 4)).astype(np.float16))
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
@@ -99,6 +151,12 @@ def test_only_keeps_what_is_named() -> None:
         ({"image_neighbors": torch.full((4, 2), 4)}, r"expected image_neighbors in 0..3, found 4..4"),
         ({"text_neighbors": torch.full((4, 2), -1)}, r"expected text_neighbors in 0..3, found -1..-1"),
         ({"text_neighbors": torch.zeros(4, 2)}, "expected text_neighbors as int32 or int64 positions"),
+        ({"noun_embeddings": torch.ones(3, 5)}, r"expected noun_embeddings \(M, 2\) of the images' encoder"),
+        ({"noun_hypernyms": torch.zeros(1, 2, dtype=torch.int64)}, "along with noun_embeddings, found no noun_embedd"),
+        (
+            {"noun_embeddings": torch.ones(3, 2), "noun_hypernyms": torch.tensor([[0, 3]])},
+            "expected noun_hypernyms in 0..2, found 0..3",
+        ),
     ],
 )
 def test_matrices_that_do_not_fit_are_refused(matrices: dict[str, torch.Tensor], message: str) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from dxmc_core.report import Rejects
-from dxmc_core.report.wording import counted, decimal, duration, headline, percent
+from dxmc_core.report.wording import UNKNOWN, counted, decimal, duration, headline, percent
 
 
 @pytest.mark.parametrize(
@@ -14,9 +14,9 @@ from dxmc_core.report.wording import counted, decimal, duration, headline, perce
         (0.0994, "9.9 %"),
         (0.0996, "10 %"),
         (1.0, "100 %"),
-        (None, "–"),
-        (float("nan"), "–"),
-    ],  # noqa: RUF001
+        (None, UNKNOWN),
+        (float("nan"), UNKNOWN),
+    ],
 )
 def test_percent(share, text):
     assert percent(share).replace("\u202f", " ") == text

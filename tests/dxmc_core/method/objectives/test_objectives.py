@@ -12,8 +12,10 @@ from dxmc_core.method.objectives import (
     DXMCHyperparameters,
     Objective,
     TACHyperparameters,
+    TURTLEHyperparameters,
     build_objective,
     default_hyperparameters,
+    objective_reads,
 )
 from dxmc_core.method.training_data import Batch
 
@@ -55,6 +57,29 @@ def test_published_settings_of_few_and_many_clusters() -> None:
     assert (tac.learning_rate, tac.betas, tac.weight_decay, tac.entropy_weight) == (1e-3, (0.9, 0.99), 0.0, 5.0)
 
 
+def test_published_settings_of_the_siblings() -> None:
+    sic = default_hyperparameters("sic", 10, 60_000)
+    assert (sic.num_epochs, sic.batch_size, sic.learning_rate, sic.weight_decay) == (100, 128, 1e-4, 1e-4)
+    turtle = default_hyperparameters("turtle", 10, 60_000)
+    assert isinstance(turtle, TURTLEHyperparameters)
+    assert turtle.num_epochs * turtle.steps_per_epoch == 6000
+    assert (turtle.batch_size, turtle.entropy_weight, turtle.betas) == (10_000, 10.0, (0.9, 0.999))
+    assert default_hyperparameters("turtle", 10, 500).batch_size == 500
+    temi = default_hyperparameters("temi", 10, 60_000)
+    assert (temi.num_epochs, temi.batch_size, temi.learning_rate, temi.weight_decay) == (100, 1024, 4e-4, 1e-4)
+    small = default_hyperparameters("temi", 10, 3_000)
+    assert (small.batch_size, small.learning_rate) == (128, 4e-4)
+    assert default_hyperparameters("temi", 10, 60_000, batch_size=256).learning_rate == pytest.approx(1e-4)
+
+
+def test_what_turtle_reads_follows_from_its_spaces() -> None:
+    assert objective_reads("turtle") == ()
+    both = default_hyperparameters("turtle", 10, 500, spaces="image_and_text")
+    assert objective_reads("turtle", both) == ("text_counterparts",)
+    assert build_objective("turtle", WIDTH, NUM_CLUSTERS, both).reads == ("text_counterparts",)
+    assert objective_reads("sic") == ("image_neighbors", "noun_embeddings")
+
+
 def test_overrides_take_the_place_of_defaults() -> None:
     settings = default_hyperparameters("tac", 10, 60_000, num_epochs=3, cluster_temperature=0.1, learning_rate=None)
     assert isinstance(settings, TACHyperparameters)
@@ -70,6 +95,11 @@ def test_overrides_take_the_place_of_defaults() -> None:
         ("dxmc", {"cluster_temperature": 0.0}, "expected cluster_temperature above 0, found 0.0"),
         ("dxmc", {"instance_weight": -1.0}, "expected instance_weight of at least 0, found -1.0"),
         ("tac", {"batch_size": 1}, "expected batch_size of at least 2, found 1"),
+        ("sic", {"num_neighbors": 0}, "expected num_neighbors above 0, found 0"),
+        ("mca", {"attention_temperature": 0.0}, "expected attention_temperature above 0, found 0.0"),
+        ("temi", {"entropy_weight": 1.0}, "temi has no entropy term: expected entropy_weight 0, found 1.0"),
+        ("temi", {"teacher_momentum": 1.0}, "expected teacher_momentum below 1, found 1.0"),
+        ("turtle", {"spaces": "text"}, "expected spaces to be one of image, image_and_text, found 'text'"),
     ],
 )
 def test_unusable_settings_are_refused(method: str, overrides: dict[str, Any], message: str) -> None:

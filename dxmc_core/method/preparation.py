@@ -1,0 +1,208 @@
+"""What training reads, made from embeddings: nouns selected, text counterparts mixed, neighbours found.
+
+The stages run these steps part by part over files; `prepare` runs them in memory, for the estimator and for benchmarks.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dxmc_core.method.kmeans import KMeansResult, spherical_kmeans
+from dxmc_core.method.neighbors import nearest_neighbors
+from dxmc_core.method.noun_selection import NounSelection, num_image_centers, select_nouns
+from dxmc_core.method.text_counterparts import compute_text_counterparts
+from dxmc_core.method.training_data import TrainingData
+from dxmc_core.method.unit_rows import check_same_width, unit_rows
+
+#: Softmax temperature of retrieval that suits OpenAI's CLIP (METHOD section 2). For embeddings that come without an
+#: encoder: they are CLIP's more often than not.
+CLIP_RETRIEVAL_TEMPERATURE = 0.005
+
+#: The matrices of `TrainingData` that only nouns can give.
+TEXT_MATRICES = frozenset({"text_counterparts", "text_neighbors", "noun_embeddings"})
+
+_ROWS_PER_BLOCK = 16_384
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Embeddings as they are stored, and what a method trains on.
+
+    Attributes:
+        data: the image embeddings and the matrices asked for.
+        selected_nouns: the semantic space, or None without nouns.
+        selected_embeddings: (S, D) float16 unit rows, the nouns of the semantic space, or None without nouns.
+    """
+
+    data: TrainingData
+    selected_nouns: NounSelection | None
+    selected_embeddings: np.ndarray | None
+
+
+def as_stored(embeddings: np.ndarray, *, name: str) -> np.ndarray:
+    """Rows (N, D) as artifacts keep them: float16, of unit norm before rounding.
+
+    Raises:
+        ValueError: not a matrix of a real type, or a row is zero or not finite.
+    """
+    stored = np.empty(embeddings.shape, dtype=np.float16)
+    # At least one block, so that an unusable shape is refused even without rows.
+    for start in range(0, max(len(embeddings), 1), _ROWS_PER_BLOCK):
+        block = slice(start, start + _ROWS_PER_BLOCK)
+        stored[block] = unit_rows(embeddings[block], name=name, first_row=start)
+    return stored
+
+
+def select_semantic_space(
+    image_embeddings: np.ndarray,
+    noun_embeddings: np.ndarray,
+    *,
+    num_clusters: int,
+    nouns_per_center: int = 5,
+    max_centers: int = 20_000,
+    kmeans_restarts: int = 10,
+    kmeans_iterations: int = 300,
+    max_points_per_center: int = 256,
+    seed: int = 0,
+) -> tuple[KMeansResult, NounSelection]:
+    """Image centres by spherical k-means, and the most confident nouns of each (METHOD section 1; DXMC eq. 1-3).
+
+    Args:
+        image_embeddings: (N, D), rows normalised here; noun_embeddings (M, D), the same.
+        nouns_per_center: gamma in the paper.
+        max_centers: cap on the number of centres, of which there is one for every 300 images.
+        kmeans_restarts, kmeans_iterations, max_points_per_center: see `spherical_kmeans`.
+
+    Raises:
+        ValueError: unusable rows, different widths, or a count below 1.
+    """
+    check_same_width(image_embeddings, noun_embeddings, names=("image_embeddings", "noun_embeddings"))
+    centers = spherical_kmeans(
+        image_embeddings,
+        num_image_centers(len(image_embeddings), num_clusters, max_centers=max_centers),
+        num_restarts=kmeans_restarts,
+        num_iterations=kmeans_iterations,
+        max_points_per_center=max_points_per_center,
+        seed=seed,
+    )
+    return centers, select_nouns(centers.centers, noun_embeddings, nouns_per_center=nouns_per_center)
+
+
+def hypernym_pairs(synset_ids: Sequence[str | None], hypernyms: Mapping[str, Sequence[str]]) -> np.ndarray | None:
+    """Each noun with the nearest nouns above it, for `TrainingData.noun_hypernyms`.
+
+    A concept that no noun stands for is passed through, so a vocabulary with gaps keeps its hierarchy. Nouns of one
+    synset are all linked to all nouns of the synset above.
+
+    Args:
+        synset_ids: M, None where unknown.
+        hypernyms: synset to its direct hypernyms, without cycles.
+
+    Returns:
+        (E, 2) int64 pairs [noun, its hypernym] of positions 0..M-1, ordered; None where no two nouns are related.
+    """
+    nouns_of: dict[str, list[int]] = {}
+    for position, synset_id in enumerate(synset_ids):
+        if synset_id is not None:
+            nouns_of.setdefault(synset_id, []).append(position)
+    pairs = [
+        (noun, above)
+        for synset_id, nouns in nouns_of.items()
+        for ancestor in _nearest_above(synset_id, hypernyms, nouns_of)
+        for noun in nouns
+        for above in nouns_of[ancestor]
+    ]
+    return np.array(sorted(pairs), dtype=np.int64) if pairs else None
+
+
+def _nearest_above(synset_id: str, hypernyms: Mapping[str, Sequence[str]], present: Collection[str]) -> frozenset[str]:
+    """The first synsets among `present` on each way up."""
+    found, seen = set(), {synset_id}
+    pending = list(hypernyms.get(synset_id, ()))
+    while pending:
+        above = pending.pop()
+        if above in seen:
+            continue
+        seen.add(above)
+        if above in present:
+            found.add(above)
+        else:
+            pending.extend(hypernyms.get(above, ()))
+    return frozenset(found)
+
+
+def text_counterparts_as_stored(
+    image_embeddings: np.ndarray, selected_embeddings: np.ndarray, *, temperature: float, top_k: int | None = None
+) -> np.ndarray:
+    """Text counterparts (N, D) float16 of images, known or new; see `compute_text_counterparts`."""
+    counterparts = compute_text_counterparts(
+        image_embeddings, selected_embeddings, temperature=temperature, top_k=top_k
+    )
+    return counterparts.astype(np.float16)
+
+
+def prepare(
+    image_embeddings: np.ndarray,
+    *,
+    reads: Collection[str],
+    num_clusters: int,
+    noun_embeddings: np.ndarray | None = None,
+    noun_hypernyms: np.ndarray | None = None,
+    nouns_per_center: int = 5,
+    temperature: float = CLIP_RETRIEVAL_TEMPERATURE,
+    num_neighbors: int = 50,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Prepared:
+    """Everything that a method reads, in memory.
+
+    Args:
+        image_embeddings: (N, D) as of `as_stored`.
+        reads: names of `TrainingData` matrices, as of `fit.method_reads`.
+        noun_embeddings: (M, D) as of `as_stored`, the whole vocabulary; the semantic space is selected whenever they
+            are given, as clusters are named by it.
+        noun_hypernyms: see `TrainingData`.
+        nouns_per_center: see `select_semantic_space`.
+        temperature: of the softmax that mixes text counterparts; belongs to the encoder.
+        num_neighbors: of an image, in each modality; at most N - 1 are taken.
+        device: where neighbours are searched.
+
+    Raises:
+        ValueError: the method reads what only nouns can give and there are none, matrices do not fit one another, or
+            neighbours are asked for and there is one image only.
+    """
+    missing = sorted(TEXT_MATRICES.intersection(reads))
+    if missing and noun_embeddings is None:
+        raise ValueError(f"expected noun_embeddings, from which {', '.join(missing)} are made, found none")
+    selection = selected = counterparts = None
+    if noun_embeddings is not None:
+        _, selection = select_semantic_space(
+            image_embeddings,
+            noun_embeddings,
+            num_clusters=num_clusters,
+            nouns_per_center=nouns_per_center,
+            seed=seed,
+        )
+        selected = noun_embeddings[selection.noun_ids]
+        if {"text_counterparts", "text_neighbors"}.intersection(reads):
+            counterparts = text_counterparts_as_stored(image_embeddings, selected, temperature=temperature)
+
+    def neighbors(name: str, rows: np.ndarray | None) -> np.ndarray | None:
+        if name not in reads or rows is None:
+            return None
+        if len(rows) < 2:
+            raise ValueError(f"expected at least 2 images, which have neighbors, found {len(rows)}")
+        count = min(num_neighbors, len(rows) - 1)
+        return nearest_neighbors(rows, num_neighbors=count, device=device).astype(np.int32)
+
+    has_nouns = "noun_embeddings" in reads
+    data = TrainingData.from_arrays(
+        image_embeddings,
+        text_counterparts=counterparts,
+        image_neighbors=neighbors("image_neighbors", image_embeddings),
+        text_neighbors=neighbors("text_neighbors", counterparts),
+        noun_embeddings=noun_embeddings if has_nouns else None,
+        noun_hypernyms=noun_hypernyms if has_nouns else None,
+    )
+    return Prepared(data, selection, selected)

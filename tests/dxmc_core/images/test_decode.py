@@ -1,0 +1,257 @@
+import io
+import pickle
+import random
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dxmc_core.images.decode import DRAFT_MARGIN, ImageRejectedError, RejectReason, decode_image, thumbnail
+
+WIDTH, HEIGHT = 96, 64
+
+
+def _picture() -> Image.Image:
+    """Smooth colours that differ in every corner, so that no rotation or swap of channels goes unnoticed."""
+    x, y = np.meshgrid(np.linspace(0, 1, WIDTH), np.linspace(0, 1, HEIGHT))
+    return Image.fromarray(np.stack([220 * x, 220 * y, 200 * (1 - x) * (1 - y)], axis=2).astype(np.uint8))
+
+
+def _encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, kind, **options)
+    return sink.getvalue()
+
+
+def _gray16() -> Image.Image:
+    return Image.fromarray(np.asarray(_picture().convert("L")).astype(np.uint16) * 257)
+
+
+def _files() -> dict[str, bytes]:
+    """One file of every kind that is decoded."""
+    picture = _picture()
+    turned = picture.rotate(180)
+    float_levels = np.asarray(picture.convert("L")).astype(np.float32) / 255
+    return {
+        "jpeg": _encode(picture, "JPEG"),
+        "jpeg progressive": _encode(picture, "JPEG", progressive=True),
+        "jpeg gray": _encode(picture.convert("L"), "JPEG"),
+        "jpeg cmyk": _encode(picture.convert("CMYK"), "JPEG"),
+        "png": _encode(picture, "PNG"),
+        "png palette": _encode(picture.quantize(64), "PNG"),
+        "png alpha": _encode(picture.convert("RGBA"), "PNG"),
+        "png gray alpha": _encode(picture.convert("LA"), "PNG"),
+        "png bilevel": _encode(picture.convert("1"), "PNG"),
+        "png 16 bit": _encode(_gray16(), "PNG"),
+        "gif": _encode(picture, "GIF"),
+        "gif animated": _encode(picture, "GIF", save_all=True, append_images=[turned]),
+        "webp": _encode(picture, "WEBP"),
+        "webp lossless": _encode(picture, "WEBP", lossless=True),
+        "webp animated": _encode(picture, "WEBP", save_all=True, append_images=[turned]),
+        "bmp": _encode(picture, "BMP"),
+        "tiff": _encode(picture, "TIFF"),
+        "tiff lzw": _encode(picture, "TIFF", compression="tiff_lzw"),
+        "tiff cmyk": _encode(picture.convert("CMYK"), "TIFF"),
+        "tiff 16 bit": _encode(_gray16(), "TIFF"),
+        "tiff float": _encode(Image.fromarray(float_levels), "TIFF"),
+        "avif": _encode(picture, "AVIF"),
+        "jpeg 2000": _encode(picture, "JPEG2000"),
+        "ppm": _encode(picture, "PPM"),
+        "pgm 16 bit": _encode(_gray16().convert("I"), "PPM"),
+    }
+
+
+FILES = _files()
+
+
+def _reason(data: bytes, **options: int) -> RejectReason:
+    with pytest.raises(ImageRejectedError) as caught:
+        decode_image(data, **options)
+    assert "\n" not in caught.value.message
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_kind_gives_the_picture_in_rgb(name):
+    image = decode_image(FILES[name])
+    expected = _picture()
+    if "gray" in name or "16" in name or "float" in name:
+        expected = expected.convert("L").convert("RGB")
+    if "bilevel" in name:
+        expected = expected.convert("1").convert("RGB")
+    assert image.mode == "RGB"
+    assert image.size == (WIDTH, HEIGHT)
+    difference = np.abs(np.asarray(image, dtype=float) - np.asarray(expected, dtype=float)).mean()
+    assert difference < 9, difference
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_exif_is_undone(orientation):
+    stored_as = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    picture = _picture()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = picture if stored_as is None else picture.transpose(stored_as)
+    assert np.array_equal(np.asarray(decode_image(_encode(stored, "PNG", exif=exif))), np.asarray(picture))
+
+
+def test_damaged_exif_does_not_cost_the_picture():
+    damaged = _encode(_picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\x07" * 40)
+    assert np.array_equal(np.asarray(decode_image(damaged)), np.asarray(decode_image(FILES["jpeg"])))
+
+
+def test_transparency_is_composited_on_white():
+    picture = _picture().convert("RGBA")
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    decoded = np.asarray(decode_image(_encode(picture, "PNG")), dtype=float)
+    pixels = np.asarray(picture, dtype=float)
+    alpha = pixels[:, :, 3:] / 255
+    assert np.abs(decoded - (alpha * pixels[:, :, :3] + (1 - alpha) * 255)).max() <= 1.0
+
+
+def test_transparent_palette_entry_is_white():
+    picture = Image.new("P", (8, 8), 0)
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.putpixel((3, 4), 1)
+    decoded = decode_image(_encode(picture, "PNG", transparency=0))
+    assert decoded.getpixel((0, 0)) == (255, 255, 255)
+    assert decoded.getpixel((3, 4)) == (200, 100, 50)
+
+
+def test_levels_outside_the_usual_ranges_are_stretched():
+    levels = np.linspace(-5.0, 1000.0, 64, dtype=np.float32).reshape(8, 8)
+    levels[0, 0], levels[7, 7] = np.nan, np.inf
+    decoded = np.asarray(decode_image(_encode(Image.fromarray(levels), "TIFF")))
+    assert decoded.min() == 0
+    assert decoded.max() == 255
+
+
+def test_constant_image_of_an_unusual_level_is_decoded():
+    decode_image(_encode(Image.fromarray(np.full((8, 8), 70_000, dtype=np.int32)), "TIFF"))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if "animated" not in name])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+def test_a_file_that_is_cut_off_is_truncated(name, share):
+    data = FILES[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's on the EXIF of TIFF files
+        assert _reason(data[: int(len(data) * share)]) == RejectReason.TRUNCATED
+
+
+def test_reasons():
+    assert _reason(b"") == RejectReason.EMPTY
+    assert _reason(b"<html><body>404 Not Found</body></html>") == RejectReason.NOT_AN_IMAGE
+    assert _reason(b"\0" * 1000) == RejectReason.NOT_AN_IMAGE
+    assert _reason(b"BM but this is text") == RejectReason.NOT_AN_IMAGE
+    assert _reason(b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + b"\0" * 100) == RejectReason.NOT_AN_IMAGE
+    assert _reason(b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>') == RejectReason.UNSUPPORTED
+    assert _reason(b"%PDF-1.7 ...") == RejectReason.UNSUPPORTED
+    assert _reason(b"\xff\x0a" + b"\x01" * 50) == RejectReason.UNSUPPORTED
+    damaged = bytearray(FILES["png"])
+    damaged[16] ^= 0xFF  # inside the header, whose checksum does not fit any more
+    assert _reason(bytes(damaged)) == RejectReason.UNREADABLE
+
+
+def test_lab_is_unsupported():
+    lab = Image.new("LAB", (8, 8))
+    assert _reason(_encode(lab, "TIFF")) == RejectReason.UNSUPPORTED
+
+
+def test_bomb_is_refused_by_its_header_alone():
+    """A PNG of 100,000 x 100,000 pixels whose data are missing: were it decoded, it would be truncated."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"x")
+    assert _reason(bomb) == RejectReason.TOO_LARGE
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_max_pixels_holds_for_every_kind(name):
+    assert _reason(FILES[name], max_pixels=WIDTH * HEIGHT - 1) == RejectReason.TOO_LARGE
+    decode_image(FILES[name], max_pixels=WIDTH * HEIGHT)
+
+
+def test_large_jpeg_is_decoded_small_but_not_too_small():
+    data = _encode(_picture().resize((1920, 1280)), "JPEG")
+    full = decode_image(data)
+    small = decode_image(data, min_size=80)
+    assert full.size == (1920, 1280)
+    assert small.size == (480, 320)  # 4 x 80, a quarter of the whole
+    assert min(small.size) >= DRAFT_MARGIN * 80
+    reference = np.asarray(full.resize(small.size, Image.Resampling.BOX), dtype=float)
+    assert np.abs(np.asarray(small, dtype=float) - reference).mean() < 2
+
+
+def test_jpeg_of_about_the_wanted_size_is_decoded_in_full():
+    assert decode_image(FILES["jpeg"], min_size=HEIGHT).size == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_bytes_raise_anything_but_a_reject(seed, capfd):
+    chance = random.Random(seed)
+    outcomes = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's on damaged metadata
+        for data in FILES.values():
+            for _ in range(40):
+                outcomes.add(_outcome(_damage(data, chance)))
+    capfd.readouterr()  # libtiff writes to stderr by itself
+    assert {"decoded", RejectReason.TRUNCATED, RejectReason.UNREADABLE, RejectReason.NOT_AN_IMAGE} <= outcomes
+    assert outcomes <= {"decoded", *RejectReason}
+
+
+def _outcome(data: bytes) -> str:
+    try:
+        image = decode_image(data)
+    except ImageRejectedError as error:
+        return error.reason
+    assert image.mode == "RGB"
+    return "decoded"
+
+
+def _damage(data: bytes, chance: random.Random) -> bytes:
+    """Cut a file off, or change, drop or insert bytes, often near its start, where formats keep their structure."""
+    if chance.random() < 0.15:
+        return data[: chance.randrange(len(data))]
+    damaged = bytearray(data)
+    zone = min(chance.choice([40, 200, len(data)]), len(data))
+    for _ in range(chance.choice([1, 1, 2, 4, 16, 64])):
+        place = chance.randrange(min(zone, len(damaged)))
+        kind = chance.random()
+        if kind < 0.7:
+            damaged[place] = chance.randrange(256)
+        elif kind < 0.8:
+            damaged[place : place + 4] = b"\xff\xff\xff\xff"
+        elif kind < 0.9:
+            del damaged[place : place + chance.randrange(1, 9)]
+        else:
+            damaged[place:place] = chance.randbytes(4)
+    return bytes(damaged)
+
+
+def test_rejection_survives_the_way_between_processes():
+    error = pickle.loads(pickle.dumps(ImageRejectedError(RejectReason.MISSING, "gone")))  # noqa: S301
+    assert (error.reason, error.message, str(error)) == (RejectReason.MISSING, "gone", "missing: gone")
+
+
+def test_thumbnail_keeps_proportions_and_never_enlarges():
+    small = Image.open(io.BytesIO(thumbnail(_picture(), 48)))
+    assert (small.format, small.size) == ("WEBP", (48, 32))
+    assert Image.open(io.BytesIO(thumbnail(_picture(), 500))).size == (WIDTH, HEIGHT)
+    assert Image.open(io.BytesIO(thumbnail(Image.new("RGB", (1000, 1)), 100))).size == (100, 1)

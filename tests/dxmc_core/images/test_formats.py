@@ -1,0 +1,54 @@
+import struct
+
+import pytest
+
+from dxmc_core.images.formats import Format, ends_early, sniff_format
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (b"\xff\xd8\xff\xe0", Format.JPEG),
+        (b"GIF89a", Format.GIF),
+        (b"RIFF\x10\0\0\0WEBPVP8 ", Format.WEBP),
+        (b"RIFF\x10\0\0\0WAVEfmt ", None),
+        (b"BM" + struct.pack("<IIII", 100, 0, 54, 40), Format.BMP),
+        (b"MM\0*", Format.TIFF),
+        (b"II+\0", Format.TIFF),
+        (b"P6\n", Format.PNM),
+        (b"Public domain", None),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", Format.AVIF),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", Format.AVIF),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", Format.HEIF),
+        (b"\0\0\0\x18ftypqt  \0\0\0\0qt  ", None),
+        (b"  \n<svg width='1'>", Format.SVG),
+        (b"<?xml version='1.0'?><note/>", None),
+        (b"", None),
+    ],
+)
+def test_sniff_format(start, expected):
+    assert sniff_format(start) == expected
+
+
+def test_a_box_may_last_to_the_end():
+    file = struct.pack(">I4s8s", 16, b"ftyp", b"avif\0\0\0\0") + struct.pack(">I4s", 0, b"mdat") + b"x" * 20
+    assert not ends_early(file, Format.AVIF)
+    assert ends_early(file[:14], Format.AVIF)
+
+
+def test_padding_after_the_end_is_no_cut():
+    assert not ends_early(b"\xff\xd8\xff" + b"x" * 100 + b"\xff\xd9" + b"\0" * 16, Format.JPEG)
+    assert ends_early(b"\xff\xd8\xff" + b"x" * 100, Format.JPEG)
+
+
+def test_icon_whose_pictures_lie_outside():
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, 10, 22)
+    assert not ends_early(struct.pack("<HHH", 0, 1, 1) + entry + b"x" * 10, Format.ICO)
+    assert ends_early(struct.pack("<HHH", 0, 1, 1) + entry + b"x" * 9, Format.ICO)
+
+
+def test_tiff_whose_directory_lies_outside():
+    directory = struct.pack("<H", 1) + b"\0" * 12 + b"\0" * 4
+    assert not ends_early(b"II*\0" + struct.pack("<I", 8) + directory, Format.TIFF)
+    assert ends_early(b"II*\0" + struct.pack("<I", 80) + directory, Format.TIFF)
+    assert ends_early(b"MM\0+\0\x08\0\0" + struct.pack(">Q", 80) + directory, Format.TIFF)

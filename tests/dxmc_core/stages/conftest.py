@@ -1,0 +1,71 @@
+"""A run directory whose embeddings, counterparts and neighbours are there, made by the stages' own functions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dxmc_core.artifacts.matrices import load_matrix
+from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.stages import build_semantic_space, embed_images, mine_neighbors
+from dxmc_core.vocabulary import Vocabulary
+
+FINGERPRINT = "b" * 32
+WORDS = ["apple", "bicycle", "castle", "dolphin"]
+
+
+@dataclass(frozen=True)
+class PlantedRun:
+    """Four groups of 60 rows, row i in group i % 4, and nouns near the groups' centres."""
+
+    run_dir: RunDir
+    labels: np.ndarray
+
+
+def publish(stage_dir, tables, **kwargs):
+    return stage_dir.publish(fingerprint=FINGERPRINT, inputs={}, tables=tables, seconds=1.0, **kwargs)
+
+
+@pytest.fixture
+def planted_run(tmp_path) -> PlantedRun:
+    generator = np.random.default_rng(0)
+    centers = np.linalg.qr(generator.normal(size=(16, 16)))[0][:4]
+    labels = np.arange(240) % 4
+    rows = centers[labels] + 0.06 * generator.normal(size=(240, 16))
+    np.savez(tmp_path / "x.npz", embeddings=rows, labels=np.array(WORDS)[labels])
+    run_dir = RunDir.at(str(tmp_path / "run"))
+
+    images = run_dir.stage("embed_images")
+    source = embed_images.EmbeddingsSource(kind="embeddings", uri=str(tmp_path / "x.npz"))
+    catalog, parts = embed_images.import_embeddings(source, images, fingerprint=FINGERPRINT)
+    embed_images.publish_embeddings(catalog, parts, fingerprint=FINGERPRINT, seconds=1.0)
+
+    space_dir = run_dir.stage("build_semantic_space")
+    nouns = np.concatenate([centers, centers + 0.1 * generator.normal(size=centers.shape)])
+    vocabulary = Vocabulary([*WORDS, *(f"{word} part" for word in WORDS)], [None] * 8, nouns)
+    table = build_semantic_space.noun_table(vocabulary, nouns, temperature=0.05)
+    config = build_semantic_space.BuildSemanticSpaceConfig()
+    space = build_semantic_space.build_semantic_space(
+        load_matrix(images, "images"), table, config, num_clusters=4, seed=0
+    )
+    selected = space_dir.write_part("selected_nouns", space.selected_nouns, fingerprint=FINGERPRINT)
+    compute = build_semantic_space.ComputeTextCounterparts(
+        images, space_dir, fingerprint=FINGERPRINT, selected_nouns=selected, temperature=0.05, top_nouns=None
+    )
+    counterparts = parts_in_order(compute(pa.table({"part": [0]})).to_pylist())
+    publish(
+        space_dir,
+        {
+            "nouns": [space_dir.write_part("nouns", table, fingerprint=FINGERPRINT)],
+            "selected_nouns": [selected],
+            "text_counterparts": counterparts,
+        },
+    )
+
+    neighbors_dir = run_dir.stage("mine_neighbors")
+    search = mine_neighbors.SearchNeighbors(images, space_dir, neighbors_dir, fingerprint=FINGERPRINT, num_neighbors=5)
+    receipts = search(pa.table({"start": [0, 100], "stop": [100, 240]})).to_pylist()
+    publish(neighbors_dir, {"neighbors": parts_in_order(receipts)})
+    return PlantedRun(run_dir, labels)

@@ -1,0 +1,80 @@
+"""Every image is assigned, every cluster described."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dxmc_core.artifacts.heads import HEADS_NAME, load_heads
+from dxmc_core.artifacts.matrices import load_matrix
+from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.method.metrics import clustering_accuracy
+from dxmc_core.stages.assign_clusters import (
+    AssignClustersConfig,
+    AssignImages,
+    assign_sample,
+    center_table,
+    describe_clusters,
+    outlier_scores,
+    sample_images,
+)
+from dxmc_core.stages.train_heads import MethodConfig, TrainingJob, train_heads
+
+FINGERPRINT = "f" * 32
+
+
+@pytest.fixture(params=["kmeans", "concat_kmeans"])
+def assigned(planted_run, request):
+    """The stage directories of a run with trained heads, the sample, and the assignments (AssignImages' result)."""
+    names = ("embed_images", "build_semantic_space", "mine_neighbors", "train_heads", "assign_clusters")
+    images, space, neighbors, trained, output = (planted_run.run_dir.stage(name) for name in names)
+    job = TrainingJob(MethodConfig(name=request.param), 4, 0, images, space, neighbors, trained, FINGERPRINT)
+    train_heads(job)
+    files = {HEADS_NAME: trained.describe_file(HEADS_NAME)}
+    trained.publish(fingerprint=FINGERPRINT, inputs={}, tables={}, files=files, seconds=1.0)
+    heads = load_heads(trained)
+    texts = load_matrix(space, "text_counterparts") if heads.needs_text else None
+    sample = assign_sample(sample_images(images, max_images=1000, seed=0), heads, texts)
+    centers = output.write_part("centers", center_table(sample), fingerprint=FINGERPRINT)
+    mapper = AssignImages(images, space, output, fingerprint=FINGERPRINT, heads=trained, centers=centers)
+    receipts = mapper(pa.table({"part": [0]})).to_pylist()
+    return planted_run, sample, receipts, output.read_part(parts_in_order(receipts)[0])
+
+
+def test_every_image_is_assigned_to_its_group(assigned):
+    run, sample, receipts, table = assigned
+    assert table["row_id"].to_pylist() == list(range(240))
+    assert clustering_accuracy(run.labels, table["cluster_id"].to_numpy()) == 1
+    assert sorted(receipts[0]["sizes"]) == [60] * 4
+    assert (table["runner_up"].to_numpy() != table["cluster_id"].to_numpy()).all()
+    confidence, margin = table["confidence"].to_numpy(), table["margin"].to_numpy()
+    assert ((margin >= 0) & (margin <= confidence) & (confidence <= 1)).all()
+    assert np.array_equal(sample.labels, table["cluster_id"].to_numpy())
+
+
+def test_clusters_are_named_and_their_exemplars_lie_at_the_centre(assigned):
+    run, sample, receipts, _ = assigned
+    selected = run.run_dir.stage("build_semantic_space").read_table("selected_nouns")
+    config = AssignClustersConfig(num_exemplars=3, num_border=2)
+    rows = describe_clusters(sample, np.array(receipts[0]["sizes"]), selected, config).to_pylist()
+    words = ["apple", "bicycle", "castle", "dolphin"]
+    for row in rows:
+        group = run.labels[row["exemplars"][0]]
+        assert row["name"].split()[0] == words[group]
+        assert (len(row["exemplars"]), len(row["border"]), row["size"]) == (3, 2, 60)
+        assert set(row["nearest_clusters"]) == {0, 1, 2, 3} - {row["cluster_id"]}
+        similarity = sample.embeddings[row["exemplars"]] @ sample.centers[row["cluster_id"]]
+        assert (np.diff(similarity) <= 0).all()
+    assert len({row["name"] for row in rows}) == 4
+
+
+def test_large_sources_are_described_by_a_seeded_sample(planted_run):
+    images = planted_run.run_dir.stage("embed_images")
+    first, again, other = (sample_images(images, max_images=50, seed=seed).row_ids for seed in (0, 0, 1))
+    assert len(first) == 50
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_outlier_scores_compare_with_the_cluster():
+    scores = outlier_scores(np.array([0.1, 0.4, 0.3]), np.array([0.1, 0.2, 0.0]))
+    np.testing.assert_allclose(scores, [1, 2, 0])

@@ -1,0 +1,132 @@
+"""Training as a stage: it resumes, survives damaged checkpoints, and saves heads that load without pickle."""
+
+import numpy as np
+import pytest
+import torch
+
+from dxmc_core.artifacts.heads import HEADS_NAME, deserialize_heads, serialize_heads
+from dxmc_core.artifacts.matrices import load_matrix
+from dxmc_core.errors import ArtifactError, InputError
+from dxmc_core.method.fit import METHODS, assign
+from dxmc_core.method.heads import DualHeads
+from dxmc_core.method.metrics import clustering_accuracy
+from dxmc_core.stages.train_heads import (
+    MethodConfig,
+    TrainingJob,
+    check_num_clusters,
+    fingerprint,
+    live_metrics,
+    load_checkpoint,
+    load_training_data,
+    stages_read,
+    train_heads,
+)
+
+
+def job_of(run, method="dxmc", fingerprint="d" * 32, **settings):
+    names = ("embed_images", "build_semantic_space", "mine_neighbors", "train_heads")
+    images, space, neighbors, output = (run.run_dir.stage(name) for name in names)
+    return TrainingJob(
+        method=MethodConfig(name=method, **settings),
+        num_clusters=4,
+        seed=0,
+        images=images,
+        semantic_space=space,
+        neighbors=neighbors,
+        output=output,
+        fingerprint=fingerprint,
+        checkpoint_every_s=0,
+    )
+
+
+def saved_heads(job):
+    return deserialize_heads(job.output.storage.read_bytes(HEADS_NAME))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "floor"),
+    [("kmeans", {}, 0.95), ("concat_kmeans", {}, 0.95), ("dxmc", {"num_epochs": 30, "batch_size": 64}, 0.7)],
+)
+def test_planted_groups_are_found_by_the_saved_heads(planted_run, method, settings, floor):
+    job = job_of(planted_run, method, **settings)
+    train_heads(job)
+    data = load_training_data(job)
+    probs = assign(saved_heads(job), data.image_embeddings, data.text_counterparts)
+    assert clustering_accuracy(planted_run.labels, probs.argmax(dim=1).numpy()) > floor
+
+
+class Killed(Exception):
+    pass
+
+
+def test_interrupted_training_ends_with_the_same_weights(planted_run):
+    whole = job_of(planted_run, num_epochs=6, batch_size=64)
+    train_heads(whole)
+    expected = saved_heads(whole).state_dict()
+
+    job = job_of(planted_run, num_epochs=6, batch_size=64, fingerprint="e" * 32)
+
+    def stop_in_epoch_3(report):
+        if report.epoch == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_heads(job, on_epoch=stop_in_epoch_3)
+    assert [epoch["epoch"] for epoch in live_metrics(job)] == [1, 2, 3]
+    seen = []
+    train_heads(job, on_epoch=lambda report: seen.append(report.epoch))
+    assert seen == [4, 5, 6]
+    assert len(job.output.storage.read_bytes("metrics.jsonl").splitlines()) == 6
+    for name, tensor in saved_heads(job).state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_damaged_checkpoint_is_passed_over_for_the_one_before(planted_run):
+    job = job_of(planted_run, num_epochs=4, batch_size=64)
+    train_heads(job)
+    names = sorted(name for name in job.output.storage.list_files("checkpoints") if name.endswith(".pt"))
+    assert len(names) == 2
+    data = job.output.storage.read_bytes(names[-1])
+    job.output.storage.write_bytes(names[-1], data[: len(data) // 2])
+    assert len(load_checkpoint(job)["history"]) == 3
+
+
+def test_heads_that_are_no_heads_are_named():
+    data = serialize_heads(DualHeads(8, 3, projection_width=0, seed=0))
+    assert deserialize_heads(data).num_clusters == 3
+    for damaged in (b"", data[:20], data[:-5], b"\0" * 64):
+        with pytest.raises(ArtifactError, match="rerun train_heads"):
+            deserialize_heads(damaged)
+
+
+def test_fingerprint_knows_defaults_and_inputs():
+    def of(method, num_images=1000, **inputs):
+        return fingerprint(method, num_clusters=5, num_images=num_images, seed=0, inputs=inputs)
+
+    default = of(MethodConfig(name="dxmc"))
+    assert of(MethodConfig(name="dxmc", cluster_temperature=0.5)) == default
+    assert of(MethodConfig(name="dxmc", cluster_temperature=None)) == default
+    assert of(MethodConfig(name="dxmc", cluster_temperature=0.4)) != default
+    assert of(MethodConfig(name="dxmc"), embed_images="x") != default
+
+
+def test_methods_read_only_what_they_need():
+    assert stages_read(MethodConfig(name="kmeans")) == ("embed_images",)
+    assert stages_read(MethodConfig(name="concat_kmeans")) == ("embed_images", "build_semantic_space")
+    assert stages_read(MethodConfig(name="dxmc")) == ("embed_images", "build_semantic_space", "mine_neighbors")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_known_by_its_name_alone(method):
+    assert MethodConfig(name=method).settings == {}
+
+
+def test_neighbors_become_positions(planted_run):
+    data = load_training_data(job_of(planted_run))
+    rows = load_matrix(planted_run.run_dir.stage("mine_neighbors"), "neighbors", "image_neighbors")
+    np.testing.assert_array_equal(data.image_neighbors.numpy(), rows.values)
+
+
+def test_more_clusters_than_images():
+    with pytest.raises(InputError, match="only 5 images could be embedded; set num_clusters to 5 or less"):
+        check_num_clusters(6, 5)

@@ -1,0 +1,447 @@
+"""The estimator: scikit-learn's own checks, the assignments of the stages, and unusable input refused by name."""
+
+import inspect
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from dxmc_core.artifacts.heads import HEADS_NAME
+from dxmc_core.artifacts.manifest import Part
+from dxmc_core.artifacts.matrices import load_matrix
+from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.estimator import DXMC
+from dxmc_core.method.fit import METHODS, method_reads, method_settings
+from dxmc_core.method.metrics import clustering_accuracy
+from dxmc_core.method.preparation import TEXT_MATRICES, as_stored, hypernym_pairs, prepare, select_semantic_space
+from dxmc_core.stages.assign_clusters import (
+    AssignClustersConfig,
+    AssignImages,
+    assign_sample,
+    center_table,
+    describe_clusters,
+    sample_images,
+)
+from dxmc_core.stages.build_semantic_space import (
+    BuildSemanticSpaceConfig,
+    ComputeTextCounterparts,
+    build_semantic_space,
+    noun_table,
+    retrieval_temperature,
+)
+from dxmc_core.stages.embed_images import EmbeddingsSource, import_embeddings, publish_embeddings
+from dxmc_core.stages.mine_neighbors import MineNeighborsConfig, SearchNeighbors, usable_num_neighbors
+from dxmc_core.stages.train_heads import METRICS_NAME, MethodConfig, TrainingJob, train_heads
+from dxmc_core.vocabulary import EmbeddingsConfig, load_vocabulary
+
+FINGERPRINT = "e" * 32
+NUM_CLUSTERS = 6
+WORDS = ["apple", "bicycle", "castle", "dolphin", "engine", "forest"]
+NEEDS_TEXT = [method for method in METHODS if TEXT_MATRICES.intersection(method_reads(method))]
+
+#: Checks of scikit-learn that cannot hold, and why.
+EXPECTED_FAILURES = {
+    "check_estimators_dtypes": "its integer data hold a row of zeros, which has no direction",
+}
+
+
+@parametrize_with_checks(
+    [DXMC(n_clusters=3, method="kmeans")],
+    expected_failed_checks=lambda _: EXPECTED_FAILURES,
+    xfail_strict=True,
+)
+def test_scikit_learns_checks(estimator, check):
+    if check.func.__name__ == "check_array_api_input":
+        return  # tests array API support, which this estimator does not claim
+    check(estimator)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Rows in well separated groups, and two nouns near each group's centre."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    nouns: list[str]
+    synset_ids: list[str | None]
+    noun_embeddings: np.ndarray
+
+    @property
+    def vocabulary(self) -> dict:
+        """The arguments of `fit`."""
+        return {"noun_embeddings": self.noun_embeddings, "nouns": self.nouns, "synset_ids": self.synset_ids}
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    generator = np.random.default_rng(0)
+    centers = np.linalg.qr(generator.normal(size=(16, 16)))[0][:NUM_CLUSTERS]
+    labels = np.repeat(np.arange(NUM_CLUSTERS), 50)
+    images = centers[labels] + 0.12 * generator.normal(size=(len(labels), 16))
+    noun_embeddings = np.concatenate([centers, centers + 0.1 * generator.normal(size=centers.shape)])
+    return Planted(
+        images=images.astype(np.float32),
+        labels=labels,
+        nouns=[*WORDS, *(f"{word} part" for word in WORDS)],
+        synset_ids=[*(f"{word}.n.01" for word in WORDS), *[None] * len(WORDS)],
+        noun_embeddings=noun_embeddings.astype(np.float32),
+    )
+
+
+def short(method: str) -> dict:
+    """Settings that end a training after little work; two epochs say as much about agreement as a hundred."""
+    resolved = method_settings(method, num_clusters=NUM_CLUSTERS, num_images=300)
+    wanted = {"num_epochs": 2, "batch_size": 100, "steps_per_epoch": 10}
+    return {name: value for name, value in wanted.items() if hasattr(resolved, name)}
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages in this process: what the jobs do, without Ray."""
+
+    run_dir: RunDir
+    images_uri: str
+    nouns_uri: str
+    seed: int
+
+    def run(self, method: MethodConfig) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Clusters and confidences in row order, and names by cluster."""
+        self._embed()
+        self._space()
+        self._neighbors()
+        return self._assign(self._train(method))
+
+    def _publish(self, name, tables, files=None):
+        self.run_dir.stage(name).publish(fingerprint=FINGERPRINT, inputs={}, tables=tables, files=files, seconds=0.0)
+
+    def _embed(self):
+        source = EmbeddingsSource(kind="embeddings", uri=self.images_uri)
+        catalog, parts = import_embeddings(source, self.run_dir.stage("embed_images"), fingerprint=FINGERPRINT)
+        publish_embeddings(catalog, parts, fingerprint=FINGERPRINT, seconds=0.0)
+
+    def _space(self):
+        config, output = BuildSemanticSpaceConfig(), self.run_dir.stage("build_semantic_space")
+        images = self.run_dir.stage("embed_images")
+        vocabulary = load_vocabulary(EmbeddingsConfig(kind="embeddings", uri=self.nouns_uri))
+        nouns = noun_table(vocabulary, vocabulary.embeddings)
+        space = build_semantic_space(
+            load_matrix(images, "images"), nouns, config, num_clusters=NUM_CLUSTERS, seed=self.seed
+        )
+        selected = output.write_part("selected_nouns", space.selected_nouns, fingerprint=FINGERPRINT)
+        compute = ComputeTextCounterparts(
+            images,
+            output,
+            fingerprint=FINGERPRINT,
+            selected_nouns=selected,
+            temperature=retrieval_temperature(config, nouns),
+            top_nouns=config.top_nouns,
+        )
+        receipt = compute(pa.table({"part": [0]})).to_pylist()[0]
+        self._publish(
+            "build_semantic_space",
+            {
+                "nouns": [output.write_part("nouns", nouns, fingerprint=FINGERPRINT)],
+                "selected_nouns": [selected],
+                "text_counterparts": [part_of(receipt)],
+            },
+        )
+
+    def _neighbors(self):
+        images, space, output = (
+            self.run_dir.stage(name) for name in ("embed_images", "build_semantic_space", "mine_neighbors")
+        )
+        count = images.require_manifest().rows("images")
+        search = SearchNeighbors(
+            images,
+            space,
+            output,
+            fingerprint=FINGERPRINT,
+            num_neighbors=usable_num_neighbors(MineNeighborsConfig(), count),
+        )
+        receipts = search(pa.table({"start": [0, 128], "stop": [128, count]})).to_pylist()
+        self._publish("mine_neighbors", {"neighbors": [part_of(receipt) for receipt in receipts]})
+
+    def _train(self, method):
+        output = self.run_dir.stage("train_heads")
+        train_heads(
+            TrainingJob(
+                method=method,
+                num_clusters=NUM_CLUSTERS,
+                seed=self.seed,
+                images=self.run_dir.stage("embed_images"),
+                semantic_space=self.run_dir.stage("build_semantic_space"),
+                neighbors=self.run_dir.stage("mine_neighbors"),
+                output=output,
+                fingerprint=FINGERPRINT,
+            )
+        )
+        self._publish("train_heads", {}, {name: output.describe_file(name) for name in (HEADS_NAME, METRICS_NAME)})
+        return output
+
+    def _assign(self, heads_dir):
+        from dxmc_core.artifacts.heads import load_heads
+
+        config, output = AssignClustersConfig(), self.run_dir.stage("assign_clusters")
+        images, space = self.run_dir.stage("embed_images"), self.run_dir.stage("build_semantic_space")
+        heads = load_heads(heads_dir)
+        counterparts = load_matrix(space, "text_counterparts") if heads.needs_text else None
+        sample = assign_sample(
+            sample_images(images, max_images=config.max_described_images, seed=self.seed), heads, counterparts
+        )
+        centers = output.write_part("centers", center_table(sample), fingerprint=FINGERPRINT)
+        assign = AssignImages(images, space, output, fingerprint=FINGERPRINT, heads=heads_dir, centers=centers)
+        receipt = assign(pa.table({"part": [0]})).to_pylist()[0]
+        table = output.read_part(part_of(receipt))
+        clusters = describe_clusters(
+            sample, np.array(receipt["sizes"]), space.read_table("selected_nouns"), config
+        ).to_pydict()
+        names = dict(zip(clusters["cluster_id"], clusters["name"], strict=True))
+        return table["cluster_id"].to_numpy(), table["confidence"].to_numpy(), names
+
+
+def part_of(receipt: dict) -> Part:
+    return Part(**{name: receipt[name] for name in Part.model_fields})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_assignments_and_names_are_those_of_the_stages(planted, tmp_path: Path, method):
+    np.savez(tmp_path / "images.npz", embeddings=planted.images)
+    np.savez(
+        tmp_path / "nouns.npz",
+        nouns=np.array(planted.nouns),
+        synset_ids=np.array([synset_id or "" for synset_id in planted.synset_ids]),
+        embeddings=planted.noun_embeddings,
+    )
+    settings = short(method)
+    stages = Stages(RunDir.at(str(tmp_path / "run")), str(tmp_path / "images.npz"), str(tmp_path / "nouns.npz"), seed=7)
+    labels, confidences, names = stages.run(MethodConfig(name=method, **settings))
+
+    model = DXMC(NUM_CLUSTERS, method=method, method_settings=settings, random_state=7)
+    model.fit(planted.images, noun_embeddings=planted.noun_embeddings, nouns=planted.nouns,
+              synset_ids=planted.synset_ids)  # fmt: skip
+    np.testing.assert_array_equal(model.labels_, labels)
+    np.testing.assert_allclose(model.predict_proba(planted.images).max(axis=1), confidences, atol=1e-6)
+    assert {cluster: model.cluster_names_[cluster] for cluster in names} == names
+
+
+def test_defaults_of_the_semantic_space_are_those_of_the_configuration():
+    parameters = inspect.signature(select_semantic_space).parameters
+    config = BuildSemanticSpaceConfig().model_dump()
+    shared = [name for name in parameters if name in config]
+    assert set(shared) == set(config) - {"temperature", "top_nouns", "noun_cache_uri"}
+    assert {name: parameters[name].default for name in shared} == {name: config[name] for name in shared}
+    defaults = DXMC().get_params()
+    assert defaults["nouns_per_center"] == config["nouns_per_center"]
+    assert defaults["n_neighbors"] == MineNeighborsConfig().num_neighbors
+
+
+@pytest.mark.parametrize("method", ["kmeans", "concat_kmeans", "dxmc"])
+def test_planted_clusters_are_found_named_and_predicted(planted, method):
+    known = np.arange(len(planted.images)) % 5 > 0
+    settings = {} if method.endswith("kmeans") else {"num_epochs": 30, "batch_size": 120, "learning_rate": 0.02}
+    model = DXMC(NUM_CLUSTERS, method=method, method_settings=settings, n_neighbors=15)
+    labels = model.fit_predict(planted.images[known], **planted.vocabulary)
+    assert clustering_accuracy(planted.labels[known], labels) > 0.97
+    np.testing.assert_array_equal(model.predict(planted.images[known]), labels)
+    # The new rows join the clusters of the known ones, so the accuracy of all of them together is high too.
+    assert clustering_accuracy(planted.labels, model.predict(planted.images)) > 0.97
+    assert {name.split()[0] for name in model.cluster_names_} == set(WORDS)
+    probs = model.predict_proba(planted.images[~known])
+    assert probs.shape == (int((~known).sum()), NUM_CLUSTERS)
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
+    again = pickle.loads(pickle.dumps(model))  # noqa: S301
+    np.testing.assert_array_equal(again.predict_proba(planted.images[~known]), probs)
+
+
+def test_same_seed_same_result_and_none_draws_anew(planted):
+    settings = short("dxmc")
+    model = DXMC(NUM_CLUSTERS, method_settings=settings, random_state=3)
+    first = model.fit(planted.images, **planted.vocabulary).predict_proba(planted.images)
+    second = clone(model).fit(planted.images, **planted.vocabulary).predict_proba(planted.images)
+    np.testing.assert_array_equal(first, second)
+    drawn = [
+        DXMC(NUM_CLUSTERS, method_settings=settings, random_state=random_state)
+        .fit(planted.images, **planted.vocabulary)
+        .predict_proba(planted.images)
+        for random_state in (None, np.random.RandomState(1), np.random.RandomState(1))
+    ]
+    assert not np.array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[1], drawn[2])
+
+
+def test_without_nouns_there_are_no_names(planted):
+    model = DXMC(NUM_CLUSTERS, method="kmeans").fit(planted.images)
+    assert model.cluster_names_ is None
+    assert model.noun_ids_ is None
+    unnamed = DXMC(NUM_CLUSTERS, method="kmeans").fit(planted.images, noun_embeddings=planted.noun_embeddings)
+    assert unnamed.cluster_names_ is None
+    assert set(unnamed.noun_ids_) <= set(range(len(planted.nouns)))
+    assert unnamed.noun_embeddings_.shape == (len(unnamed.noun_ids_), 16)
+
+
+@pytest.mark.parametrize("method", NEEDS_TEXT)
+def test_methods_that_read_text_say_so_and_name_others(planted, method):
+    message = rf"method '{method}' reads text: expected noun_embeddings in fit, found none; .*\bkmeans\b"
+    with pytest.raises(ValueError, match=message):
+        DXMC(NUM_CLUSTERS, method=method).fit(planted.images)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in NEEDS_TEXT])
+def test_methods_without_text_need_no_nouns(planted, method):
+    labels = DXMC(NUM_CLUSTERS, method=method, method_settings=short(method)).fit_predict(planted.images)
+    assert labels.shape == (len(planted.images),)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"method": "k-means"}, "expected method to be one of .*kmeans.*, found 'k-means'"),
+        ({"method": "kmeans", "method_settings": {"epochs": 3}}, "method kmeans has no setting '?epochs"),
+        ({"method_settings": {"epochs": 3}}, "method dxmc has no setting '?epochs"),
+        ({"n_clusters": 0, "method": "kmeans"}, "expected n_clusters to be an integer of at least 1, found 0"),
+        ({"n_clusters": 1}, "expected n_clusters to be an integer of at least 2, found 1"),
+        ({"n_clusters": 2.5}, "expected n_clusters to be an integer of at least 2, found 2.5"),
+        ({"n_neighbors": 0}, "expected n_neighbors to be an integer of at least 1, found 0"),
+        ({"n_clusters": 301}, "expected at least as many images as clusters, found 300 for 301"),
+        ({"temperature": 0.0}, "expected temperature above 0"),
+    ],
+)
+def test_unusable_parameters_are_refused(planted, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        DXMC(**{"n_clusters": NUM_CLUSTERS, **parameters}).fit(planted.images, **planted.vocabulary)
+
+
+def changed(rows: np.ndarray, row: int, value: float) -> np.ndarray:
+    result = rows.copy()
+    result[row] = value
+    return result
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "Input X contains NaN"),
+        (np.inf, "Input X contains infinity"),
+        (0.0, "expected X with finite rows that are not zero, row 5 has norm 0.0"),
+    ],
+)
+def test_unusable_rows_are_refused(planted, value, message):
+    with pytest.raises(ValueError, match=message):
+        DXMC(NUM_CLUSTERS, method="kmeans").fit(changed(planted.images, 5, value))
+    fitted = DXMC(NUM_CLUSTERS, method="kmeans").fit(planted.images)
+    with pytest.raises(ValueError, match=message):
+        fitted.predict(changed(planted.images, 5, value))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noun_embeddings": np.ones((12, 8))}, "expected X and noun_embeddings of one width.*the same encoder"),
+        ({"noun_embeddings": np.full((12, 16), np.nan)}, "Input noun_embeddings contains NaN"),
+        ({"noun_embeddings": np.zeros((12, 16))}, "expected noun_embeddings with finite rows that are not zero, row 0"),
+        ({"noun_embeddings": None}, "expected noun_embeddings along with nouns"),
+        ({"nouns": ["apple"]}, "expected nouns of length 12 like noun_embeddings, found 1"),
+        ({"synset_ids": [None]}, "expected synset_ids of length 12 like noun_embeddings, found 1"),
+        ({"nouns": [" "] * 12}, "nouns holds no noun"),
+    ],
+)
+def test_unusable_vocabularies_are_refused(planted, changes, message):
+    with pytest.raises(ValueError, match=message):
+        DXMC(NUM_CLUSTERS, method="kmeans").fit(planted.images, **{**planted.vocabulary, **changes})
+
+
+def test_another_width_is_refused_in_predict(planted):
+    fitted = DXMC(NUM_CLUSTERS, method="kmeans").fit(planted.images)
+    with pytest.raises(ValueError, match="X has 8 features, but DXMC is expecting 16"):
+        fitted.predict(planted.images[:, :8])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+@pytest.mark.parametrize("method", ["kmeans", "dxmc"])
+def test_float_types_give_one_result(planted, dtype, method):
+    # Values that float16 holds exactly, so that all types hold the same numbers.
+    images, nouns = (rows.astype(np.float16) for rows in (planted.images, planted.noun_embeddings))
+    labels = [
+        DXMC(NUM_CLUSTERS, method=method, method_settings=short(method)).fit_predict(
+            images.astype(kind), noun_embeddings=nouns.astype(kind)
+        )
+        for kind in (np.float32, dtype)
+    ]
+    np.testing.assert_array_equal(*labels)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_noun_is_enough(planted, method):
+    model = DXMC(NUM_CLUSTERS, method=method, method_settings=short(method))
+    model.fit(planted.images, noun_embeddings=planted.noun_embeddings[:1], nouns=["apple"])
+    assert len(set(model.cluster_names_)) == NUM_CLUSTERS
+    np.testing.assert_array_equal(model.noun_ids_, [0])
+    assert np.isfinite(model.predict_proba(planted.images)).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_duplicate_rows_share_a_cluster(planted, method):
+    images = np.concatenate([planted.images[::3]] * 3)
+    model = DXMC(NUM_CLUSTERS, method=method, method_settings=short(method))
+    labels = model.fit_predict(images, **planted.vocabulary).reshape(3, -1)
+    assert (labels == labels[0]).all()
+
+
+def test_fewer_distinct_rows_than_clusters(planted):
+    images = np.repeat(planted.images[[0, 60]], 20, axis=0)
+    labels = DXMC(NUM_CLUSTERS, method="kmeans").fit_predict(images)
+    assert len(set(labels[:20])) == len(set(labels[20:])) == 1
+    assert labels[0] != labels[20]
+
+
+def test_blank_and_repeated_nouns_are_left_out(planted):
+    order = [*range(12), 0, 3, 5]
+    nouns = [*planted.nouns, "apple", "  ", "forest  "]
+    twice = DXMC(NUM_CLUSTERS, method="kmeans").fit(
+        planted.images, noun_embeddings=planted.noun_embeddings[order], nouns=nouns
+    )
+    once = DXMC(NUM_CLUSTERS, method="kmeans").fit(
+        planted.images, noun_embeddings=planted.noun_embeddings, nouns=planted.nouns
+    )
+    assert twice.cluster_names_ == once.cluster_names_
+    np.testing.assert_array_equal(twice.noun_ids_, once.noun_ids_)
+
+
+def test_labels_are_never_looked_at(planted):
+    generator = np.random.default_rng(0)
+    first, second = (
+        DXMC(NUM_CLUSTERS, method_settings=short("dxmc")).fit(planted.images, y, **planted.vocabulary).labels_
+        for y in (planted.labels, generator.permutation(planted.labels))
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_hypernym_pairs_reach_over_gaps_and_join_synonyms():
+    hypernyms = {"puppy": ["dog"], "dog": ["canine", "pet"], "canine": ["animal"], "pet": ["animal"], "animal": []}
+    # "canine" and "pet" have no noun; two nouns stand for "animal".
+    pairs = hypernym_pairs(["puppy", "animal", None, "dog", "animal", "unknown"], hypernyms)
+    assert pairs.tolist() == [[0, 3], [3, 1], [3, 4]]
+    assert hypernym_pairs(["puppy", None], hypernyms) is None
+
+
+def test_prepare_makes_what_is_read_and_no_more(planted):
+    images, nouns = as_stored(planted.images, name="X"), as_stored(planted.noun_embeddings, name="nouns")
+    plain = prepare(images, reads=("image_neighbors",), num_clusters=NUM_CLUSTERS, num_neighbors=400)
+    assert plain.selected_nouns is None
+    assert plain.data.image_neighbors.shape == (300, 299)
+    assert plain.data.text_counterparts is None
+    full = prepare(
+        images, reads=("text_counterparts", "noun_embeddings"), num_clusters=NUM_CLUSTERS, noun_embeddings=nouns
+    )
+    assert full.data.image_neighbors is None
+    assert full.data.text_counterparts.shape == full.data.image_embeddings.shape
+    assert full.data.noun_embeddings.shape == nouns.shape
+    with pytest.raises(ValueError, match="expected at least 2 images"):
+        prepare(images[:1], reads=("image_neighbors",), num_clusters=1)
+    with pytest.raises(ValueError, match="from which text_counterparts are made, found none"):
+        prepare(images, reads=("text_counterparts",), num_clusters=NUM_CLUSTERS)
