@@ -7,7 +7,8 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test test-fast check format clean
 
 demo: $(STAMP)  ## cluster a folder of real photographs with the offline encoder, write a report
-	$(BIN)/dxmc demo
+	$(BIN)/python -m dxmc_core.demo runs/demo-images
+	$(BIN)/dxmc run --config configs/demo.yaml
 
 test: $(STAMP)  ## the whole suite: fast tests first, then Ray and browser suites
 	$(BIN)/python -m pytest -m "not ray and not browser"

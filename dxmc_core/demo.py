@@ -5,8 +5,10 @@ chosen by two tests: the package states a licence that allows it, and the offlin
 classes, has a fitting word for what they show.
 """
 
+import argparse
 import json
 import shutil
+import sys
 import uuid
 from dataclasses import dataclass
 from importlib import resources
@@ -165,3 +167,17 @@ def _change_colours(image: Image.Image, rng: np.random.Generator) -> Image.Image
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = enhancer(image).enhance(rng.uniform(1 - _MAX_COLOUR_CHANGE, 1 + _MAX_COLOUR_CHANGE))
     return image
+
+
+def main() -> None:
+    """`python -m dxmc_core.demo FOLDER`: make the demo's photographs there, unless they are there already."""
+    parser = argparse.ArgumentParser(description="Makes the demo's folder of photographs.")
+    parser.add_argument("folder", type=Path)
+    try:
+        make_demo_images(parser.parse_args().folder)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,8 @@
-"""Finds the images of a source: everything below a folder or prefix, the matches of a glob, or the rows of a list file."""
+"""Finds the images of a source: all below a folder or prefix, the matches of a glob, or the rows of a list file."""
 
 import csv
 import io
+import itertools
 import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,25 @@ from dxmc_core.artifacts.storage import FileStat, filesystem_of, is_local, norma
 from dxmc_core.errors import InputError
 
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif .ppm .pgm .jp2 .ico".split()
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".ppm",
+        ".pgm",
+        ".jp2",
+        ".ico",
+    )
 )
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
 _GLOB_CHARACTERS = "*?["
@@ -57,7 +76,7 @@ def list_images(uri: str, *, label_from: str | None = None) -> list[ListedImage]
             f"no images in {uri}; looked for files ending in {' '.join(sorted(IMAGE_SUFFIXES))} at all depths"
         )
     images.sort(key=lambda image: image.image_id)
-    for previous, image in zip(images, images[1:], strict=False):
+    for previous, image in itertools.pairwise(images):
         if previous.image_id == image.image_id:
             raise InputError(f"{uri} lists {image.image_id!r} twice; image ids are what results are joined on")
     return images
@@ -91,7 +110,7 @@ def _list_folder(uri: str, label_from: str | None) -> Iterator[ListedImage]:
 
 
 def _may_be_image(path: str) -> bool:
-    """True for image suffixes, and for names without any (object keys are often bare hashes); never for hidden files."""
+    """True for image suffixes and for names without any (object keys are often hashes), never for hidden files."""
     name = PurePosixPath(path)
     return not name.name.startswith(".") and (name.suffix.lower() in IMAGE_SUFFIXES or name.suffix == "")
 

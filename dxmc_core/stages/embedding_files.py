@@ -1,6 +1,7 @@
 """Reads arrays that users bring: .npz, .npy and Parquet, from local disk or S3. Nothing is ever unpickled."""
 
 import io
+import zipfile
 from dataclasses import dataclass
 
 import fsspec
@@ -75,7 +76,7 @@ def _read_arrays(uri: str) -> dict[str, np.ndarray]:
         if uri.endswith(".parquet"):
             table = pq.read_table(pa.BufferReader(data))
             return {name: _column_values(table[name]) for name in table.column_names}
-    except (ValueError, OSError, KeyError, EOFError) as error:
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{uri} is not a readable file of arrays: {error}") from error
     raise InputError(f"{uri}: expected a file ending in .npz, .npy or .parquet")
 
