@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array, diags_array
-from scipy.sparse.linalg import eigsh
 
 from dxmc_core.method.kmeans import spherical_kmeans
 from dxmc_core.method.whitening import normalize_rows
 
 #: Up to here all eigenvectors at once are faster than the leading ones by iteration.
 _MAX_DENSE_CLUSTERS = 1500
+#: What is left to converge then are vectors at the lower end, between which the data hardly decide.
+_SUBSPACE_ITERATIONS = 30
+_MIN_EXTRA_COLUMNS = 16
 _ROWS_PER_BLOCK = 16_384
 _NUM_RESTARTS = 10
 _MAX_POINTS_PER_CENTER = 256
@@ -93,10 +95,18 @@ def _memberships(partitions: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _leading_eigenvectors(matrix: csr_array, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest eigenvalues (count,) of a symmetric matrix (M, M) and their eigenvectors (M, count)."""
+    """The largest eigenvalues (count,) of a positive semidefinite matrix (M, M) and their eigenvectors (M, count).
+
+    Clusters on which all partitions agree give one eigenvalue many times over, of which Lanczos iterations (ARPACK)
+    miss copies; iterating a whole subspace finds all.
+    """
     size = matrix.shape[0]
-    if size <= _MAX_DENSE_CLUSTERS or count >= size // 2:
+    if size <= _MAX_DENSE_CLUSTERS or 2 * count >= size:
         values, vectors = np.linalg.eigh(matrix.toarray())
         return values[-count:], vectors[:, -count:]
-    start = np.random.default_rng(0).standard_normal(size)
-    return eigsh(matrix, k=count, which="LA", v0=start, tol=1e-4)
+    num_columns = min(size, count + max(_MIN_EXTRA_COLUMNS, count // 4))
+    block = np.random.default_rng(0).standard_normal((size, num_columns))
+    for _ in range(_SUBSPACE_ITERATIONS):
+        block, _ = np.linalg.qr(matrix @ block)
+    values, rotation = np.linalg.eigh(block.T @ (matrix @ block))
+    return values[-count:], block @ rotation[:, -count:]

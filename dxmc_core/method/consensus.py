@@ -4,7 +4,7 @@ Views are made, cut into partitions and dropped one at a time. Every step is lin
 neighbours at hand, sparse averages, k-means on samples, and an eigenproblem whose size does not depend on N.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from dxmc_core.method.kmeans import spherical_kmeans
 from dxmc_core.method.smoothing import num_smoothing_neighbors, rerank_neighbors, smooth
 from dxmc_core.method.text_gate import text_agreement, text_weight
 from dxmc_core.method.unit_rows import unit_rows
-from dxmc_core.method.whitening import WhiteningMap, half_power_whitening, neighbor_whitening, normalize_rows
+from dxmc_core.method.whitening import half_power_whitening, neighbor_whitening, normalize_rows
 
 #: Partitions are finer than K, because k-means halves a large cluster sooner than it finds a small one, and the
 #: consensus puts halves together again ...
@@ -80,18 +80,19 @@ def consensus_labels(
     _check_shapes(images, num_clusters, image_neighbors, text_counterparts, text_neighbors)
     if num_clusters == 1 or len(images) < 2:
         raise ValueError(f"expected at least 2 clusters, found {num_clusters}: one cluster needs no method")
+    graphs = _whitened_graphs(images, image_neighbors, num_clusters)
     agreement = None
-    texts: np.ndarray | None = None
-    if text_counterparts is not None and text_neighbors is not None:
-        image_partition = spherical_kmeans(images, num_clusters, num_restarts=1, seed=seed, device=device).labels
-        agreement = text_agreement(image_neighbors, text_neighbors, image_partition)
-        texts = _centered(unit_rows(text_counterparts, name="text_counterparts"))
-    weight = 0.0 if agreement is None else text_weight(agreement)
+    if text_neighbors is not None:
+        lightly_smoothed = _smoothed(graphs[0], _SMOOTHING_ROUNDS[0])
+        reference = _partition(lightly_smoothed, num_clusters, seed=seed, draw=0, device=device)
+        agreement = text_agreement(image_neighbors, text_neighbors, reference)
+    weight = text_weight(agreement) if agreement is not None else 0.0
+    texts = _centered(text_counterparts) if text_counterparts is not None and weight > 0 else None
     partitions: list[np.ndarray] = []
-    for view in _views(images, image_neighbors, num_clusters, texts if weight > 0 else None, weight):
+    for view in _views(graphs, texts, weight):
         for num_parts in partition_sizes(len(images), num_clusters):
             for _ in range(_PARTITIONS_PER_VIEW):
-                partitions.append(_partition(view, num_parts, seed=seed, draw=len(partitions), device=device))
+                partitions.append(_partition(view, num_parts, seed=seed, draw=1 + len(partitions), device=device))
     consensus = consensus_partition(partitions, num_clusters, seed=seed)
     discriminant = fit_discriminant(images, consensus, num_clusters)
     shares = np.bincount(discriminant.labels, minlength=num_clusters) / len(images)
@@ -112,29 +113,41 @@ def partition_sizes(num_rows: int, num_clusters: int) -> list[int]:
     return [parts for parts in finer if parts * MIN_ROWS_PER_PART <= num_rows] or [num_clusters]
 
 
-def _views(
-    images: np.ndarray, image_neighbors: np.ndarray, num_clusters: int, texts: np.ndarray | None, weight: float
-) -> Iterator[np.ndarray]:
-    """Smoothed rows under two whitenings and two depths, joined with text smoothed over the same graph.
+@dataclass(frozen=True)
+class _WhitenedGraph:
+    """Whitened images (N, R) float32 and their nearest neighbours (N, n) under that whitening."""
 
-    The whitenings err differently: the neighbours' one is right where neighbours share clusters, the half-power one
-    asks nothing of them.
+    rows: np.ndarray
+    neighbors: np.ndarray
+
+
+def _whitened_graphs(images: np.ndarray, image_neighbors: np.ndarray, num_clusters: int) -> list[_WhitenedGraph]:
+    """The images under two whitenings that err differently.
+
+    The neighbours' one is right where neighbours share clusters, the half-power one asks nothing of them.
     """
     num_neighbors = num_smoothing_neighbors(len(images), num_clusters)
-    whitenings: tuple[Callable[[], WhiteningMap], ...] = (
-        lambda: neighbor_whitening(images, image_neighbors[:, :num_neighbors]),
-        lambda: half_power_whitening(images),
-    )
-    for whitening in whitenings:
-        rows = whitening().apply(images)
-        neighbors = rerank_neighbors(rows, image_neighbors, num_neighbors)
+    graphs = []
+    for whitening in (neighbor_whitening(images, image_neighbors[:, :num_neighbors]), half_power_whitening(images)):
+        rows = whitening.apply(images)
+        graphs.append(_WhitenedGraph(rows, rerank_neighbors(rows, image_neighbors, num_neighbors)))
+    return graphs
+
+
+def _views(graphs: list[_WhitenedGraph], texts: np.ndarray | None, weight: float) -> Iterator[np.ndarray]:
+    """Unit rows of each graph at each depth of smoothing, joined with the text smoothed over the same graph."""
+    for graph in graphs:
         for num_rounds in _SMOOTHING_ROUNDS:
-            smoothed = smooth(rows, neighbors, num_rounds=num_rounds)
+            images = _smoothed(graph, num_rounds)
             if texts is None:
-                yield smoothed
+                yield images
             else:
-                joined = np.concatenate([smoothed, weight * smooth(texts, neighbors, num_rounds=num_rounds)], axis=1)
-                yield normalize_rows(joined)
+                smoothed_texts = smooth(texts, graph.neighbors, num_rounds=num_rounds)
+                yield normalize_rows(np.concatenate([images, weight * smoothed_texts], axis=1))
+
+
+def _smoothed(graph: _WhitenedGraph, num_rounds: int) -> np.ndarray:
+    return smooth(graph.rows, graph.neighbors, num_rounds=num_rounds)
 
 
 def _partition(view: np.ndarray, num_parts: int, *, seed: int, draw: int, device: str) -> np.ndarray:
@@ -151,8 +164,9 @@ def _partition(view: np.ndarray, num_parts: int, *, seed: int, draw: int, device
     ).labels
 
 
-def _centered(rows: np.ndarray) -> np.ndarray:
+def _centered(text_counterparts: np.ndarray) -> np.ndarray:
     """Unit rows around their mean: nearly all of a text counterpart is what all of them share."""
+    rows = unit_rows(text_counterparts, name="text_counterparts")
     return normalize_rows(rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32))
 
 

@@ -202,6 +202,44 @@ class LinearHead(Heads):
         return torch.stack([logits.softmax(dim=1) for logits in self.logits(images, texts)]).mean(dim=0)
 
 
+class DiscriminantHead(Heads):
+    """Softmax over cosine / temperature to K centres, after a linear map that whitens the clusters' scatter.
+
+    It starts as a `Discriminant` (see `start_from`) and trains its centres; the map has D outputs: those beyond
+    the discriminant's own stay zero.
+
+    Args:
+        temperature: of the softmax; assignments do not depend on it.
+    """
+
+    kind = "discriminant"
+    described_by = (*Heads.described_by, "temperature")
+
+    def __init__(self, embedding_width: int, num_clusters: int, *, temperature: float = 0.1) -> None:
+        super().__init__()
+        self.embedding_width, self.num_clusters, self.temperature = embedding_width, num_clusters, temperature
+        self.whitening = nn.Linear(embedding_width, embedding_width).requires_grad_(False)
+        self.centers = nn.Parameter(torch.zeros(num_clusters, embedding_width))
+
+    def start_from(self, mean: Tensor, matrix: Tensor, centers: Tensor) -> None:
+        """Assign as x -> the centre nearest to (x - mean) @ matrix does: mean (D,), matrix (D, R), centers (K, R)."""
+        # The scale is free; columns of norm 1 suit Adam's absolute steps.
+        matrix = matrix / matrix.norm(dim=0).mean()
+        beyond = self.embedding_width - matrix.shape[1]
+        with torch.no_grad():
+            self.whitening.weight.copy_(F.pad(matrix.T, (0, 0, 0, beyond)))
+            self.whitening.bias.copy_(F.pad(-(mean @ matrix), (0, beyond)))
+            self.centers.copy_(F.pad(centers, (0, beyond)))
+
+    def log_probs(self, images: Tensor) -> Tensor:
+        """Log-probabilities (b, K) of rows (b, D)."""
+        cosines = F.normalize(self.whitening(images), dim=1) @ F.normalize(self.centers, dim=1).T
+        return (cosines / self.temperature).log_softmax(dim=1)
+
+    def _probs(self, images: Tensor, texts: Tensor | None) -> Tensor:
+        return self.log_probs(images).exp()
+
+
 class AdaptedLinearHead(Heads):
     """A small residual map of the embedding, then a linear softmax classifier (MCA, one a modality).
 
@@ -321,7 +359,7 @@ def build_heads(architecture: dict[str, Any]) -> Heads:
 
 
 def _make(kind: str | None, description: dict[str, Any]) -> Heads:
-    for trained in (DualHeads, LinearHead, AdaptedLinearHead, MultiHead):
+    for trained in (DualHeads, LinearHead, DiscriminantHead, AdaptedLinearHead, MultiHead):
         if kind == trained.kind:
             return trained(**description)
     if kind == CentroidHead.kind:
@@ -329,6 +367,6 @@ def _make(kind: str | None, description: dict[str, Any]) -> Heads:
         centers = torch.zeros(description["num_clusters"], spaces * description["embedding_width"])
         return CentroidHead(centers, temperature=description["temperature"], needs_text=description["needs_text"])
     raise ValueError(
-        f"expected heads of kind dual, linear, adapted_linear, multi_head or centroid, found {kind!r}; "
+        f"expected heads of kind dual, linear, discriminant, adapted_linear, multi_head or centroid, found {kind!r}; "
         "they were saved by another version"
     )

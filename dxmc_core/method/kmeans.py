@@ -198,9 +198,8 @@ def _improve(rows: Tensor, weights: Tensor, start: _Restart, num_iterations: int
         scores, labels = _nearest_centers(rows, centers)
         previous, objective = objective, float((scores.double() * weights).sum()) / total
         sums = _weighted_sums(rows, labels, weights, len(centers))
-        centers, num_refilled = _refill_empty(_means(sums, centers), sums, rows, scores)
-        # A refilled cluster may cost the objective a little before it pays.
-        if num_refilled == 0 and objective - previous <= tolerance * (1 - objective):
+        centers = _refill_empty(_means(sums, centers), sums, rows, scores)
+        if objective - previous <= tolerance * (1 - objective):
             return _Restart(centers, objective, iteration + 1)
     return start if start.iterations >= num_iterations else _Restart(centers, objective, num_iterations)
 
@@ -303,29 +302,28 @@ def _means(sums: Tensor, centers: Tensor) -> Tensor:
     return torch.where(norms > 1e-12, sums / norms.clamp(min=1e-12), centers)
 
 
-def _refill_empty(centers: Tensor, sums: Tensor, rows: Tensor, scores: Tensor) -> tuple[Tensor, int]:
+def _refill_empty(centers: Tensor, sums: Tensor, rows: Tensor, scores: Tensor) -> Tensor:
     """Move the centre of every empty cluster onto a row that is far from all centres, farthest first.
+
+    Where all rows lie on centres already, the rest stay where they are.
 
     Args:
         scores: (n,) cosine of every row to its own centre.
-
-    Returns:
-        The centres and how many were moved; none is when all rows lie on centres already.
     """
     empty = torch.nonzero((sums == 0).all(dim=1)).flatten()
     if len(empty) == 0:
-        return centers, 0
+        return centers
     centers = centers.clone()
     # Among the worst-placed rows only, as every pick costs a pass over them.
     pool = torch.topk(-scores, min(len(scores), 1024 + 16 * len(empty))).indices.sort().values
     pool_rows, pool_scores = rows[pool], scores[pool].clone()
-    for moved, cluster in enumerate(empty.tolist()):
+    for cluster in empty.tolist():
         farthest = int(pool_scores.argmin())
         if 1 - float(pool_scores[farthest]) <= _MIN_REFILL_DISTANCE:
-            return centers, moved
+            break
         centers[cluster] = pool_rows[farthest]
         pool_scores = torch.maximum(pool_scores, pool_rows @ pool_rows[farthest])
-    return centers, len(empty)
+    return centers
 
 
 def _label_all(blocks: Iterator[Tensor], centers: Tensor, weights: np.ndarray) -> KMeansResult:

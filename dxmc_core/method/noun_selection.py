@@ -89,13 +89,13 @@ def _best_centers(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Most probable centre of every noun and its probability, a block at a time.
 
-    The last block is filled up with zeros: products of one shape round alike, so equal nouns tie wherever they stand.
+    All blocks have one size, whatever fills the end of the last one: products of one shape round alike, so equal nouns
+    tie wherever they stand.
     """
     block = torch.zeros(min(block_size, len(noun_embeddings)), centers.shape[1])
     for start in range(0, len(noun_embeddings), len(block)):
         nouns = unit_rows(noun_embeddings[start : start + len(block)], name="noun_embeddings", first_row=start)
         block[: len(nouns)] = torch.from_numpy(nouns)
-        block[len(nouns) :] = 0
         logits = block @ centers.T
         best, center_ids = logits.max(dim=1)
         probabilities = (logits - best[:, None]).exp_().sum(dim=1).reciprocal_()

@@ -25,7 +25,7 @@ def compute_text_counterparts(
         noun_embeddings: (S, D) selected nouns, the same.
         temperature: belongs to the encoder: 0.005 for OpenAI CLIP, 0.01-0.05 for others.
         top_k: mix only this many nearest nouns of each image; None mixes all.
-        block_size: images at a time; block_size x S float32 is what has to fit. Blocks are filled up to this
+        block_size: images at a time; block_size x S float32 is what has to fit. All blocks have this
             size, so the result of an image does not depend on which images come with it.
 
     Returns:
@@ -48,7 +48,6 @@ def compute_text_counterparts(
     for start in range(0, len(image_embeddings), block_size):
         images = unit_rows(image_embeddings[start : start + block_size], name="image_embeddings", first_row=start)
         block[: len(images)] = torch.from_numpy(images)
-        block[len(images) :] = 0
         result[start : start + len(images)] = _mix(block, nouns, temperature, top_k)[: len(images)].numpy()
     return result
 

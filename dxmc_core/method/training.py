@@ -94,7 +94,9 @@ def train(
         FloatingPointError: the loss is no longer finite.
     """
     device = torch.device(device)
-    data = data.only(objective.reads).nearest(objective.num_neighbors)
+    data = data.only(objective.reads)
+    objective.prepare(data)
+    data = data.nearest(objective.num_neighbors)
     if data.num_images < 2:
         raise ValueError(f"expected at least 2 images to train on, found {data.num_images}")
     batch_size = min(batch_size, data.num_images)

@@ -11,13 +11,13 @@ import numpy as np
 
 from dxmc_core.method.unit_rows import unit_rows
 
-#: Principal components kept; of 512 dimensions of CLIP ViT-B/32 they hold 97% and more of the variance.
+#: Principal components kept, as in the exploration (METHOD section 9).
 MAX_COMPONENTS = 256
 
 #: Components with less than this share of the largest variance are rounding noise (few rows, zero padding).
 _MIN_RELATIVE_VARIANCE = 1e-6
 
-#: Share of an isotropic scatter mixed into an estimated one. Results were the same from 0.05 to 0.5.
+#: Share of an isotropic scatter mixed into an estimated one. ACC on CLIP embeddings hardly moved from 0.05 to 0.5.
 _SHRINKAGE = 0.1
 
 _ROWS_PER_BLOCK = 16_384

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from dxmc_core.method.objectives.base import Hyperparameters, Objective
+from dxmc_core.method.objectives.best import BestHyperparameters, BestObjective
 from dxmc_core.method.objectives.dxmc import DXMCHyperparameters, DXMCObjective
 from dxmc_core.method.objectives.mca import MCAHyperparameters, MCAObjective
 from dxmc_core.method.objectives.sic import SICHyperparameters, SICObjective
@@ -17,6 +18,8 @@ from dxmc_core.method.objectives.turtle import TURTLEHyperparameters, TURTLEObje
 
 __all__ = [
     "GRADIENT_METHODS",
+    "BestHyperparameters",
+    "BestObjective",
     "DXMCHyperparameters",
     "DXMCObjective",
     "Hyperparameters",
@@ -45,6 +48,7 @@ class _Method:
 
 
 _METHODS = {
+    "best": _Method(BestHyperparameters, BestObjective, BestObjective.reads_with),
     "dxmc": _Method(DXMCHyperparameters, DXMCObjective, DXMCObjective.reads_with),
     "mca": _Method(MCAHyperparameters, MCAObjective, MCAObjective.reads_with),
     "sic": _Method(SICHyperparameters, SICObjective, SICObjective.reads_with),

@@ -96,6 +96,12 @@ class Objective(nn.Module):
         """Scalars of the global batch, equal on every rank: "total" is minimised, the others are reported."""
         raise NotImplementedError
 
+    def prepare(self, data: TrainingData) -> None:
+        """Called once by every rank, before training starts or goes on, with everything the objective reads.
+
+        Rank 0's weights, or those of the checkpoint, then replace whatever weights it set.
+        """
+
     def begin_epoch(self, epoch: int, data: TrainingData) -> None:
         """Called by every rank before each epoch (0-based), for pseudo-labels and the like.
 

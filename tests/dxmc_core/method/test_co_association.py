@@ -47,6 +47,14 @@ def test_iterative_eigenvectors_span_what_dense_ones_do(monkeypatch):
     np.testing.assert_allclose(iterative @ iterative.T, dense @ dense.T, atol=1e-2)
 
 
+def test_iterative_eigenvectors_keep_clusters_apart_that_all_partitions_agree_on(monkeypatch):
+    """One eigenvalue ten times over, at which Lanczos iterations lost clusters."""
+    monkeypatch.setattr(co_association, "_MAX_DENSE_CLUSTERS", 0)
+    truth = np.arange(2000) % 10
+    partitions = _noisy_partitions(truth, error=0, count=12, parts=6)
+    assert external_scores(truth, consensus_partition(partitions, 10))["acc"] == 1
+
+
 def test_more_dimensions_than_clusters_are_cut():
     embedded = co_associate([np.array([0, 0, 1, 1])], 5)
     assert embedded.cluster_coordinates.shape == (2, 2)

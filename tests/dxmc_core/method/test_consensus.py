@@ -12,7 +12,7 @@ from dxmc_core.method.neighbors import nearest_neighbors
 from dxmc_core.method.text_counterparts import compute_text_counterparts
 
 
-def _planted(sizes: list[int], *, noise: float = 0.35, width: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def _planted(sizes: list[int], *, noise: float = 0.4, width: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Clusters of these sizes around random directions, in a narrow cone and with loud noise in few directions."""
     rng = np.random.default_rng(seed)
     truth = np.repeat(np.arange(len(sizes)), sizes)
@@ -39,9 +39,9 @@ def _accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
 
 def test_it_finds_planted_clusters_that_kmeans_blurs():
     embeddings, truth = _planted([80] * 10)
-    kmeans = _accuracy(truth, spherical_kmeans(embeddings, 10).labels)
     found = _consensus(embeddings, 10)
-    assert _accuracy(truth, found.labels) > max(0.9, kmeans)
+    assert _accuracy(truth, spherical_kmeans(embeddings, 10).labels) < 0.8
+    assert _accuracy(truth, found.labels) > 0.95
     assert found.labels.dtype == np.int32
     assert found.cluster_shares.sum() == pytest.approx(1)
     np.testing.assert_array_equal(found.discriminant.predict(embeddings), found.labels)

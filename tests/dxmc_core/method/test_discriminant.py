@@ -38,7 +38,7 @@ def test_the_rows_it_was_fitted_on_are_predicted_as_labelled():
 
 
 def test_a_cluster_without_rows_harms_no_other():
-    embeddings, truth = _planted(400)
+    embeddings, truth = _planted(2000)
     found = fit_discriminant(embeddings, truth, 5)
     assert np.isfinite(found.centers).all()
     assert (found.labels == truth).mean() > 0.95

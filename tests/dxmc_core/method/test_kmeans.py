@@ -142,6 +142,16 @@ def test_restarts_compete_on_a_sample_when_there_are_many_rows(monkeypatch: pyte
     assert_consistent(result, rows)
 
 
+def test_finalists_go_on_from_the_sample_to_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = unit(np.random.default_rng(0).standard_normal((6000, 12)))
+    whole = spherical_kmeans(rows, 30, max_points_per_center=None, num_restarts=4)
+    # On 60 rows the objective is far above that of all rows, which must not look like the end of all gains.
+    monkeypatch.setattr("dxmc_core.method.kmeans._MIN_TRIAL_ROWS", 60)
+    monkeypatch.setattr("dxmc_core.method.kmeans._TRIAL_ROWS_PER_CENTER", 1)
+    sampled = spherical_kmeans(rows, 30, max_points_per_center=None, num_restarts=4)
+    assert sampled.objective > whole.objective - 0.003
+
+
 @pytest.mark.parametrize("num_iterations", [1, 3, 11])
 def test_few_iterations_are_respected_and_still_consistent(num_iterations: int) -> None:
     rows = unit(np.random.default_rng(0).standard_normal((500, 6)))
