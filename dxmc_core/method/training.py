@@ -95,10 +95,10 @@ def train(
     """
     device = torch.device(device)
     data = data.only(objective.reads)
-    objective.prepare(data)
-    data = data.nearest(objective.num_neighbors)
     if data.num_images < 2:
         raise ValueError(f"expected at least 2 images to train on, found {data.num_images}")
+    objective.prepare(data)
+    data = data.nearest(objective.num_neighbors)
     batch_size = min(batch_size, data.num_images)
     run = {"seed": seed, "batch_size": batch_size, "num_images": data.num_images}
 

@@ -1,4 +1,4 @@
-"""Stage 4: trains the heads of the chosen method, or fits its centroids, with a checkpoint an epoch.
+"""Stage 4: trains the heads of the chosen method, or fits its centroids, with checkpoints between epochs.
 
 The same function runs in one process and in every worker of a Ray Train group; the global batch is the same for both.
 """

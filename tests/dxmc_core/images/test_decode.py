@@ -139,7 +139,9 @@ def test_levels_outside_the_usual_ranges_are_stretched():
 
 
 def test_constant_image_of_an_unusual_level_is_decoded():
-    decode_image(_encode(Image.fromarray(np.full((8, 8), 70_000, dtype=np.int32)), "TIFF"))
+    decoded = decode_image(_encode(Image.fromarray(np.full((8, 8), 70_000, dtype=np.int32)), "TIFF"))
+    assert (decoded.mode, decoded.size) == ("RGB", (8, 8))
+    assert len(np.unique(np.asarray(decoded))) == 1
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "animated" not in name])
