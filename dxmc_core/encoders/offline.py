@@ -15,7 +15,7 @@ TEXT_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 
 #: Raise it with any change that changes embeddings.
-_VERSION = 1
+_VERSION = 2
 
 
 class OfflineConfig(Settings):
