@@ -14,10 +14,10 @@ from dxmc_core.artifacts.storage import normalize_uri
 from dxmc_core.encoders import EncoderConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.errors import InputError
+from dxmc_core.images.sources import SourceConfig
 from dxmc_core.settings import Settings
 from dxmc_core.stages.assign_clusters import AssignClustersConfig
 from dxmc_core.stages.build_semantic_space import BuildSemanticSpaceConfig
-from dxmc_core.stages.embed_images import SourceConfig
 from dxmc_core.stages.mine_neighbors import MineNeighborsConfig
 from dxmc_core.stages.train_heads import MethodConfig, TrainHeadsConfig
 from dxmc_core.stages.write_report import WriteReportConfig

@@ -6,20 +6,16 @@ import time
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.storage import stat_file
 from dxmc_core.encoders import embedding_width
+from dxmc_core.images.catalog import Catalog, list_source, read_catalog, write_catalog
+from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
 from dxmc_core.stages.embed_images import (
-    Catalog,
     EmbeddingPlan,
-    EmbeddingsSource,
     EmbedImages,
-    ImagesSource,
     check_disk,
     import_embeddings,
-    list_source,
     plan_embedding,
     publish_embeddings,
-    read_catalog,
     source_identity,
-    write_catalog,
 )
 from dxmc_core.stages.embed_images import (
     fingerprint as stage_fingerprint,
@@ -85,10 +81,9 @@ def _embed(context: RunContext, catalog: Catalog, plan: EmbeddingPlan, *, finger
     num_workers = resources.embed_workers or gpus or num_cores()
     kwargs = {
         "encoder": context.config.encoder,
+        "source": source,
         "catalog": catalog,
         "fingerprint": fingerprint,
-        "max_pixels": source.max_pixels,
-        "fast_jpeg": source.fast_jpeg,
         "device": "cuda" if gpus else "cpu",
         "batch_size": resources.embed_batch_size or (_GPU_BATCH_SIZE if gpus else _CPU_BATCH_SIZE),
         "num_threads": None if gpus else max(num_cores() // num_workers, 1),

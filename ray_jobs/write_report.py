@@ -3,7 +3,7 @@
 import time
 
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.stages.embed_images import ImagesSource
+from dxmc_core.images.sources import ImagesSource
 from dxmc_core.stages.write_report import (
     REPORT_NAME,
     build_report,

@@ -5,100 +5,31 @@ The catalog is written first and gives every image a dense `row_id`. A chunk of 
 over rows, and a rerun embeds what the bitmap lacks.
 """
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import Manifest, Part, fingerprint_of
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.stage_dir import StageDir, select_disjoint
-from dxmc_core.artifacts.storage import check_free_space, filesystem_of
+from dxmc_core.artifacts.storage import check_free_space
 from dxmc_core.encoders import Encoder, EncoderConfig, encoder_identity, load_encoder
 from dxmc_core.errors import ArtifactError, InputError
+from dxmc_core.images.catalog import Catalog, catalog_rows, write_catalog
 from dxmc_core.images.decode import ImageRejectedError, RejectReason, decode_image
-from dxmc_core.images.listing import list_images
-from dxmc_core.settings import Settings
+from dxmc_core.images.fetch import FetchImages
+from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
 from dxmc_core.stages.embedding_files import read_embedding_file
 
-CATALOG_PART_ROWS = 65_536
-CATALOG_NAME = "_catalog.json"
 _IMPORT_PART_ROWS = 8192
-_IO_THREADS = 16
 _OTHER_BYTES_PER_ROW = 1200  # catalog, 2 x 50 neighbours, assignments
 _OTHER_BYTES = 300_000_000  # nouns, heads, checkpoints, report
 _REJECT_EXAMPLES = 3
-
-
-class ImagesSource(Settings):
-    """Image files: a folder or prefix, a glob, or a list file."""
-
-    kind: Literal["images"] = "images"
-    uri: str
-    """Folder, prefix (s3://bucket/photos/), glob, or a .txt, .csv or .parquet list with a `uri` column."""
-    label_from: str | None = None
-    """`parent_folder`, or a column of the list file. Labels are used by evaluation only."""
-    max_pixels: int = Field(200_000_000, gt=0)
-    """Images with more pixels than this are rejected as too_large before they are decoded."""
-    fast_jpeg: bool = False
-    """Decode JPEGs much larger than the encoder's input at a fraction of their size: 2 to 4 times faster for photos.
-    The embedding's cosine to that of the full decode was 0.9996 in the mean and 0.9987 at the lowest (52 pictures)."""
-
-
-class EmbeddingsSource(Settings):
-    """Embeddings that somebody has computed already."""
-
-    kind: Literal["embeddings"]
-    uri: str
-    """.npz (`embeddings` (N, D), optional `labels` and `image_ids` (N,)), .npy, or Parquet with the same columns."""
-    label_from: str | None = None
-    """Parquet: the column of labels. In .npz it is `labels`, and this may name another array."""
-
-
-SourceConfig = Annotated[ImagesSource | EmbeddingsSource, Field(discriminator="kind")]
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """The frozen list of what a run is about."""
-
-    manifest: Manifest
-    stage_dir: StageDir
-
-    @property
-    def num_rows(self) -> int:
-        return self.manifest.rows("catalog")
-
-    @property
-    def chunk_rows(self) -> int:
-        """Rows embedded and written together. Fixed by the catalog, so that a rerun makes the same batches."""
-        return min(max(-(-self.num_rows // 64 // 32) * 32, 32), 2048)
-
-    @cached_property
-    def _cache(self) -> dict[int, pa.Table]:
-        return {}
-
-    def rows(self, start: int, stop: int) -> pa.Table:
-        """The rows [start, stop), of one or several parts."""
-        first, last = start // CATALOG_PART_ROWS, (stop - 1) // CATALOG_PART_ROWS
-        tables = []
-        for index in range(first, last + 1):
-            if index not in self._cache:
-                if len(self._cache) > 1:
-                    self._cache.clear()
-                self._cache[index] = self.stage_dir.read_part(self.manifest.tables["catalog"][index])
-            tables.append(self._cache[index])
-        return pa.concat_tables(tables).slice(start - first * CATALOG_PART_ROWS, stop - start)
 
 
 def source_identity(source: ImagesSource | EmbeddingsSource, encoder: EncoderConfig | None) -> dict:
@@ -107,55 +38,6 @@ def source_identity(source: ImagesSource | EmbeddingsSource, encoder: EncoderCon
         "source": source.model_dump(mode="json"),
         "encoder": encoder_identity(encoder) if encoder is not None and source.kind == "images" else None,
     }
-
-
-def read_catalog(stage_dir: StageDir) -> Catalog | None:
-    """The catalog that an earlier attempt wrote, or None. A damaged one counts as none: listing again is cheap."""
-    try:
-        manifest = Manifest.model_validate_json(stage_dir.storage.read_bytes(CATALOG_NAME))
-    except (FileNotFoundError, ValueError):
-        return None
-    return Catalog(manifest, stage_dir)
-
-
-def list_source(source: ImagesSource) -> tuple[pa.Table, str]:
-    """The catalog of an image source and a digest that changes whenever the listing does."""
-    images = list_images(source.uri, label_from=source.label_from)
-    table = pa.table(
-        {
-            "row_id": np.arange(len(images), dtype=np.int64),
-            "image_id": [image.image_id for image in images],
-            "uri": [image.uri for image in images],
-            "size": [image.size for image in images],
-            "etag": [image.etag for image in images],
-            "label": pa.array([image.label for image in images], pa.string()),
-        }
-    ).cast(schemas.CATALOG)
-    digest = hashlib.sha256()
-    for image in images:
-        digest.update(json.dumps([image.image_id, image.uri, image.size, image.etag, image.label]).encode())
-    return table, digest.hexdigest()[:32]
-
-
-def write_catalog(stage_dir: StageDir, rows: pa.Table, *, fingerprint: str) -> Catalog:
-    """Freeze the catalog of a run; from here on a rerun with the same fingerprint resumes."""
-    parts = [
-        stage_dir.write_part("catalog", rows.slice(start, CATALOG_PART_ROWS), fingerprint=fingerprint)
-        for start in range(0, rows.num_rows, CATALOG_PART_ROWS)
-    ]
-    manifest = Manifest(
-        stage=stage_dir.stage,
-        fingerprint=fingerprint,
-        inputs={},
-        tables={"catalog": parts},
-        files={},
-        metrics={},
-        finished_at="",
-        seconds=0.0,
-        dxmc_version="",
-    )
-    stage_dir.write_file(CATALOG_NAME, manifest.model_dump_json().encode())
-    return Catalog(manifest, stage_dir)
 
 
 def check_disk(run_dir_uri: str, *, num_rows: int, embedding_width: int) -> None:
@@ -219,21 +101,28 @@ _DECODED = pa.schema(
 
 
 class DecodeImages:
-    """Catalog rows to pixels: fetches many objects at a time, decodes and resizes them.
+    """Catalog rows to pixels: decodes and resizes the files that `fetch` yields for them, in the order of the rows.
 
     The result has the columns row_id, image_id, uri, pixels (uint8 (image_size, image_size, 3) as bytes, null for a
     reject), reason and message (null for an image).
     """
 
-    def __init__(self, encoder: Encoder, *, max_pixels: int, fast_jpeg: bool = False) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        fetch: Callable[[pa.Table], Iterable[bytes | ImageRejectedError]],
+        *,
+        max_pixels: int,
+        fast_jpeg: bool = False,
+    ) -> None:
         self._encoder = encoder
+        self._fetch = fetch
         self._max_pixels = max_pixels
         self._min_size = encoder.image_size if fast_jpeg else None
-        self._threads = ThreadPoolExecutor(_IO_THREADS, thread_name_prefix="dxmc-fetch")
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         columns: dict[str, list] = {name: [] for name in ("pixels", "reason", "message")}
-        for data in self._threads.map(fetch, rows["uri"].to_pylist()):
+        for data in self._fetch(rows):
             pixels, reason, message = self._decode(data)
             columns["pixels"].append(pixels)
             columns["reason"].append(reason)
@@ -241,7 +130,7 @@ class DecodeImages:
         kept = rows.select(["row_id", "image_id", "uri"]).to_pydict()
         return pa.table({**kept, **columns}, schema=_DECODED)
 
-    def _decode(self, data: "bytes | ImageRejectedError") -> tuple[bytes | None, str | None, str | None]:
+    def _decode(self, data: bytes | ImageRejectedError) -> tuple[bytes | None, str | None, str | None]:
         try:
             if isinstance(data, ImageRejectedError):
                 raise data
@@ -249,21 +138,6 @@ class DecodeImages:
             return self._encoder.preprocess(image).tobytes(), None, None
         except ImageRejectedError as error:
             return None, str(error.reason), error.message
-
-
-def fetch(uri: str) -> "bytes | ImageRejectedError":
-    """The content of one object, or why there is none."""
-    try:
-        fs, path = filesystem_of(uri)
-        return fs.cat_file(path)
-    except FileNotFoundError:
-        return ImageRejectedError(RejectReason.MISSING, "the object is gone or never was there")
-    except PermissionError as error:
-        return ImageRejectedError(RejectReason.ACCESS_DENIED, str(error))
-    except TimeoutError as error:
-        return ImageRejectedError(RejectReason.TIMEOUT, str(error))
-    except OSError as error:
-        return ImageRejectedError(RejectReason.UNREADABLE, f"{type(error).__name__}: {error}")
 
 
 class EncodeImages:
@@ -322,18 +196,17 @@ class EmbedImages:
     def __init__(
         self,
         encoder: EncoderConfig,
+        source: ImagesSource,
         catalog: Catalog,
         *,
         fingerprint: str,
-        max_pixels: int,
-        fast_jpeg: bool,
         device: str | None,
         batch_size: int,
         num_threads: int | None,
     ) -> None:
         model = load_encoder(encoder, device=device, batch_size=batch_size, num_threads=num_threads)
         self._catalog = catalog
-        self._decode = DecodeImages(model, max_pixels=max_pixels, fast_jpeg=fast_jpeg)
+        self._decode = DecodeImages(model, FetchImages(), max_pixels=source.max_pixels, fast_jpeg=source.fast_jpeg)
         self._encode = EncodeImages(model, batch_size=batch_size)
         self._write = WriteEmbeddings(catalog.stage_dir, fingerprint=fingerprint)
         self._batch_size = batch_size
@@ -348,13 +221,6 @@ class EmbedImages:
             for start in range(0, rows.num_rows, self._batch_size)
         ]
         return self._write(pa.concat_tables(encoded))
-
-
-def catalog_rows(catalog: Catalog, chunk: dict) -> pa.Table:
-    """The catalog rows that a chunk still has to do."""
-    rows = catalog.rows(chunk["row_start"], chunk["row_stop"])
-    todo = np.asarray(chunk["todo"], dtype=np.int64)
-    return rows if len(todo) == rows.num_rows else rows.take(todo - chunk["row_start"])
 
 
 def import_embeddings(

@@ -16,6 +16,7 @@ from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.estimator import DXMC
+from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.method.fit import METHODS, method_reads, method_settings
 from dxmc_core.method.metrics import clustering_accuracy
 from dxmc_core.method.preparation import TEXT_MATRICES, as_stored, hypernym_pairs, prepare, select_semantic_space
@@ -34,7 +35,7 @@ from dxmc_core.stages.build_semantic_space import (
     noun_table,
     retrieval_temperature,
 )
-from dxmc_core.stages.embed_images import EmbeddingsSource, import_embeddings, publish_embeddings
+from dxmc_core.stages.embed_images import import_embeddings, publish_embeddings
 from dxmc_core.stages.mine_neighbors import MineNeighborsConfig, SearchNeighbors, usable_num_neighbors
 from dxmc_core.stages.train_heads import METRICS_NAME, MethodConfig, TrainingJob, train_heads
 from dxmc_core.vocabulary import EmbeddingsConfig, load_vocabulary

@@ -8,7 +8,8 @@ from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.evaluation import evaluate_run
-from dxmc_core.stages.embed_images import EmbeddingsSource, import_embeddings, publish_embeddings
+from dxmc_core.images.sources import EmbeddingsSource
+from dxmc_core.stages.embed_images import import_embeddings, publish_embeddings
 
 FINGERPRINT = "a" * 32
 

@@ -12,21 +12,18 @@ from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import ArtifactError, InputError
+from dxmc_core.images.catalog import catalog_rows, list_source, read_catalog, write_catalog
+from dxmc_core.images.fetch import FetchImages
+from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
 from dxmc_core.stages.embed_images import (
     DecodeImages,
-    EmbeddingsSource,
     EncodeImages,
-    ImagesSource,
     WriteEmbeddings,
-    catalog_rows,
     fingerprint,
     import_embeddings,
-    list_source,
     parts_of,
     plan_embedding,
     publish_embeddings,
-    read_catalog,
-    write_catalog,
 )
 
 FINGERPRINT = "a" * 32
@@ -72,7 +69,7 @@ def catalog_of(stage, photos):
 
 def embed(catalog, chunks, *, stop_after=None):
     """Do chunks as `EmbedImages` does, with the test's encoder; the parts written."""
-    decode = DecodeImages(MeanColor(), max_pixels=10_000)
+    decode = DecodeImages(MeanColor(), FetchImages(), max_pixels=10_000)
     encode, write = (
         EncodeImages(MeanColor(), batch_size=16),
         WriteEmbeddings(catalog.stage_dir, fingerprint=FINGERPRINT),
@@ -159,7 +156,7 @@ def test_files_that_vanish_and_bombs_are_rejected(stage, photos):
     buffer = io.BytesIO()
     Image.new("1", (200, 200)).save(buffer, "png")
     (photos / "001.png").write_bytes(buffer.getvalue())
-    decoded = DecodeImages(MeanColor(), max_pixels=10_000)(rows.slice(0, 3))
+    decoded = DecodeImages(MeanColor(), FetchImages(), max_pixels=10_000)(rows.slice(0, 3))
     assert decoded["reason"].to_pylist() == ["missing", "too_large", None]
 
 
@@ -206,7 +203,7 @@ def test_embeddings_are_normalised_and_unusable_rows_set_aside(stage, tmp_path, 
 
 
 def test_catalog_rows_across_parts(stage, monkeypatch):
-    monkeypatch.setattr("dxmc_core.stages.embed_images.CATALOG_PART_ROWS", 10)
+    monkeypatch.setattr("dxmc_core.images.catalog.CATALOG_PART_ROWS", 10)
     ids = [f"{index:02}" for index in range(35)]
     rows = pa.table(
         {"row_id": list(range(35)), "image_id": ids, "uri": ids, "size": [1] * 35, "etag": ids, "label": [None] * 35}
