@@ -48,7 +48,7 @@ class PipelineConfig(Settings):
     encoder: EncoderConfig = Field(default_factory=lambda: OpenClipConfig(kind="open_clip"))
     vocabulary: VocabularyConfig = Field(default_factory=lambda: WordNetConfig(kind="wordnet"))
     num_clusters: int = Field(10, ge=2)
-    method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="dxmc"))
+    method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="best"))
     build_semantic_space: BuildSemanticSpaceConfig = Field(default_factory=BuildSemanticSpaceConfig)
     mine_neighbors: MineNeighborsConfig = Field(default_factory=MineNeighborsConfig)
     train_heads: TrainHeadsConfig = Field(default_factory=TrainHeadsConfig)

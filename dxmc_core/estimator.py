@@ -42,7 +42,7 @@ class DXMC(ClusterMixin, BaseEstimator):
 
     Args:
         n_clusters: K.
-        method: one of `dxmc_core.method.fit.METHODS`.
+        method: one of `dxmc_core.method.fit.METHODS`. `best`, the default, works with nouns and without.
         method_settings: settings of the method in the place of its published ones, such as `{"num_epochs": 50}`.
         temperature: softmax temperature at which nouns describe an image; 0.005 suits OpenAI's CLIP, 0.01-0.05 others.
         nouns_per_center: most confident nouns kept of each image centre.
@@ -77,7 +77,7 @@ class DXMC(ClusterMixin, BaseEstimator):
         self,
         n_clusters: int = 8,
         *,
-        method: str = "dxmc",
+        method: str = "best",
         method_settings: Mapping[str, Any] | None = None,
         temperature: float = CLIP_RETRIEVAL_TEMPERATURE,
         nouns_per_center: int = 5,
@@ -117,7 +117,7 @@ class DXMC(ClusterMixin, BaseEstimator):
                 noun embeddings.
         """
         images = as_stored(validate_data(self, X, dtype=_FLOATS), name="X")
-        settings = dict(self.method_settings or {})
+        settings = _settings(self.method, self.method_settings, has_nouns=noun_embeddings is not None)
         self._check_parameters(len(images), settings)
         reads = method_reads(self.method, **settings)
         vocabulary = _vocabulary(noun_embeddings, nouns, synset_ids, images=images)
@@ -268,7 +268,14 @@ def _names(
 
 
 def _methods_without_text() -> list[str]:
-    return [method for method in METHODS if not TEXT_MATRICES.intersection(method_reads(method))]
+    settings = {method: _settings(method, None, has_nouns=False) for method in METHODS}
+    return [method for method in METHODS if not TEXT_MATRICES.intersection(method_reads(method, **settings[method]))]
+
+
+def _settings(method: str, given: Mapping[str, Any] | None, *, has_nouns: bool) -> dict[str, Any]:
+    """The given settings; without nouns, `best` goes by the images alone unless it is told otherwise."""
+    images_alone = {"use_text": False} if method == "best" and not has_nouns else {}
+    return {**images_alone, **(given or {})}
 
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:

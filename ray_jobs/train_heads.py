@@ -31,6 +31,8 @@ from ray_jobs.main import main_of
 
 NAME = "train_heads"
 _MAX_FAILURES = 3
+#: Rank 0 works out what `best` starts from while the others wait for it. A dead worker is noticed by Ray itself.
+_COLLECTIVE_TIMEOUT_S = 6 * 3600
 _POLL_S = 1.0
 
 logger = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ def _fit(job: TrainingJob, *, num_workers: int, use_gpu: bool) -> None:
             use_gpu=use_gpu,
             resources_per_worker=None if use_gpu else {"CPU": max(num_cores() // num_workers, 1)},
         ),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S),
         run_config=RunConfig(
             # A finished (storage_path, name) pair would give the old result instead of training.
             name=f"{job.fingerprint[:12]}-{uuid.uuid4().hex[:8]}",

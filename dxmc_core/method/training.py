@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dxmc_core.method.distributed import all_reduce_sum, average_gradients, broadcast_state, rows_of_rank
+from dxmc_core.method.distributed import all_reduce_sum, average_gradients, broadcast_state, rank, rows_of_rank
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.objectives.base import Objective
 from dxmc_core.method.training_data import Batch, TrainingData, draw_batches
@@ -97,7 +97,7 @@ def train(
     data = data.only(objective.reads)
     if data.num_images < 2:
         raise ValueError(f"expected at least 2 images to train on, found {data.num_images}")
-    objective.prepare(data)
+    objective.prepare(data, from_scratch=resume_state is None and rank() == 0)
     data = data.nearest(objective.num_neighbors)
     batch_size = min(batch_size, data.num_images)
     run = {"seed": seed, "batch_size": batch_size, "num_images": data.num_images}

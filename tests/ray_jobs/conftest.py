@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 DXMC = [sys.executable, "-m", "ray_jobs.cli"]
+_START_TIMEOUT_S = 120
 
 
 def free_port() -> int:
@@ -30,15 +32,28 @@ def ray_cluster():
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     ray = shutil.which("ray", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert ray is not None
-    subprocess.run(
-        [ray, "start", "--head", f"--port={port}", "--num-cpus=2",
+    # In the foreground of a process of ours: `ray stop` would stop every Ray of this machine.
+    process = subprocess.Popen(
+        [ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--node-ip-address=127.0.0.1",
          "--include-dashboard=false", "--disable-usage-stats", f"--object-store-memory={512 << 20}"],
-        check=True,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         env=environment,
     )  # fmt: skip
-    yield {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-    subprocess.run([ray, "stop", "--force"], check=False, capture_output=True, env=environment)
+    try:
+        _wait_until_healthy([ray, "health-check", "--address", f"127.0.0.1:{port}"], process, environment)
+        yield {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _wait_until_healthy(check: list[str], process: subprocess.Popen, environment: dict[str, str]) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while subprocess.run(check, check=False, capture_output=True, env=environment).returncode != 0:
+        assert process.poll() is None, f"ray start ended with exit code {process.returncode}"
+        assert time.monotonic() < deadline, f"Ray did not answer within {_START_TIMEOUT_S} s"
+        time.sleep(0.5)
 
 
 @dataclass(frozen=True)

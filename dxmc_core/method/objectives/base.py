@@ -96,10 +96,12 @@ class Objective(nn.Module):
         """Scalars of the global batch, equal on every rank: "total" is minimised, the others are reported."""
         raise NotImplementedError
 
-    def prepare(self, data: TrainingData) -> None:
+    def prepare(self, data: TrainingData, *, from_scratch: bool) -> None:
         """Called once by every rank, before training starts or goes on, with everything the objective reads.
 
-        Rank 0's weights, or those of the checkpoint, then replace whatever weights it set.
+        Args:
+            from_scratch: True on rank 0 of a training that starts: it works out what training starts from. Its weights
+                and buffers, or those of the checkpoint, then replace every rank's.
         """
 
     def begin_epoch(self, epoch: int, data: TrainingData) -> None:

@@ -53,8 +53,12 @@ class BestHyperparameters(Hyperparameters):
 class BestObjective(Objective):
     """-mean ln(p_i . p_neighbour) + 0.5 CE(p, consensus) + KL(mean p || consensus' shares), with a discriminant head.
 
-    Before training the consensus is worked out and the head starts from its discriminant. A resumed run works it out
-    again: it follows from the data and the seed.
+    Before training rank 0 works out the consensus, from whose discriminant the head starts. The consensus is part of a
+    checkpoint: a resumed run goes on towards the same one.
+
+    Attributes:
+        targets: (N,) int32 consensus.
+        log_shares: (K,) logarithm of its shares.
     """
 
     heads: DiscriminantHead
@@ -68,27 +72,32 @@ class BestObjective(Objective):
         self.hyperparameters, self.seed = hyperparameters, seed
         self.reads = self.reads_with(hyperparameters)
         self.heads = DiscriminantHead(embedding_width, num_clusters, temperature=hyperparameters.temperature)
-        self.register_buffer("targets", torch.zeros(0, dtype=torch.int64), persistent=False)
-        self.register_buffer("log_shares", torch.zeros(num_clusters), persistent=False)
+        self.register_buffer("targets", torch.zeros(0, dtype=torch.int32))
+        self.register_buffer("log_shares", torch.zeros(num_clusters))
 
     @classmethod
     def reads_with(cls, hyperparameters: Any) -> tuple[str, ...]:
         images = ("image_neighbors",)
         return (*images, "text_counterparts", "text_neighbors") if hyperparameters.use_text else images
 
-    def prepare(self, data: TrainingData) -> None:
-        num_clusters, use_text = self.heads.num_clusters, self.hyperparameters.use_text
-        self.num_neighbors = num_smoothing_neighbors(data.num_images, num_clusters)
+    def prepare(self, data: TrainingData, *, from_scratch: bool) -> None:
+        self.num_neighbors = num_smoothing_neighbors(data.num_images, self.heads.num_clusters)
+        self.targets = torch.zeros(data.num_images, dtype=torch.int32)
+        if from_scratch:
+            self._start_from_consensus(data)
+
+    def _start_from_consensus(self, data: TrainingData) -> None:
+        use_text = self.hyperparameters.use_text
         result = consensus_labels(
             _array(data.image_embeddings),
-            num_clusters=num_clusters,
+            num_clusters=self.heads.num_clusters,
             image_neighbors=_array(data.image_neighbors),
             text_counterparts=_array(data.text_counterparts) if use_text else None,
             text_neighbors=_array(data.text_neighbors) if use_text else None,
             seed=self.seed,
         )
-        self.targets = torch.from_numpy(result.labels.astype(np.int64))
-        self.log_shares = torch.from_numpy(np.maximum(result.cluster_shares, PROBABILITY_FLOOR)).log()
+        self.targets = torch.from_numpy(result.labels)
+        self.log_shares.copy_(torch.from_numpy(np.maximum(result.cluster_shares, PROBABILITY_FLOOR)).log())
         start = result.discriminant
         self.heads.start_from(
             torch.from_numpy(start.whitening.mean),
@@ -100,7 +109,7 @@ class BestObjective(Objective):
         log_probs = self.heads.log_probs(batch.images)
         probs = log_probs.exp()
         neighbor_probs = self.heads.log_probs(required(batch.image_neighbors)).exp()
-        targets = F.one_hot(self.targets[batch.rows], self.heads.num_clusters).to(log_probs)
+        targets = F.one_hot(self.targets[batch.rows].long(), self.heads.num_clusters).to(log_probs)
 
         agreement, target_error = consistency(probs, neighbor_probs), soft_cross_entropy(log_probs, targets)
         shares = ((global_mean(probs) + global_mean(neighbor_probs)) / 2).clamp_min(PROBABILITY_FLOOR)

@@ -29,6 +29,7 @@ from dxmc_core.method.training_data import Batch, TrainingData
 
 NUM_CLUSTERS, WIDTH, NUM_IMAGES, BATCH_SIZE = 5, 12, 151, 31
 TRAINING_CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "best": ("best", {}),
     "dxmc_code": ("dxmc", {"fidelity": "code"}),
     "dxmc_paper_shared_trunk": ("dxmc", {"fidelity": "paper", "shared_trunk": True}),
     "mca": ("mca", {"adapter_width": 6, "confidence_threshold": 0.25, "learning_rate": 1e-2}),

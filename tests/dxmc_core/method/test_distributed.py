@@ -23,7 +23,7 @@ from dxmc_core.method.distributed import (
 NUM_PROCESSES = 4
 WORKER = Path(__file__).with_name("gloo_worker.py")
 REPOSITORY = Path(__file__).parents[3]
-TRAINING_CASES = ("dxmc_code", "dxmc_paper_shared_trunk", "mca", "sic", "tac", "temi", "turtle")
+TRAINING_CASES = ("best", "dxmc_code", "dxmc_paper_shared_trunk", "mca", "sic", "tac", "temi", "turtle")
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_reports_of_every_epoch() -> None:
         assert report.samples_per_s > 0
 
 
-@pytest.mark.parametrize("method", ["dxmc", "tac", *QUICK])
+@pytest.mark.parametrize("method", ["best", "dxmc", "tac", *QUICK])
 def test_resuming_at_any_epoch_ends_with_the_same_bits(method: str) -> None:
     data, _ = planted()
     overrides = QUICK.get(method, {}) | {"batch_size": 64}

@@ -59,7 +59,7 @@ def test_loss_terms_are_the_definition() -> None:
     rows, _ = planted()
     settings = default_hyperparameters("best", NUM_CLUSTERS, len(rows), use_text=False)
     objective = build_objective("best", WIDTH, NUM_CLUSTERS, settings, seed=0)
-    objective.prepare(data_of(rows))
+    objective.prepare(data_of(rows), from_scratch=True)
     anchors, others = torch.arange(12), torch.arange(12, 24)
     images, neighbors = torch.from_numpy(rows)[anchors], torch.from_numpy(rows)[others]
     terms = objective.loss_terms(Batch(anchors, images, None, neighbors, None, row_counts=[12]))
