@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import yaml
 from quality_data import PAPER_SETS, DataOptions, Dataset, default_cache, load_dataset
+from quality_reliability import reliability_svg
 from quality_tables import PUBLISHED, markdown, name_of_published
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import contingency_matrix
@@ -274,6 +275,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         help="where data sets given by name lie (default: DXMC_EVALUATION_DATA)")  # fmt: skip
     add("--output", type=Path, required=True, help="JSON file, written anew after every data set")
     add("--markdown", type=Path, help="Markdown file with the tables")
+    add("--reliability", type=Path, help="SVG file with the reliability diagram")
     add("--set", action="append", default=[], metavar="METHOD.KEY=VALUE", help="a setting of one method")
     add("--pick", metavar="SCORE", help=f"also show the seed that is best by one of {', '.join(LABEL_FREE_SCORES)}")
     add("--num-neighbors", type=int, default=50, help="neighbours mined a row and modality (default 50)")
@@ -357,6 +359,7 @@ def _write(report: dict[str, Any], options: argparse.Namespace) -> None:
     for path, content in (
         (options.output, json.dumps(report, indent=1) + "\n"),
         (options.markdown, markdown(report) + "\n" if options.markdown else ""),
+        (options.reliability, reliability_svg(report) if options.reliability else ""),
     ):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
