@@ -1,0 +1,159 @@
+"""An S3 server on loopback (moto's), which on request breaks a share of the requests as real services do under load.
+
+As a program it serves until it is stopped: `python benchmarks/s3_server.py --faults 0.05`; it prints the environment
+variables that clients need.
+"""
+
+import argparse
+import random
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import boto3
+from botocore.config import Config
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+_SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+    b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
+_CREDENTIAL = "loopback-only"
+
+
+@dataclass
+class Faults:
+    """Breaks requests: `slow_down` answers 503, `reset` closes the connection, `cut` stops half-way through a body.
+
+    Attributes:
+        share: of the requests that are broken, 0 to 1; may be changed while the server runs.
+        always: keys for which every request is broken, with the kind of fault.
+        counts: how many faults of each kind there were.
+    """
+
+    share: float = 0.0
+    seed: int = 0
+    always: dict[str, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._chance = random.Random(self.seed)
+        self._lock = threading.Lock()
+
+    def draw(self, environ: dict) -> str | None:
+        """The fault of one request, or None."""
+        key = environ["PATH_INFO"].strip("/").partition("/")[2]
+        with self._lock:
+            kind = self.always.get(key)
+            if kind is None and self._chance.random() < self.share:
+                kind = self._chance.choice(("slow_down", "reset", "cut"))
+            if kind == "cut" and environ["REQUEST_METHOD"] != "GET":
+                kind = "reset"
+            if kind is not None:
+                self.counts[kind] += 1
+        return kind
+
+
+class _FaultyApplication:
+    """moto's WSGI application behind the faults."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._application = DomainDispatcherApplication(create_backend_app)
+        self._faults = faults
+
+    def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+        kind = self._faults.draw(environ)
+        if kind is None:
+            return self._application(environ, start_response)
+        if kind == "slow_down":
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start_response("503 Slow Down", [("Content-Type", "application/xml")])
+            return [_SLOW_DOWN]
+        if kind == "reset":
+            return _hang_up(environ)
+        return _half_of(self._application(environ, start_response), environ)
+
+
+def _half_of(body: Iterable[bytes], environ: dict) -> Iterator[bytes]:
+    data = b"".join(body)
+    yield data[: len(data) // 2]
+    yield from _hang_up(environ)
+
+
+def _hang_up(environ: dict) -> Iterator[bytes]:
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    raise ConnectionAbortedError("a fault was asked for")
+    yield b""
+
+
+class _QuietHandler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log(self, type: str, message: str, *args: object) -> None:
+        """Say nothing, not even of the faults."""
+
+    def connection_dropped(self, error: BaseException, environ: dict | None = None) -> None:
+        self.close_connection = True
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server. `environment` is what a client's process needs to find it."""
+
+    endpoint: str
+    faults: Faults
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": _CREDENTIAL,
+            "AWS_SECRET_ACCESS_KEY": _CREDENTIAL,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self) -> "boto3.client":
+        """A client of boto3, for putting things there."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=_CREDENTIAL,
+            aws_secret_access_key=_CREDENTIAL,
+            config=Config(retries={"max_attempts": 10}),
+        )
+
+
+@contextmanager
+def serve_s3(*, port: int = 0, share: float = 0.0, seed: int = 0) -> Iterator[S3Server]:
+    """Serve on a free port of the loopback interface until the end of the block."""
+    faults = Faults(share=share, seed=seed)
+    server = make_server("127.0.0.1", port, _FaultyApplication(faults), threaded=True, request_handler=_QuietHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True, name="s3-server")
+    thread.start()
+    try:
+        yield S3Server(f"http://127.0.0.1:{server.server_port}", faults)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--faults", type=float, default=0.0, help="share of the requests that are broken")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with serve_s3(port=arguments.port, share=arguments.faults, seed=arguments.seed) as server:
+        for name, value in server.environment.items():
+            print(f"export {name}={value}", flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The S3 server of tests and benchmarks breaks what it is told to break, and real clients get over it."""
+
+import fsspec
+import pytest
+from s3fs import S3FileSystem
+
+
+def test_clients_get_over_broken_requests(s3_bucket):
+    contents = {f"photos/{index:02}": bytes([index]) * 20_000 for index in range(30)}
+    for key, data in contents.items():
+        s3_bucket.put(key, data)
+    fs, _ = fsspec.core.url_to_fs(s3_bucket.uri)
+    s3_bucket.faults.share = 0.2
+    found = {key: fs.cat_file(f"{s3_bucket.name}/{key}") for key in contents}
+    s3_bucket.faults.share = 0.0
+    assert found == contents
+    assert set(s3_bucket.faults.counts) == {"slow_down", "reset", "cut"}
+
+
+def test_faults_of_one_key(s3_bucket):
+    s3_bucket.put("slow", b"x")
+    s3_bucket.put("fine", b"y")
+    s3_bucket.faults.always["slow"] = "slow_down"
+    fs, _ = fsspec.core.url_to_fs(s3_bucket.uri)
+    assert fs.cat_file(f"{s3_bucket.name}/fine") == b"y"
+    assert not s3_bucket.faults.counts
+    with pytest.raises(OSError, match="reduce your request rate"):
+        s3fs_without_patience().cat_file(f"{s3_bucket.name}/slow")
+    assert s3_bucket.faults.counts["slow_down"] == 1
+
+
+def s3fs_without_patience() -> S3FileSystem:
+    fs = S3FileSystem(config_kwargs={"retries": {"total_max_attempts": 1}}, max_concurrency=1)
+    fs.retries = 1
+    return fs
