@@ -1,6 +1,7 @@
 """The configuration of a run: one YAML file, one section a stage, every value with a default but source and run_dir."""
 
 import difflib
+import json
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from dxmc_core.artifacts.run_dir import RUN_NAME, RunDir
 from dxmc_core.artifacts.storage import normalize_uri
 from dxmc_core.encoders import EncoderConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
@@ -95,6 +97,22 @@ def parse_config(values: dict, *, where: str) -> PipelineConfig:
         return PipelineConfig.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{where}: " + "; ".join(_explain(detail) for detail in error.errors())) from error
+
+
+def read_run_config(run_dir: RunDir) -> PipelineConfig:
+    """The configuration that a run directory was last run with.
+
+    Raises:
+        InputError: it is no run directory, or its record is damaged or of another version.
+    """
+    where = f"{run_dir.uri}/{RUN_NAME}"
+    try:
+        values = json.loads(run_dir.storage.read_bytes(RUN_NAME))["config"]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{run_dir.uri} is not a run directory: it has no {RUN_NAME}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{where} is damaged: {error}") from error
+    return parse_config({**values, "run_dir": run_dir.uri}, where=where)
 
 
 def _read_yaml(uri: str) -> dict:

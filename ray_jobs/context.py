@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.artifacts.run_dir import STAGES, RunDir
+from dxmc_core.artifacts.run_dir import RUN_NAME, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.config import PipelineConfig
+from dxmc_core.config import PipelineConfig, read_run_config
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.stages.embed_images import source_identity
-
-RUN_NAME = "run.json"
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +29,16 @@ class RunContext:
     @classmethod
     def of(cls, config: PipelineConfig) -> "RunContext":
         return cls(config, RunDir.at(config.run_dir))
+
+    @classmethod
+    def open(cls, run_dir_uri: str) -> "RunContext":
+        """A run that is there already, with the configuration it was last run with.
+
+        Raises:
+            InputError: there is none, or what it says of itself cannot be read.
+        """
+        run_dir = RunDir.at(run_dir_uri)
+        return cls(read_run_config(run_dir), run_dir)
 
     def stage(self, name: str) -> StageDir:
         return self.run_dir.stage(name)

@@ -26,6 +26,8 @@ STAGES = (
     "write_report",
 )
 
+#: What a run directory is about: its source, its encoder, and the configuration of the run that used it last.
+RUN_NAME = "run.json"
 LOCK_NAME = "_lock.json"
 LEASE_S = 60.0
 RENEW_EVERY_S = 15.0

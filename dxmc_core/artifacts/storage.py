@@ -164,6 +164,24 @@ def write_error(uri: str, error: OSError) -> DxmcError:
     return DxmcError(f"cannot write {uri}: {error.strerror or error}; run again to go on from here")
 
 
+def write_output(uri: str, data: bytes) -> str:
+    """Write a file that a user asked for, whole or not at all; where it lies.
+
+    Raises:
+        InputError: the place may not be written.
+    """
+    uri = normalize_uri(uri)
+    fs, path = filesystem_of(uri)
+    try:
+        if isinstance(fs, LocalFileSystem):
+            _write_local(Path(path), data)
+        else:
+            fs.pipe_file(path, data)
+    except OSError as error:
+        raise InputError(f"cannot write {uri}: {error.strerror or error}") from error
+    return uri
+
+
 def check_free_space(uri: str, needed_bytes: int) -> None:
     """Refuse to start what would fill the disk; object storage is taken as endless.
 

@@ -1,0 +1,24 @@
+"""`dxmc report`: a copy of a run's report."""
+
+import argparse
+import json
+
+from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.storage import write_output
+
+NAME = "report"
+SUMMARY = "Copy the report of a finished run to a place of its own."
+EXAMPLES = """\
+dxmc report runs/demo
+dxmc report s3://bucket/runs/first --output ~/first.html"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", metavar="RUN_DIR")
+    parser.add_argument("--output", metavar="FILE", default="report.html")
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    page = RunDir.at(arguments.run_dir).stage("write_report").read_file("index.html")
+    output = write_output(arguments.output, page)
+    print(json.dumps({"report": output}, indent=1) if arguments.json else output)

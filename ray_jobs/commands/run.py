@@ -1,0 +1,63 @@
+"""`dxmc run`: the whole pipeline, then what came out and what to type next."""
+
+import argparse
+import json
+import shlex
+from typing import Any
+
+from dxmc_core.evaluation import evaluate_run
+from ray_jobs.context import RunContext
+from ray_jobs.main import STAGE_NAMES, add_run_arguments, run
+
+NAME = "run"
+SUMMARY = "Run the pipeline; finished stages are skipped, a killed run goes on."
+EXAMPLES = """\
+dxmc run --config configs/laptop.yaml --set source.uri=~/Pictures
+dxmc run --config configs/laptop.yaml --set method.name=kmeans      rebuilds only what depends on it
+dxmc run --config configs/s3.yaml --run-dir s3://bucket/runs/first"""
+_SHOWN_CLUSTERS = 12
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run_arguments(parser)
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    result = _result(run(STAGE_NAMES, arguments))
+    if arguments.json:
+        print(json.dumps(result, indent=1))
+    else:
+        _print(result)
+
+
+def _result(context: RunContext) -> dict[str, Any]:
+    stage = context.stage("assign_clusters")
+    clusters = stage.read_table("clusters", ["cluster_id", "name", "size"]).to_pylist()
+    embedded = context.stage("embed_images").require_manifest().metrics
+    return {
+        "run_dir": context.run_dir.uri,
+        "images": embedded["images"],
+        "rejects": embedded["rejects"],
+        "clusters": sorted(clusters, key=lambda row: (-row["size"], row["cluster_id"])),
+        "external": evaluate_run(context.run_dir, seed=context.config.seed).get("external"),
+        "report": f"{context.stage('write_report').storage.uri}/index.html",
+        "assignments": f"{stage.storage.uri}/assignments/*.parquet",
+    }
+
+
+def _print(result: dict[str, Any]) -> None:
+    clusters = result["clusters"]
+    print(f"\n{result['images']} images in {len(clusters)} clusters, {result['rejects']} could not be used")
+    for row in clusters[:_SHOWN_CLUSTERS]:
+        print(f"  {row['size']:>8}  {row['name']}")
+    if len(clusters) > _SHOWN_CLUSTERS:
+        print(f"  {'...':>8}  {len(clusters) - _SHOWN_CLUSTERS} more")
+    if result["external"]:
+        scores = "  ".join(f"{name.upper()} {value:.3f}" for name, value in result["external"].items())
+        print(f"against the labels: {scores}")
+    print(f"\nreport:       {result['report']}")
+    print(f"assignments:  {result['assignments']}")
+    place = shlex.quote(result["run_dir"])
+    print(f"next:         dxmc status {place}")
+    print(f"              dxmc evaluate {place}")
+    print(f"              dxmc report {place} --output report.html")

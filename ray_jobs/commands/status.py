@@ -1,0 +1,53 @@
+"""`dxmc status`: what a run directory holds and what a rerun would do."""
+
+import argparse
+import json
+from typing import Any
+
+from dxmc_core.artifacts.run_dir import STAGES
+from ray_jobs.context import RunContext, StageState, stage_states
+from ray_jobs.main import job_of
+
+NAME = "status"
+SUMMARY = "Show what a run directory holds and what a rerun would do."
+EXAMPLES = """\
+dxmc status runs/laptop
+dxmc status s3://bucket/runs/first --json"""
+_WILL = {
+    "done": "done",
+    "stale": "changed: a rerun rebuilds it",
+    "missing": "not done: a rerun runs it",
+    "waiting": "waits for an earlier stage",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", metavar="RUN_DIR")
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    context = RunContext.open(arguments.run_dir)
+    states = stage_states(context, {name: job_of(name) for name in STAGES})
+    if arguments.json:
+        print(json.dumps({"run_dir": context.run_dir.uri, "stages": [_row(state) for state in states]}, indent=1))
+        return
+    print(context.run_dir.uri)
+    for state in states:
+        row = _row(state)
+        facts = f"{row['rows']:>10} rows {row['seconds']:>8.1f} s" if state.manifest else ""
+        print(f"  {state.name:<21} {_WILL[state.state]:<38} {facts}".rstrip())
+    if states[0].manifest:
+        reasons = states[0].manifest.metrics["reject_reasons"]
+        print("rejects: " + (", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"))
+
+
+def _row(state: StageState) -> dict[str, Any]:
+    manifest = state.manifest
+    return {
+        "stage": state.name,
+        "state": state.state,
+        "rows": max((manifest.rows(table) for table in manifest.tables), default=0) if manifest else 0,
+        "seconds": manifest.seconds if manifest else 0.0,
+        "finished_at": manifest.finished_at if manifest else None,
+        "metrics": manifest.metrics if manifest else {},
+    }
