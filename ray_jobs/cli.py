@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import shtab
 
 from dxmc_core import __version__
-from ray_jobs.commands import Command, completion, evaluate, report, run, status
+from ray_jobs.commands import Command, completion, evaluate, report, run, search, status
 from ray_jobs.main import guarded
 
-COMMANDS: tuple[Command, ...] = (run, status, evaluate, report, completion)
+COMMANDS: tuple[Command, ...] = (run, status, search, evaluate, report, completion)
 
 _EXAMPLES = """\
 dxmc run --config configs/laptop.yaml --set source.uri=~/Pictures
 dxmc status runs/laptop
+dxmc search runs/laptop "a dog on the beach"
 dxmc evaluate runs/laptop --json
 dxmc COMMAND --help                                                 shows more of each"""
 

@@ -3,7 +3,7 @@
 import time
 
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.images.sources import ImagesSource
+from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.stages.write_report import (
     REPORT_NAME,
     build_report,
@@ -49,7 +49,7 @@ def _render(context: RunContext) -> str:
         config.write_report,
         settings=config.model_dump(mode="json"),
         seed=config.seed,
-        max_pixels=source.max_pixels if isinstance(source, ImagesSource) else 0,
+        source=None if isinstance(source, EmbeddingsSource) else source,
     )
 
 

@@ -1,15 +1,24 @@
 """Fixtures that more than one suite uses, and the rule that CI may not skip."""
 
 import importlib
+import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
 from s3fs import S3FileSystem
+
+from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.matrices import embedding_column
+from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.config import PipelineConfig, parse_config
 
 _REPOSITORY = Path(__file__).parents[1]
 #: The only reason for which a test may be skipped in CI.
@@ -70,6 +79,185 @@ def s3_bucket(s3_server, monkeypatch) -> Iterator[Bucket]:
     bucket.faults.always.clear()
     bucket.faults.counts.clear()
     S3FileSystem.clear_instance_cache()
+
+
+COLORS = {"red": (230, 25, 20), "green": (25, 230, 20), "blue": (20, 25, 230)}
+_FINGERPRINT = "c" * 32
+_PART_ROWS = 5
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run as it lies there when all is done.
+
+    Attributes:
+        photos: the folder of its images; None where they came as embeddings.
+    """
+
+    run_dir: RunDir
+    config: PipelineConfig
+    photos: Path | None
+    image_ids: list[str]
+    embeddings: np.ndarray
+
+
+class ColorEncoder:
+    """An encoder for plain pictures: an image is its mean colour, a word the colours that it names."""
+
+    embedding_width = 3
+    image_size = 8
+    batch_size = 16
+    retrieval_temperature = 0.05
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((8, 8)), dtype=np.uint8)
+
+    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
+        return _unit(pixels.reshape(len(pixels), -1, 3).mean(axis=1))
+
+    def encode_nouns(self, nouns: Sequence[str]) -> np.ndarray:
+        return _unit(np.array([sum(np.eye(3)[i] * (name in noun) for i, name in enumerate(COLORS)) for noun in nouns]))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def color_encoder() -> ColorEncoder:
+    return ColorEncoder()
+
+
+@pytest.fixture
+def make_color_run(tmp_path) -> Callable[..., FinishedRun]:
+    """Makes finished runs of twelve plain pictures, four of each colour and a little brighter each; one cluster a
+    colour. By default they come as files, with their colours as labels.
+
+    Keyword arguments: name of the run directory, files (False: the images came as embeddings), clusters (another
+    cluster for each row), image_ids, uri (of the run directory).
+    """
+
+    def make(
+        name: str = "run",
+        *,
+        files: bool = True,
+        clusters: Sequence[int] = (0,) * 4 + (1,) * 4 + (2,) * 4,
+        image_ids: Sequence[str] | None = None,
+        labels: bool = True,
+        uri: str | None = None,
+    ) -> FinishedRun:
+        folder = tmp_path / "photos"
+        ids = list(image_ids or (f"{color}/{number}.png" for color in COLORS for number in range(4)))
+        pictures = [
+            Image.new("RGB", (40, 30), tuple(min(value + 25 * number, 255) for value in color))
+            for color in COLORS.values()
+            for number in range(4)
+        ]
+        uris = [str(folder / f"{row:02}.png") for row in range(12)]
+        if files:
+            folder.mkdir(exist_ok=True)
+            for picture, path in zip(pictures, uris, strict=True):
+                picture.save(path)
+        encoder = ColorEncoder()
+        embeddings = encoder.encode_images(np.stack([encoder.preprocess(picture) for picture in pictures]))
+        source = {"kind": "images", "uri": str(folder)} if files else {"kind": "embeddings", "uri": "x.npz"}
+        run_dir = RunDir.at(uri or str(tmp_path / name))
+        values = {
+            "run_dir": run_dir.uri,
+            "source": source,
+            "encoder": {"kind": "offline"},
+            "vocabulary": {"kind": "wordnet"} if files else {"kind": "embeddings", "uri": "nouns.npz"},
+            "num_clusters": 3,
+        }
+        config = parse_config(values, where="test")
+        run_dir.storage.write_bytes("run.json", json.dumps({"config": config.model_dump(mode="json")}).encode())
+        colors = [color for color in COLORS for _ in range(4)]
+        catalog = [
+            {"row_id": row, "image_id": ids[row], "uri": uris[row], "size": 1, "etag": "", "label": color}
+            for row, color in enumerate(colors)
+        ]
+        if not labels:
+            catalog = [{**row, "label": None} for row in catalog]
+        _write_color_run(run_dir, catalog, embeddings, np.array(clusters))
+        return FinishedRun(run_dir, config, folder if files else None, ids, embeddings)
+
+    return make
+
+
+def _write_color_run(run_dir: RunDir, catalog: list[dict], embeddings: np.ndarray, clusters: np.ndarray) -> None:
+    rows = np.arange(len(catalog))
+    ids = [row["image_id"] for row in catalog]
+    images = pa.table({"row_id": rows, "image_id": ids, "embedding": embedding_column(embeddings.astype(np.float16))})
+    assignments = pa.table(
+        {
+            "row_id": rows,
+            "image_id": ids,
+            "cluster_id": clusters,
+            "confidence": np.linspace(1, 0.5, len(rows)),
+            "runner_up": (clusters + 1) % 3,
+            "margin": np.linspace(1, 0.2, len(rows)),
+            "outlier_score": np.ones(len(rows)),
+        }
+    )
+    members = {int(cluster): np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)}
+    centers = np.zeros((4, 3), dtype=np.float32)  # the last cluster has no images
+    for cluster, own in members.items():
+        centers[cluster] = _unit(embeddings[own].mean(axis=0, keepdims=True))
+    nouns = np.array([*np.eye(3), [1, 1, 0]], dtype=np.float16)
+    described = [
+        {
+            "cluster_id": cluster,
+            "size": len(own),
+            "name": list(COLORS)[cluster],
+            "names": [list(COLORS)[cluster]],
+            "name_evidence": [],
+            "name_source": "noun",
+            "exemplars": own.tolist(),
+            "border": [],
+            "cohesion": 0.9,
+            "mean_confidence": 0.8,
+            "nearest_clusters": [],
+        }
+        for cluster, own in members.items()
+    ]
+    tables: dict[str, dict[str, pa.Table]] = {
+        "embed_images": {
+            "catalog": pa.Table.from_pylist(catalog, schema=schemas.CATALOG),
+            "images": images.cast(schemas.images(3)),
+            "rejects": schemas.REJECTS.empty_table(),
+        },
+        "build_semantic_space": {
+            "nouns": pa.table(
+                {
+                    "noun_id": pa.array(range(4), pa.int32()),
+                    "noun": [*COLORS, "Lemon tree"],
+                    "synset_id": pa.nulls(4, pa.string()),
+                    "embedding": embedding_column(nouns / np.linalg.norm(nouns, axis=1, keepdims=True)),
+                }
+            ).cast(schemas.nouns(3))
+        },
+        "assign_clusters": {
+            "assignments": assignments.cast(schemas.ASSIGNMENTS),
+            "centers": pa.table(
+                {
+                    "cluster_id": pa.array(range(4), pa.int32()),
+                    "mean_distance": pa.array([0.1] * 4, pa.float32()),
+                    "embedding": embedding_column(centers),
+                }
+            ).cast(schemas.centers(3)),
+            "clusters": pa.Table.from_pylist(described, schema=schemas.CLUSTERS),
+        },
+    }
+    for stage, of_stage in tables.items():
+        folder = run_dir.stage(stage)
+        parts = {
+            name: [
+                folder.write_part(name, table.slice(start, _PART_ROWS), fingerprint=_FINGERPRINT)
+                for start in range(0, table.num_rows, _PART_ROWS)
+            ]
+            for name, table in of_stage.items()
+        }
+        folder.publish(fingerprint=_FINGERPRINT, inputs={}, tables=parts, seconds=1.0)
 
 
 @pytest.hookimpl(tryfirst=True, hookwrapper=True)

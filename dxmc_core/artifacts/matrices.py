@@ -1,5 +1,6 @@
 """Embedding columns as matrices: Arrow fixed-size lists to NumPy and back, and whole tables in row order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,3 +113,17 @@ def load_rows(stage_dir: StageDir, table: str, row_ids: np.ndarray, column: str 
         )
     order = np.argsort(found, kind="stable")
     return RowMatrix(found[order], np.concatenate(kept_values)[order] if kept_values else np.empty((0, 0)))
+
+
+def read_rows(stage_dir: StageDir, table: str, row_ids: np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
+    """Some rows of any published table, by ascending row id; rows that it does not have are left out.
+
+    Args:
+        row_ids: (n,) in any order.
+        columns: with row_id among them; by default all.
+    """
+    kept = [
+        part.filter(pa.array(np.isin(part["row_id"].to_numpy(), row_ids)))
+        for part in stage_dir.iter_parts(table, columns)
+    ]
+    return pa.concat_tables(kept).sort_by("row_id")

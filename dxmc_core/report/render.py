@@ -1,13 +1,9 @@
 """Renders a run as one HTML file that opens offline: styles, script, data and pictures are inside it."""
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dxmc_core.report import charts, wording
@@ -21,7 +17,8 @@ from dxmc_core.report.data import (
     rows_shown,
 )
 from dxmc_core.report.label_table import tabulate_labels, top_labels
-from dxmc_core.report.palette import DARK_COLORS, LIGHT_COLORS, deal_colors
+from dxmc_core.report.page import csp_hash, environment, joined_templates, style_sheet, writable_text
+from dxmc_core.report.palette import deal_colors
 from dxmc_core.report.payload import build_payload, embed_json
 from dxmc_core.report.thumbnails import DEFAULT_MAX_BYTES, SpriteGroup, Sprites, pack_sprites
 from dxmc_core.report.tree import walk_tree
@@ -64,9 +61,9 @@ def render_report(data: ReportData, *, max_bytes: int = DEFAULT_MAX_BYTES) -> st
     clusters = by_size(data.clusters)
     colors = deal_colors(_map_centers(data, clusters), len(clusters))
     sprites = _pack(data, max_bytes)
-    style, script = _style(), _join(_SCRIPTS)
+    style, script = style_sheet(_STYLES), joined_templates(_SCRIPTS)
     html = (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             data=data,
@@ -85,12 +82,11 @@ def render_report(data: ReportData, *, max_bytes: int = DEFAULT_MAX_BYTES) -> st
             payload=embed_json(build_payload(data, clusters, colors, sprites)),
             style=Markup(style),
             script=Markup(script),
-            style_hash=_csp_hash(style),
-            script_hash=_csp_hash(script),
+            style_hash=csp_hash(style),
+            script_hash=csp_hash(script),
         )
     )
-    # File names that are not valid UTF-8 reach us as lone surrogates, which no file can hold.
-    return html.encode("utf-8", errors="backslashreplace").decode("utf-8")
+    return writable_text(html)
 
 
 def _summary(data: ReportData, clusters: Sequence[ReportCluster]) -> dict[str, object]:
@@ -168,46 +164,3 @@ def _map_centers(data: ReportData, clusters: Sequence[ReportCluster]) -> np.ndar
         if cluster.cluster_id in members:
             centers[index] = np.median(points.xy[members[cluster.cluster_id]], axis=0)
     return centers
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("dxmc_core.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "thousands": wording.thousands,
-        "percent": wording.percent,
-        "decimal": wording.decimal,
-        "duration": wording.duration,
-        "counted": wording.counted,
-        "date": wording.date,
-    }
-    environment.tests["known"] = wording.is_known
-    environment.globals["headline"] = wording.headline
-    return environment
-
-
-@cache
-def _style() -> str:
-    """The style sheet, led by the palette: a custom property and a class for each colour slot."""
-    slots = [
-        f":root{{--c{slot}:light-dark({light},{dark})}}.c{slot}{{--hue:var(--c{slot})}}"
-        for slot, (light, dark) in enumerate(zip(LIGHT_COLORS, DARK_COLORS, strict=True))
-    ]
-    return "\n".join([*slots, _join(_STYLES)])
-
-
-def _join(names: Sequence[str]) -> str:
-    loader = _environment().loader
-    assert loader is not None
-    return "\n".join(loader.get_source(_environment(), name)[0] for name in names)
-
-
-def _csp_hash(text: str) -> str:
-    """The source expression that lets exactly this inline element through (Content Security Policy Level 3)."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -2,23 +2,21 @@
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import fingerprint_of
-from dxmc_core.artifacts.matrices import load_rows
+from dxmc_core.artifacts.matrices import load_rows, read_rows
 from dxmc_core.artifacts.run_dir import STAGES, RunDir
-from dxmc_core.artifacts.storage import filesystem_of
 from dxmc_core.evaluation import evaluate_run, label_column
-from dxmc_core.images.decode import ImageRejectedError, decode_image, thumbnail
+from dxmc_core.images.sources import ImagesSource
+from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.report import (
     MapPoints,
     ReportData,
@@ -40,7 +38,6 @@ from dxmc_core.report import (
 from dxmc_core.settings import Settings
 
 REPORT_NAME = "index.html"
-_FETCH_THREADS = 8
 _SHOWN_PACKAGES = ("dxmc", "ray", "torch", "open_clip_torch", "faiss-gpu", "pyarrow", "scikit-learn")
 _MEANINGS = {
     "acc": "share of images whose cluster's matched label is theirs (Hungarian matching)",
@@ -73,20 +70,20 @@ def fingerprint(config: WriteReportConfig, *, inputs: dict[str, str]) -> str:
 
 
 def build_report(
-    run_dir: RunDir, config: WriteReportConfig, *, settings: Mapping[str, Any], seed: int, max_pixels: int
+    run_dir: RunDir, config: WriteReportConfig, *, settings: Mapping[str, Any], seed: int, source: ImagesSource | None
 ) -> str:
     """The page of a finished run as HTML.
 
     Args:
         settings: the run's configuration as plain values.
-        max_pixels: images larger than this get no thumbnail.
+        source: where thumbnails are made from; None when the run has no images.
 
     Raises:
         ArtifactError: a stage is not finished or damaged.
     """
     data = _without_images(run_dir, config, settings=settings, seed=seed)
     rows = np.sort(np.array(rows_shown(data), dtype=np.int64))
-    images = _report_images(run_dir, rows, has_files=_has_files(settings), config=config, max_pixels=max_pixels)
+    images = _report_images(run_dir, rows, source=source, config=config)
     return render_report(replace(data, images=images), max_bytes=config.max_bytes)
 
 
@@ -180,38 +177,19 @@ def _timings(run_dir: RunDir) -> list[StageTiming]:
 
 
 def _report_images(
-    run_dir: RunDir, rows: np.ndarray, *, has_files: bool, config: WriteReportConfig, max_pixels: int
+    run_dir: RunDir, rows: np.ndarray, *, source: ImagesSource | None, config: WriteReportConfig
 ) -> dict[int, ReportImage]:
-    catalog = _rows_of(run_dir.stage("embed_images").iter_parts("catalog"), rows)
-    assigned = _rows_of(run_dir.stage("assign_clusters").iter_parts("assignments"), rows)
-    uris = catalog["uri"].to_pylist()
-    thumbnails: dict[int, bytes] = {}
-    if has_files:
-        with ThreadPoolExecutor(_FETCH_THREADS) as threads:
-            made = threads.map(lambda uri: _thumbnail(uri, size=config.thumbnail_size, max_pixels=max_pixels), uris)
-            thumbnails = {int(row): data for row, data in zip(rows, made, strict=True) if data is not None}
+    catalog = read_rows(run_dir.stage("embed_images"), "catalog", rows)
+    assigned = read_rows(run_dir.stage("assign_clusters"), "assignments", rows)
+    thumbnails = {} if source is None else make_thumbnails(catalog, source, size=config.thumbnail_size)
     return report_images(
         rows,
         catalog["image_id"].to_pylist(),
         cluster_ids=assigned["cluster_id"].to_numpy(),
-        uris=uris if has_files else None,
+        uris=catalog["uri"].to_pylist() if isinstance(source, ImagesSource) else None,
         confidences=assigned["confidence"].to_numpy(),
         runner_ups=assigned["runner_up"].to_numpy(),
         outlier_scores=assigned["outlier_score"].to_numpy(),
         labels=catalog["label"].to_pylist(),
         thumbnails=thumbnails,
     )
-
-
-def _rows_of(parts: Any, rows: np.ndarray) -> pa.Table:
-    kept = [part.filter(pa.array(np.isin(part["row_id"].to_numpy(), rows))) for part in parts]
-    return pa.concat_tables(kept).sort_by("row_id")
-
-
-def _thumbnail(uri: str, *, size: int, max_pixels: int) -> bytes | None:
-    """A small picture, or None when the file has gone or changed since it was embedded."""
-    try:
-        fs, path = filesystem_of(uri)
-        return thumbnail(decode_image(fs.cat_file(path), max_pixels=max_pixels), size)
-    except (OSError, ImageRejectedError):
-        return None

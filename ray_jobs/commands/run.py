@@ -60,4 +60,4 @@ def _print(result: dict[str, Any]) -> None:
     place = shlex.quote(result["run_dir"])
     print(f"next:         dxmc status {place}")
     print(f"              dxmc evaluate {place}")
-    print(f"              dxmc report {place} --output report.html")
+    print(f"              dxmc search {place} {shlex.quote(clusters[0]['name'])}")

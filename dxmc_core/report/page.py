@@ -1,0 +1,61 @@
+"""What every HTML page of dxmc shares: templates, the style sheet with its palette, and what keeps a page safe."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from dxmc_core.report import wording
+from dxmc_core.report.palette import DARK_COLORS, LIGHT_COLORS
+
+
+@cache
+def environment() -> Environment:
+    """The templates of `dxmc_core/report/templates`, which escape everything that they are given."""
+    made = Environment(
+        loader=PackageLoader("dxmc_core.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "thousands": wording.thousands,
+        "percent": wording.percent,
+        "decimal": wording.decimal,
+        "duration": wording.duration,
+        "counted": wording.counted,
+        "date": wording.date,
+    }
+    made.tests["known"] = wording.is_known
+    made.globals["headline"] = wording.headline
+    return made
+
+
+@cache
+def style_sheet(names: Sequence[str]) -> str:
+    """Style sheets joined, led by the palette: a custom property and a class for each colour slot."""
+    slots = [
+        f":root{{--c{slot}:light-dark({light},{dark})}}.c{slot}{{--hue:var(--c{slot})}}"
+        for slot, (light, dark) in enumerate(zip(LIGHT_COLORS, DARK_COLORS, strict=True))
+    ]
+    return "\n".join([*slots, joined_templates(names)])
+
+
+def joined_templates(names: Sequence[str]) -> str:
+    """The sources of style sheets or scripts, one after the other."""
+    loader = environment().loader
+    assert loader is not None
+    return "\n".join(loader.get_source(environment(), name)[0] for name in names)
+
+
+def csp_hash(text: str) -> str:
+    """The source expression that lets exactly this inline element through (Content Security Policy Level 3)."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def writable_text(html: str) -> str:
+    """The page for writing as UTF-8: names of files that are not valid UTF-8 reach us as lone surrogates."""
+    return html.encode("utf-8", errors="backslashreplace").decode("utf-8")
