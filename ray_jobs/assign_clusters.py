@@ -16,6 +16,7 @@ from dxmc_core.stages.assign_clusters import (
     assign_sample,
     center_table,
     describe_clusters,
+    describe_tree,
     sample_images,
 )
 from dxmc_core.stages.assign_clusters import (
@@ -60,8 +61,8 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
             receipts.append(row)
             progress.add(row["rows"])
     sizes = np.sum([receipt["sizes"] for receipt in receipts], axis=0)
-    clusters: pa.Table = run_on_node(
-        describe_clusters, sample, sizes, space.read_table("selected_nouns"), config.assign_clusters
+    described: dict[str, pa.Table] = run_on_node(
+        _describe, sample, sizes, space.read_table("selected_nouns"), config.assign_clusters
     )
     return output.publish(
         fingerprint=fingerprint,
@@ -69,11 +70,11 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         tables={
             "assignments": parts_in_order(receipts),
             "centers": [centers],
-            "clusters": [output.write_part("clusters", clusters, fingerprint=fingerprint)],
+            **{name: [output.write_part(name, table, fingerprint=fingerprint)] for name, table in described.items()},
         },
         metrics={
             "num_clusters": len(sizes),
-            "clusters_with_images": clusters.num_rows,
+            "clusters_with_images": described["clusters"].num_rows,
             "mean_confidence": round(float(sample.confidences.mean()), 4),
         },
         seconds=time.perf_counter() - started,
@@ -86,6 +87,13 @@ def _measure(
     heads = load_heads(heads_dir)
     counterparts = load_matrix(space, "text_counterparts") if heads.needs_text else None
     return assign_sample(sample_images(images, max_images=config.max_described_images, seed=seed), heads, counterparts)
+
+
+def _describe(
+    sample: ClusterSample, sizes: np.ndarray, selected_nouns: pa.Table, config: AssignClustersConfig
+) -> dict[str, pa.Table]:
+    clusters = describe_clusters(sample, sizes, selected_nouns, config)
+    return {"clusters": clusters, "cluster_tree": describe_tree(sample, clusters)}
 
 
 def summary(context: RunContext) -> str:

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 #: Raised whenever a schema below or the manifest changes; an artifact of another version is rebuilt, never guessed at.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _EVIDENCE = pa.struct(
     [("noun", pa.string()), ("synset_id", pa.string()), ("share", pa.float32()), ("margin", pa.float32())]
@@ -143,5 +143,19 @@ CLUSTERS = pa.schema(
         pa.field("cohesion", pa.float32(), nullable=False),
         pa.field("mean_confidence", pa.float32(), nullable=False),
         pa.field("nearest_clusters", pa.list_(pa.int32()), nullable=False),
+    ]
+)
+
+#: Which clusters belong together: a binary tree over the clusters that have images, children before parents.
+CLUSTER_TREE = pa.schema(
+    [
+        pa.field("node_id", pa.int32(), nullable=False),
+        pa.field("parent", pa.int32()),  # node_id; null at the root
+        pa.field("cluster_id", pa.int32()),  # null at an inner node
+        pa.field("height", pa.float32(), nullable=False),  # at which its two children join; 0 for a cluster
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("num_clusters", pa.int32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("name_source", pa.string(), nullable=False),  # as in clusters; inner nodes: hypernym, noun or members
     ]
 )

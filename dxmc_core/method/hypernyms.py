@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ from scipy.sparse import csr_array
 #: Concepts that say less (intrinsic information content, 0 for the root and 1 for a leaf) are no names: "animal" (0.27)
 #: and "plant" (0.25) are, "person" (0.21), "artifact" (0.19) and "object" (0.09) are not.
 _MIN_INFORMATION = 0.25
+
+#: Votes are float32: half of them may add up to a little less than a half.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -53,26 +56,58 @@ def hypernym_evidence(
     Returns:
         K entries; None for a cluster where no concept reaches `min_share`.
     """
+    return [
+        max(found, key=lambda best: (best[0].lift * best[1], best[0].synset_id), default=(None, 0.0))[0]
+        for found in _covering_concepts(votes, synset_ids, hypernyms, synset_nouns, min_share=min_share)
+    ]
+
+
+def lowest_common_hypernyms(
+    votes: csr_array,
+    synset_ids: Sequence[str | None],
+    hypernyms: Mapping[str, Sequence[str]],
+    synset_nouns: Mapping[str, str],
+    *,
+    min_share: float,
+) -> list[HypernymEvidence | None]:
+    """The most specific concept above `min_share` of the votes in every row, None where there is none that says much.
+
+    Unlike `hypernym_evidence` it does not matter what other rows vote for: a node of a tree and the node above it may
+    have the same concept in common. Arguments as there; of equally specific concepts the one that covers more wins.
+    """
+    return [
+        max(found, key=lambda best: (best[1], best[0].share, best[0].synset_id), default=(None, 0.0))[0]
+        for found in _covering_concepts(votes, synset_ids, hypernyms, synset_nouns, min_share=min_share)
+    ]
+
+
+def _covering_concepts(
+    votes: csr_array,
+    synset_ids: Sequence[str | None],
+    hypernyms: Mapping[str, Sequence[str]],
+    synset_nouns: Mapping[str, str],
+    *,
+    min_share: float,
+) -> Iterator[list[tuple[HypernymEvidence, float]]]:
+    """For each row of votes the nameable concepts that cover `min_share` of it, each with its information content."""
     concepts, is_below = _concepts_above(synset_ids, hypernyms)
     shares = csr_array(votes @ is_below)
     mean_shares = shares.sum(axis=0) / max(np.count_nonzero(np.diff(votes.indptr)), 1)
-    enough = {int(concept) for concept in shares.indices[shares.data >= min_share]}
+    bar = min_share - _ROUNDING
+    enough = {int(concept) for concept in shares.indices[shares.data >= bar]}
     information = _information({concepts[concept] for concept in enough}, hypernyms)
-    result: list[HypernymEvidence | None] = []
-    for cluster in range(votes.shape[0]):
-        row = slice(shares.indptr[cluster], shares.indptr[cluster + 1])
-        found = [
-            HypernymEvidence(
-                synset_nouns[concepts[concept]], concepts[concept], float(share), float(share - mean_shares[concept])
+    for row in range(votes.shape[0]):
+        columns = slice(shares.indptr[row], shares.indptr[row + 1])
+        yield [
+            (
+                HypernymEvidence(synset_nouns[synset_id], synset_id, float(share), float(share - mean_shares[concept])),
+                information[synset_id],
             )
-            for concept, share in zip(shares.indices[row], shares.data[row], strict=True)
-            if share >= min_share and concepts[concept] in synset_nouns
+            for concept, share in zip(shares.indices[columns], shares.data[columns], strict=True)
+            if share >= bar
+            and (synset_id := concepts[concept]) in synset_nouns
+            and information[synset_id] >= _MIN_INFORMATION
         ]
-        usable = [concept for concept in found if information[concept.synset_id] >= _MIN_INFORMATION]
-        result.append(
-            max(usable, key=lambda best: (best.lift * information[best.synset_id], best.synset_id), default=None)
-        )
-    return result
 
 
 def _concepts_above(

@@ -8,6 +8,7 @@ from dxmc_core.report.assemble import (
     report_images,
     summarize_rejects,
     training_curves,
+    tree_of,
 )
 from dxmc_core.report.data import (
     Changes,
@@ -57,4 +58,5 @@ __all__ = [
     "sample_for_map",
     "summarize_rejects",
     "training_curves",
+    "tree_of",
 ]

@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from dxmc_core.report.data import Curve, NounEvidence, Reject, Rejects, ReportCluster, ReportImage, Series, Thumbnail
+from dxmc_core.report.data import (
+    Curve,
+    NounEvidence,
+    Reject,
+    Rejects,
+    ReportCluster,
+    ReportImage,
+    Series,
+    Thumbnail,
+    TreeNode,
+)
 
 
 def report_images(
@@ -70,6 +80,17 @@ def report_cluster(
         near_duplicates=tuple(tuple(group) for group in near_duplicates),
         label_counts=dict(label_counts or {}),
     )
+
+
+def tree_of(rows: Iterable[Mapping[str, Any]]) -> TreeNode | None:
+    """The tree from the rows of the `cluster_tree` table, children before parents; None for fewer than two clusters."""
+    children: dict[int | None, list[TreeNode]] = {}
+    for row in rows:
+        below = sorted(children.pop(row["node_id"], []), key=lambda node: -node.size)
+        node = TreeNode(name=row["name"], size=row["size"], cluster_id=row["cluster_id"], children=tuple(below))
+        children.setdefault(row["parent"], []).append(node)
+    roots = children.get(None, [])
+    return roots[0] if roots and roots[0].children else None
 
 
 def count_labels(cluster_ids: np.ndarray, labels: Sequence[str | None]) -> dict[int, dict[str, int]]:

@@ -13,6 +13,7 @@ from dxmc_core.artifacts.heads import load_heads
 from dxmc_core.artifacts.manifest import Part, fingerprint_of
 from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.method.cluster_tree import NamedCluster, cluster_tree, name_inner_nodes
 from dxmc_core.method.fit import assign
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.naming import ClusterName, name_clusters
@@ -233,3 +234,49 @@ def _describe(
         "mean_confidence": float(sample.confidences[members].mean()) if len(members) else 0.0,
         "nearest_clusters": [int(other) for other in nearest if np.isfinite(cosines[other])],
     }
+
+
+def describe_tree(sample: ClusterSample, clusters: pa.Table) -> pa.Table:
+    """The table `cluster_tree`: which of the clusters belong together.
+
+    Args:
+        clusters: the table `clusters`, as of `describe_clusters`.
+    """
+    rows = clusters.to_pylist()
+    tree = cluster_tree(sample.centers[clusters["cluster_id"].to_numpy()], clusters["size"].to_numpy())
+    named = [
+        NamedCluster(
+            row["name"],
+            [(evidence["noun"], evidence["synset_id"], evidence["share"]) for evidence in row["name_evidence"]],
+            row["name_source"] == "noun",
+        )
+        for row in rows
+    ]
+    has_synsets = any(synset_id is not None for cluster in named for _, synset_id, _ in cluster.nouns)
+    hypernyms, synset_nouns = hypernym_table() if has_synsets else ({}, {})
+    nodes = [
+        {
+            "node_id": position,
+            "cluster_id": row["cluster_id"],
+            "height": 0.0,
+            "num_clusters": 1,
+            **{column: row[column] for column in ("size", "name", "name_source")},
+        }
+        for position, row in enumerate(rows)
+    ]
+    names = name_inner_nodes(tree, named, hypernyms=hypernyms, synset_nouns=synset_nouns)
+    for name, height, children in zip(names, tree.heights, tree.joins.tolist(), strict=True):
+        joined = [nodes[child] for child in children]
+        for child in joined:
+            child["parent"] = len(nodes)
+        nodes.append(
+            {
+                "node_id": len(nodes),
+                "height": float(height),
+                "size": sum(child["size"] for child in joined),
+                "num_clusters": sum(child["num_clusters"] for child in joined),
+                "name": name.name,
+                "name_source": name.source,
+            }
+        )
+    return pa.Table.from_pylist(nodes, schema=schemas.CLUSTER_TREE)

@@ -34,6 +34,7 @@ from dxmc_core.report import (
     sample_for_map,
     summarize_rejects,
     training_curves,
+    tree_of,
 )
 from dxmc_core.settings import Settings
 
@@ -122,6 +123,7 @@ def _without_images(
         low_confidence=row_ids[low].tolist(),
         outliers=row_ids[far].tolist(),
         curves=training_curves(history),
+        tree=tree_of(stage.read_table("cluster_tree", schema=schemas.CLUSTER_TREE).to_pylist()),
         timings=_timings(run_dir),
         settings=flatten_settings(settings),
         versions={package: version(package) for package in _SHOWN_PACKAGES},

@@ -78,7 +78,7 @@ def test_damaged_part_is_named_and_never_used(stage, damage):
         (b"{", "not a readable manifest"),
         (b"[]", "schema version None"),
         (b'{"schema_version": 999}', "schema version 999"),
-        (b'{"schema_version": 1, "stage": "embed_images"}', "not a readable manifest"),
+        (b'{"schema_version": %d, "stage": "embed_images"}' % schemas.SCHEMA_VERSION, "not a readable manifest"),
     ],
 )
 def test_unreadable_manifest_is_an_error(stage, content, message):

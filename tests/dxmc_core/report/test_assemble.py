@@ -10,6 +10,7 @@ from dxmc_core.report.assemble import (
     report_images,
     summarize_rejects,
     training_curves,
+    tree_of,
 )
 from dxmc_core.report.data import NounEvidence
 
@@ -108,3 +109,22 @@ def test_settings_become_dotted_texts():
         "seed": "0",
         "resources": "{}",
     }
+
+
+def node(node_id, parent, size, cluster_id=None):
+    name = f"node {node_id}"
+    return {"node_id": node_id, "parent": parent, "cluster_id": cluster_id, "size": size, "name": name}
+
+
+def test_the_tree_of_the_artifact_has_the_larger_child_first():
+    rows = [node(0, 3, 10, 7), node(1, 3, 30, 8), node(2, 4, 100, 9), node(3, 4, 40), node(4, None, 140)]
+    tree = tree_of(rows)
+    assert tree is not None
+    assert (tree.name, tree.size) == ("node 4", 140)
+    assert [child.cluster_id for child in tree.children] == [9, None]
+    assert [child.cluster_id for child in tree.children[1].children] == [8, 7]
+
+
+def test_one_cluster_has_no_tree():
+    assert tree_of([node(0, None, 10, 7)]) is None
+    assert tree_of([]) is None

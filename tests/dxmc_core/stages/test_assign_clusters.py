@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import HEADS_NAME, load_heads
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.stage_dir import parts_in_order
@@ -14,6 +15,7 @@ from dxmc_core.stages.assign_clusters import (
     assign_sample,
     center_table,
     describe_clusters,
+    describe_tree,
     outlier_scores,
     sample_images,
 )
@@ -65,6 +67,29 @@ def test_clusters_are_named_and_their_exemplars_lie_at_the_centre(assigned):
         similarity = sample.embeddings[row["exemplars"]] @ sample.centers[row["cluster_id"]]
         assert (np.diff(similarity) <= 0).all()
     assert len({row["name"] for row in rows}) == 4
+
+
+def test_the_tree_holds_every_cluster_once_and_adds_up(assigned):
+    run, sample, receipts, _ = assigned
+    selected = run.run_dir.stage("build_semantic_space").read_table("selected_nouns")
+    sizes = np.array(receipts[0]["sizes"])
+    clusters = describe_clusters(sample, sizes, selected, AssignClustersConfig())
+    table = describe_tree(sample, clusters)
+    assert table.schema.equals(schemas.CLUSTER_TREE)
+    nodes = table.to_pylist()
+    leaves, inner = nodes[:4], nodes[4:]
+    assert [leaf["cluster_id"] for leaf in leaves] == clusters["cluster_id"].to_pylist()
+    assert [leaf["name"] for leaf in leaves] == clusters["name"].to_pylist()
+    assert len(inner) == 3
+    for node in inner:
+        children = [child for child in nodes if child["parent"] == node["node_id"]]
+        assert len(children) == 2
+        assert node["cluster_id"] is None
+        assert node["size"] == sum(child["size"] for child in children)
+        assert node["num_clusters"] == sum(child["num_clusters"] for child in children)
+        assert all(child["node_id"] < node["node_id"] and child["height"] <= node["height"] for child in children)
+        assert node["name_source"] in ("noun", "members")  # the planted nouns have no synsets
+    assert (nodes[-1]["parent"], nodes[-1]["size"], nodes[-1]["num_clusters"]) == (None, 240, 4)
 
 
 def test_large_sources_are_described_by_a_seeded_sample(planted_run):
