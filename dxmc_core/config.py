@@ -4,11 +4,11 @@ import difflib
 import json
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import fsspec
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from dxmc_core.artifacts.run_dir import RUN_NAME, RunDir
@@ -21,9 +21,19 @@ from dxmc_core.settings import Settings
 from dxmc_core.stages.assign_clusters import AssignClustersConfig
 from dxmc_core.stages.build_semantic_space import BuildSemanticSpaceConfig
 from dxmc_core.stages.mine_neighbors import MineNeighborsConfig
+from dxmc_core.stages.suggest_k import SuggestKConfig
 from dxmc_core.stages.train_heads import MethodConfig, TrainHeadsConfig
 from dxmc_core.stages.write_report import WriteReportConfig
 from dxmc_core.vocabulary import VocabularyConfig, WordNetConfig
+
+#: `num_clusters: auto`: the stage suggest_k chooses.
+AUTO = "auto"
+
+
+def _check_num_clusters(value: Any) -> Any:
+    if value != AUTO and (not isinstance(value, int) or isinstance(value, bool) or value < 2):
+        raise ValueError("expected a whole number of at least 2, or auto")
+    return value
 
 
 class ResourcesConfig(Settings):
@@ -49,8 +59,10 @@ class PipelineConfig(Settings):
     source: SourceConfig
     encoder: EncoderConfig = Field(default_factory=lambda: OpenClipConfig(kind="open_clip"))
     vocabulary: VocabularyConfig = Field(default_factory=lambda: WordNetConfig(kind="wordnet"))
-    num_clusters: int = Field(10, ge=2)
+    num_clusters: Annotated[int | Literal["auto"], BeforeValidator(_check_num_clusters)] = 10
+    """K, or auto: three numbers of clusters are suggested without labels, and the best of them is taken."""
     method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="best"))
+    suggest_k: SuggestKConfig = Field(default_factory=SuggestKConfig)
     build_semantic_space: BuildSemanticSpaceConfig = Field(default_factory=BuildSemanticSpaceConfig)
     mine_neighbors: MineNeighborsConfig = Field(default_factory=MineNeighborsConfig)
     train_heads: TrainHeadsConfig = Field(default_factory=TrainHeadsConfig)

@@ -7,7 +7,7 @@ assignments of the pipeline.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from dxmc_core.method.preparation import (
     prepare,
     text_counterparts_as_stored,
 )
+from dxmc_core.method.suggest_k import KChoice, suggest_num_clusters
 from dxmc_core.method.training import EpochReport
 from dxmc_core.method.unit_rows import check_same_width
 from dxmc_core.vocabulary import hypernym_table
@@ -41,7 +42,7 @@ class DXMC(ClusterMixin, BaseEstimator):
     """Cluster image embeddings by any method of dxmc, and name the clusters when nouns are given.
 
     Args:
-        n_clusters: K.
+        n_clusters: K, or "auto" to take the best of the numbers that are suggested without labels.
         method: one of `dxmc_core.method.fit.METHODS`. `best`, the default, works with nouns and without.
         method_settings: settings of the method in the place of its published ones, such as `{"num_epochs": 50}`.
         temperature: softmax temperature at which nouns describe an image; 0.005 suits OpenAI's CLIP, 0.01-0.05 others.
@@ -54,6 +55,7 @@ class DXMC(ClusterMixin, BaseEstimator):
         labels_: (N,) int64, cluster of every row that was fitted; the same as `predict` of these rows.
         heads_: the trained heads, a torch module on the CPU.
         reports_: what each epoch did; empty for k-means.
+        k_choice_: scores over K and the three suggestions when `n_clusters` is "auto", else None.
         cluster_names_: K distinct names by cluster; None without nouns.
         noun_ids_: (S,) int64 positions of the nouns that were selected, ascending; None without noun embeddings.
         noun_embeddings_: (S, D) float16, theirs; None without noun embeddings.
@@ -68,6 +70,7 @@ class DXMC(ClusterMixin, BaseEstimator):
     labels_: np.ndarray
     heads_: Heads
     reports_: list[EpochReport]
+    k_choice_: KChoice | None
     cluster_names_: list[str] | None
     noun_ids_: np.ndarray | None
     noun_embeddings_: np.ndarray | None
@@ -75,7 +78,7 @@ class DXMC(ClusterMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_clusters: int = 8,
+        n_clusters: int | Literal["auto"] = 8,
         *,
         method: str = "best",
         method_settings: Mapping[str, Any] | None = None,
@@ -118,7 +121,10 @@ class DXMC(ClusterMixin, BaseEstimator):
         """
         images = as_stored(validate_data(self, X, dtype=_FLOATS), name="X")
         settings = _settings(self.method, self.method_settings, has_nouns=noun_embeddings is not None)
-        self._check_parameters(len(images), settings)
+        seed = _seed(self.random_state)
+        num_clusters = self._choose_num_clusters(images, seed=seed)
+        self._check_parameters(num_clusters)
+        check_num_images(len(images), num_clusters)
         reads = method_reads(self.method, **settings)
         vocabulary = _vocabulary(noun_embeddings, nouns, synset_ids, images=images)
         if vocabulary is None and TEXT_MATRICES.intersection(reads):
@@ -126,11 +132,10 @@ class DXMC(ClusterMixin, BaseEstimator):
                 f"method {self.method!r} reads text: expected noun_embeddings in fit, found none; methods that need "
                 f"none: {', '.join(_methods_without_text())}"
             )
-        seed = _seed(self.random_state)
         prepared = prepare(
             images,
             reads=reads,
-            num_clusters=self.n_clusters,
+            num_clusters=num_clusters,
             noun_embeddings=None if vocabulary is None else vocabulary.embeddings,
             noun_hypernyms=_hypernyms_for(reads, vocabulary),
             nouns_per_center=self.nouns_per_center,
@@ -140,7 +145,7 @@ class DXMC(ClusterMixin, BaseEstimator):
             device=self.device,
         )
         fitted = fit_heads(
-            self.method, prepared.data, num_clusters=self.n_clusters, seed=seed, device=self.device, **settings
+            self.method, prepared.data, num_clusters=num_clusters, seed=seed, device=self.device, **settings
         )
         self.heads_, self.reports_ = fitted.heads, fitted.reports
         self.noun_embeddings_ = prepared.selected_embeddings
@@ -178,15 +183,22 @@ class DXMC(ClusterMixin, BaseEstimator):
                 texts = torch.from_numpy(counterparts)
         return assign(self.heads_, torch.from_numpy(images), texts).numpy()
 
-    def _check_parameters(self, num_images: int, settings: Mapping[str, Any]) -> None:
+    def _choose_num_clusters(self, images: np.ndarray, *, seed: int) -> int:
+        """K as given, or the best suggestion; what it rests on is kept."""
+        self.k_choice_ = None
+        if self.n_clusters != "auto":
+            return self.n_clusters
+        self.k_choice_ = suggest_num_clusters(images, seed=seed)
+        return self.k_choice_.num_clusters
+
+    def _check_parameters(self, num_clusters: int) -> None:
         if self.method not in METHODS:
             raise ValueError(f"expected method to be one of {', '.join(METHODS)}, found {self.method!r}")
         least = 1 if self.method in CENTROID_METHODS else 2
         for name, minimum in (("n_clusters", least), ("n_neighbors", 1), ("nouns_per_center", 1)):
-            value = getattr(self, name)
+            value = num_clusters if name == "n_clusters" else getattr(self, name)
             if not isinstance(value, Integral) or value < minimum:
                 raise ValueError(f"expected {name} to be an integer of at least {minimum}, found {value!r}")
-        check_num_images(num_images, self.n_clusters)
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ _NOUNS_PER_BLOCK = 512
 logger = logging.getLogger(__name__)
 
 
-def reads(_context: RunContext) -> tuple[str, ...]:
-    return ("embed_images",)
+def reads(context: RunContext) -> tuple[str, ...]:
+    return ("embed_images", *context.choice_of_k)
 
 
 def fingerprint(context: RunContext) -> str:
@@ -46,7 +46,7 @@ def fingerprint(context: RunContext) -> str:
         config.build_semantic_space,
         config.vocabulary,
         config.encoder if config.needs_encoder else None,
-        num_clusters=config.num_clusters,
+        num_clusters=context.num_clusters,
         seed=config.seed,
         inputs=context.inputs_of("embed_images") or {},
     )
@@ -58,7 +58,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     images, output = context.stage("embed_images"), context.stage(NAME)
     nouns = _embedded_nouns(context, images)
     space: SemanticSpace = run_on_node(
-        _select, images, nouns, config.build_semantic_space, config.num_clusters, config.seed
+        _select, images, nouns, config.build_semantic_space, context.num_clusters, config.seed
     )
     temperature = retrieval_temperature(config.build_semantic_space, nouns)
     selected = output.write_part("selected_nouns", space.selected_nouns, fingerprint=fingerprint)

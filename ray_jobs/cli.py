@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import shtab
 
 from dxmc_core import __version__
-from ray_jobs.commands import Command, completion, evaluate, report, run, search, status
+from ray_jobs.commands import Command, completion, evaluate, report, run, search, status, suggest_k
 from ray_jobs.main import guarded
 
-COMMANDS: tuple[Command, ...] = (run, status, search, evaluate, report, completion)
+COMMANDS: tuple[Command, ...] = (run, status, search, evaluate, suggest_k, report, completion)
 
 _EXAMPLES = """\
 dxmc run --config configs/laptop.yaml --set source.uri=~/Pictures
 dxmc status runs/laptop
 dxmc search runs/laptop "a dog on the beach"
 dxmc evaluate runs/laptop --json
+dxmc suggest-k runs/laptop
 dxmc COMMAND --help                                                 shows more of each"""
 
 

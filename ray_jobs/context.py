@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.artifacts.run_dir import RUN_NAME, STAGES, RunDir
+from dxmc_core.artifacts.run_dir import CHOICE_OF_K, RUN_NAME, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.config import PipelineConfig, read_run_config
+from dxmc_core.config import AUTO, PipelineConfig, read_run_config
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.stages.embed_images import source_identity
 
@@ -71,6 +71,33 @@ class RunContext:
         manifest = self.manifest("embed_images")
         return manifest.rows("images") if manifest else 0
 
+    @property
+    def choice_of_k(self) -> tuple[str, ...]:
+        """The stage that K comes from when it is `auto`; none when it is given."""
+        return (CHOICE_OF_K,) if self.config.num_clusters == AUTO else ()
+
+    @property
+    def num_clusters(self) -> int:
+        """K as it was given, or as suggest_k chose it.
+
+        Raises:
+            InputError: it is `auto`, and suggest_k has not run.
+        """
+        if isinstance(self.config.num_clusters, int):
+            return self.config.num_clusters
+        manifest = self.manifest(CHOICE_OF_K)
+        if manifest is None:
+            raise InputError(
+                f"num_clusters is auto, and {self.run_dir.uri} has no {CHOICE_OF_K}; run {CHOICE_OF_K} first"
+            )
+        return manifest.metrics["num_clusters"]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of this run, in the order they run."""
+        first, *others = STAGES
+        return (first, *self.choice_of_k, *others)
+
     def claim(self) -> None:
         """Check that the run directory is this configuration's, and write down what it is about.
 
@@ -119,7 +146,7 @@ def stage_states(context: RunContext, jobs: dict[str, ModuleType]) -> list[Stage
     """The state of every stage, in order; one that reads a stage that will be rebuilt is waiting."""
     states: list[StageState] = []
     unfinished: set[str] = set()
-    for name in STAGES:
+    for name in context.stages:
         job = jobs[name]
         manifest = context.manifest(name)
         if unfinished.intersection(job.reads(context)):

@@ -8,12 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from dxmc_core.artifacts.run_dir import STAGES
 from dxmc_core.config import load_config
 from dxmc_core.errors import DxmcError, InputError
 from ray_jobs.context import RunContext, run_stages
 
-STAGE_NAMES = STAGES
 EXIT_FAILED = 1
 EXIT_UNUSABLE_INPUT = 2
 
@@ -35,26 +33,32 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main_of(*stages: str) -> None:
-    """Run stages as a program and exit."""
-    parser = argparse.ArgumentParser(description=f"Runs {', '.join(stages)} of a dxmc run.")
+    """Run stages, or the whole pipeline when none is named, as a program and exit."""
+    parser = argparse.ArgumentParser(description=f"Runs {', '.join(stages) or 'all stages'} of a dxmc run.")
     add_run_arguments(parser)
     arguments = parser.parse_args()
     sys.exit(guarded(lambda: run(stages, arguments)))
 
 
 def run(stages: Sequence[str], arguments: argparse.Namespace) -> RunContext:
-    """Load the configuration, lock the run directory and run the stages that are not up to date."""
+    """Load the configuration, lock the run directory and run the stages (by default all) that are not up to date."""
     config = load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir)
     context = RunContext.of(config)
+    stages = stages or context.stages
     started = time.perf_counter()
     with context.run_dir.locked():
         context.claim()
-        num_run = run_stages(context, [(name, job_of(name)) for name in stages], lambda: _start_ray(context))
+        num_run = run_in_order(context, stages)
     if num_run == 0:
         logger.info("nothing to do: every stage in %s is up to date", context.run_dir.uri)
     else:
         logger.info("%d of %d stages ran in %.1f s", num_run, len(stages), time.perf_counter() - started)
     return context
+
+
+def run_in_order(context: RunContext, stages: Sequence[str]) -> int:
+    """Run those of the stages that are not up to date; how many that were. The run directory has to be locked."""
+    return run_stages(context, [(name, job_of(name)) for name in stages], lambda: _start_ray(context))
 
 
 def job_of(stage: str) -> ModuleType:

@@ -1,6 +1,6 @@
 """The whole pipeline as one job: `python -m ray_jobs.run_pipeline --config FILE`, the same as `dxmc run`."""
 
-from ray_jobs.main import STAGE_NAMES, main_of
+from ray_jobs.main import main_of
 
 if __name__ == "__main__":
-    main_of(*STAGE_NAMES)
+    main_of()

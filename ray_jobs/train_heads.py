@@ -39,18 +39,18 @@ logger = logging.getLogger(__name__)
 
 
 def reads(context: RunContext) -> tuple[str, ...]:
-    return stages_read(context.config.method)
+    return (*context.choice_of_k, *stages_read(context.config.method))
 
 
 def fingerprint(context: RunContext) -> str:
     config = context.config
-    check_num_clusters(config.num_clusters, context.num_images)
+    check_num_clusters(context.num_clusters, context.num_images)
     return stage_fingerprint(
         config.method,
-        num_clusters=config.num_clusters,
+        num_clusters=context.num_clusters,
         num_images=context.num_images,
         seed=config.seed,
-        inputs=context.inputs_of(*reads(context)) or {},
+        inputs=context.inputs_of(*stages_read(config.method)) or {},
     )
 
 
@@ -60,7 +60,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     output = context.stage(NAME)
     job = TrainingJob(
         method=config.method,
-        num_clusters=config.num_clusters,
+        num_clusters=context.num_clusters,
         seed=config.seed,
         images=context.stage("embed_images"),
         semantic_space=context.stage("build_semantic_space"),
@@ -78,7 +78,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     history = [json.loads(line) for line in output.storage.read_bytes(METRICS_NAME).splitlines()]
     return output.publish(
         fingerprint=fingerprint,
-        inputs=context.inputs_of(*reads(context)) or {},
+        inputs=context.inputs_of(*stages_read(config.method)) or {},
         tables={},
         files={name: output.describe_file(name) for name in (HEADS_NAME, METRICS_NAME)},
         metrics={"method": config.method.name, "epochs": len(history), "last_epoch": history[-1] if history else None},

@@ -18,8 +18,8 @@ from ray_jobs.main import main_of
 NAME = "write_report"
 
 
-def reads(_context: RunContext) -> tuple[str, ...]:
-    return ("embed_images", "build_semantic_space", "train_heads", "assign_clusters")
+def reads(context: RunContext) -> tuple[str, ...]:
+    return ("embed_images", *context.choice_of_k, "build_semantic_space", "train_heads", "assign_clusters")
 
 
 def fingerprint(context: RunContext) -> str:

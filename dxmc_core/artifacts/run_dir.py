@@ -26,8 +26,12 @@ STAGES = (
     "write_report",
 )
 
+#: Runs after embed_images when the configuration leaves the number of clusters to it.
+CHOICE_OF_K = "suggest_k"
+
 #: What a run directory is about: its source, its encoder, and the configuration of the run that used it last.
 RUN_NAME = "run.json"
+
 LOCK_NAME = "_lock.json"
 LEASE_S = 60.0
 RENEW_EVERY_S = 15.0

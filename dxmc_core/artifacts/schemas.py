@@ -106,6 +106,19 @@ def neighbors(num_neighbors: int) -> pa.Schema:
     )
 
 
+#: What speaks for each number of clusters; see `method.suggest_k.KScores`. The suggestions have a rank from 1.
+K_SCORES = pa.schema(
+    [
+        pa.field("num_clusters", pa.int32(), nullable=False),
+        pa.field("stability", pa.float32(), nullable=False),
+        pa.field("separability", pa.float32(), nullable=False),
+        pa.field("compactness", pa.float32(), nullable=False),
+        pa.field("overall", pa.float32(), nullable=False),
+        pa.field("rank", pa.int32()),
+        pa.field("reason", pa.string()),
+    ]
+)
+
 ASSIGNMENTS = pa.schema(
     [
         pa.field("row_id", pa.int64(), nullable=False),

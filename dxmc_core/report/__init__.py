@@ -4,6 +4,7 @@ from dxmc_core.report.assemble import (
     count_labels,
     flatten_settings,
     gallery_positions,
+    k_evidence,
     report_cluster,
     report_images,
     summarize_rejects,
@@ -13,6 +14,7 @@ from dxmc_core.report.assemble import (
 from dxmc_core.report.data import (
     Changes,
     Curve,
+    KEvidence,
     MapPoints,
     Move,
     NounEvidence,
@@ -25,15 +27,18 @@ from dxmc_core.report.data import (
     Score,
     Series,
     StageTiming,
+    SuggestedK,
     TreeNode,
     rows_shown,
 )
+from dxmc_core.report.k_page import render_k_evidence
 from dxmc_core.report.map import project_2d, sample_for_map
 from dxmc_core.report.render import render_report
 
 __all__ = [
     "Changes",
     "Curve",
+    "KEvidence",
     "MapPoints",
     "Move",
     "NounEvidence",
@@ -46,11 +51,14 @@ __all__ = [
     "Score",
     "Series",
     "StageTiming",
+    "SuggestedK",
     "TreeNode",
     "count_labels",
     "flatten_settings",
     "gallery_positions",
+    "k_evidence",
     "project_2d",
+    "render_k_evidence",
     "render_report",
     "report_cluster",
     "report_images",

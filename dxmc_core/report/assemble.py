@@ -9,12 +9,14 @@ import numpy as np
 
 from dxmc_core.report.data import (
     Curve,
+    KEvidence,
     NounEvidence,
     Reject,
     Rejects,
     ReportCluster,
     ReportImage,
     Series,
+    SuggestedK,
     Thumbnail,
     TreeNode,
 )
@@ -91,6 +93,33 @@ def tree_of(rows: Iterable[Mapping[str, Any]]) -> TreeNode | None:
         children.setdefault(row["parent"], []).append(node)
     roots = children.get(None, [])
     return roots[0] if roots and roots[0].children else None
+
+
+def k_evidence(rows: Sequence[Mapping[str, Any]]) -> KEvidence:
+    """The choice of K from the rows of the `k_scores` table, by ascending K."""
+    suggested = sorted((row for row in rows if row["rank"] is not None), key=lambda row: row["rank"])
+    marks = [row["num_clusters"] for row in suggested]
+    num_clusters = [row["num_clusters"] for row in rows]
+    curves = [
+        Curve(
+            title=title,
+            series=[Series(name=name, x=num_clusters, y=[row[name] for row in rows])],
+            x_label="clusters",
+            y_label=y_label,
+            log_x=True,
+            marks=marks,
+        )
+        for name, title, y_label in (
+            ("overall", "Overall", "mean share of the best"),
+            ("stability", "Stability between halves", "ARI above reference"),
+            ("separability", "Linear separability", "kappa above reference"),
+            ("compactness", "Compactness", "nats an image saved"),
+        )
+    ]
+    suggestions = [
+        SuggestedK(num_clusters=row["num_clusters"], overall=row["overall"], reason=row["reason"]) for row in suggested
+    ]
+    return KEvidence(suggestions=suggestions, curves=curves)
 
 
 def count_labels(cluster_ids: np.ndarray, labels: Sequence[str | None]) -> dict[int, dict[str, int]]:

@@ -41,6 +41,7 @@ class Chart:
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
     lines: Sequence[Line]
+    marks: Sequence[Tick]
     summary: str
 
 
@@ -64,13 +65,16 @@ def lay_out(curve: Curve) -> Chart | None:
     flat = [point for line in points for point in line]
     if not flat:
         return None
+    scale_x = math.log2 if curve.log_x else float
     x_low, x_high = min(x for x, _ in flat), max(x for x, _ in flat)
     y_values = nice_ticks(min(y for _, y in flat), max(y for _, y in flat), count=4)
     whole = all(x == int(x) for x, _ in flat)
-    x_values = [x for x in nice_ticks(x_low, x_high, count=5) if x_low <= x <= x_high and not (whole and x != int(x))]
+    candidates = _doublings(x_low, x_high) if curve.log_x else nice_ticks(x_low, x_high, count=5)
+    x_values = [x for x in candidates if x_low <= x <= x_high and not (whole and x != int(x))]
 
     def place_x(x: float) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * ((x - x_low) / (x_high - x_low) if x_high > x_low else 0.5), 1)
+        low, high = scale_x(x_low), scale_x(x_high)
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * ((scale_x(x) - low) / (high - low) if high > low else 0.5), 1)
 
     def place_y(y: float) -> float:
         low, high = y_values[0], y_values[-1]
@@ -89,8 +93,14 @@ def lay_out(curve: Curve) -> Chart | None:
         x_ticks=[Tick(place_x(x), compact(x)) for x in x_values],
         y_ticks=[Tick(place_y(y), compact(y)) for y in y_values],
         lines=lines,
+        marks=[Tick(place_x(x), compact(x)) for x in curve.marks],
         summary=_summarize(curve),
     )
+
+
+def lay_out_all(curves: Sequence[Curve]) -> list[Chart]:
+    """The curves that have anything to show."""
+    return [chart for curve in curves if (chart := lay_out(curve)) is not None]
 
 
 def nice_ticks(low: float, high: float, *, count: int) -> list[float]:
@@ -103,6 +113,12 @@ def nice_ticks(low: float, high: float, *, count: int) -> list[float]:
     step = magnitude * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def _doublings(low: float, high: float) -> list[float]:
+    """Powers of two from `low` to `high`; of many, every second or third."""
+    first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
+    return [2.0**exponent for exponent in range(first, last + 1, 1 + (last - first) // 7)]
 
 
 def compact(value: float) -> str:
@@ -168,4 +184,5 @@ def _summarize(curve: Curve) -> str:
                 f"{series.name} from {compact(first)} at {curve.x_label} {compact(x_first)} "
                 f"to {compact(last)} at {curve.x_label} {compact(x_last)}"
             )
-    return f"{curve.title}: " + "; ".join(parts) + "."
+    marked = f" Marked: {', '.join(compact(x) for x in curve.marks)}." if curve.marks else ""
+    return f"{curve.title}: " + "; ".join(parts) + "." + marked

@@ -145,12 +145,19 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One chart: lines over a common x axis."""
+    """One chart: lines over a common x axis.
+
+    Attributes:
+        log_x: the x axis doubles at even distances; all x are positive then.
+        marks: x that stand out.
+    """
 
     title: str
     series: Sequence[Series]
     x_label: str = "epoch"
     y_label: str = ""
+    log_x: bool = False
+    marks: Sequence[float] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +168,23 @@ class TreeNode:
     size: int
     cluster_id: int | None = None
     children: Sequence["TreeNode"] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuggestedK:
+    """A number of clusters, its overall score in 0..1, and why it is worth trying."""
+
+    num_clusters: int
+    overall: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class KEvidence:
+    """How the number of clusters was chosen: suggestions, the best first, and the scores over K."""
+
+    suggestions: Sequence[SuggestedK]
+    curves: Sequence[Curve]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +250,7 @@ class ReportData:
     low_confidence: Sequence[int] = ()
     outliers: Sequence[int] = ()
     curves: Sequence[Curve] = ()
+    k_evidence: KEvidence | None = None
     tree: TreeNode | None = None
     changes: Changes | None = None
     timings: Sequence[StageTiming] = ()

@@ -16,6 +16,7 @@ from dxmc_core.report.data import (
     picture_groups,
     rows_shown,
 )
+from dxmc_core.report.k_page import k_section
 from dxmc_core.report.label_table import tabulate_labels, top_labels
 from dxmc_core.report.page import csp_hash, environment, joined_templates, style_sheet, writable_text
 from dxmc_core.report.palette import deal_colors
@@ -74,7 +75,8 @@ def render_report(data: ReportData, *, max_bytes: int = DEFAULT_MAX_BYTES) -> st
             num_evidence=NUM_EVIDENCE,
             ribbon=charts.size_ribbon(clusters),
             profile=charts.size_profile([cluster.size for cluster in clusters]),
-            charts=[chart for curve in data.curves if (chart := charts.lay_out(curve)) is not None],
+            charts=charts.lay_out_all(data.curves),
+            **k_section(data.k_evidence),
             chart_box=charts,
             tree_steps=[] if data.tree is None else list(walk_tree(data.tree)),
             label_table=tabulate_labels(clusters),

@@ -13,11 +13,12 @@ from pydantic import Field
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.matrices import load_rows, read_rows
-from dxmc_core.artifacts.run_dir import STAGES, RunDir
+from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
 from dxmc_core.evaluation import evaluate_run, label_column
 from dxmc_core.images.sources import ImagesSource
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.report import (
+    KEvidence,
     MapPoints,
     ReportData,
     ReportImage,
@@ -26,6 +27,7 @@ from dxmc_core.report import (
     count_labels,
     flatten_settings,
     gallery_positions,
+    k_evidence,
     project_2d,
     render_report,
     report_cluster,
@@ -123,11 +125,16 @@ def _without_images(
         low_confidence=row_ids[low].tolist(),
         outliers=row_ids[far].tolist(),
         curves=training_curves(history),
+        k_evidence=_k_evidence(run_dir) if settings["num_clusters"] == "auto" else None,
         tree=tree_of(stage.read_table("cluster_tree", schema=schemas.CLUSTER_TREE).to_pylist()),
-        timings=_timings(run_dir),
+        timings=_timings(run_dir, settings),
         settings=flatten_settings(settings),
         versions={package: version(package) for package in _SHOWN_PACKAGES},
     )
+
+
+def _k_evidence(run_dir: RunDir) -> KEvidence:
+    return k_evidence(run_dir.stage(CHOICE_OF_K).read_table("k_scores", schema=schemas.K_SCORES).to_pylist())
 
 
 def _encoder_name(settings: Mapping[str, Any]) -> str:
@@ -168,9 +175,11 @@ def _map_points(
     return MapPoints(row_ids=rows.row_ids[projection.positions], xy=projection.xy, projection=projection.method)
 
 
-def _timings(run_dir: RunDir) -> list[StageTiming]:
+def _timings(run_dir: RunDir, settings: Mapping[str, Any]) -> list[StageTiming]:
     timings = []
-    for name in STAGES[:-1]:
+    first, *others = STAGES[:-1]
+    choice = [CHOICE_OF_K] if settings["num_clusters"] == "auto" else []
+    for name in (first, *choice, *others):
         manifest = run_dir.stage(name).manifest()
         if manifest is not None:
             rows = max((manifest.rows(table) for table in manifest.tables), default=None)

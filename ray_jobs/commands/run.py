@@ -6,14 +6,16 @@ import shlex
 from typing import Any
 
 from dxmc_core.evaluation import evaluate_run
+from ray_jobs.commands.suggest_k import suggestions
 from ray_jobs.context import RunContext
-from ray_jobs.main import STAGE_NAMES, add_run_arguments, run
+from ray_jobs.main import add_run_arguments, run
 
 NAME = "run"
 SUMMARY = "Run the pipeline; finished stages are skipped, a killed run goes on."
 EXAMPLES = """\
 dxmc run --config configs/laptop.yaml --set source.uri=~/Pictures
 dxmc run --config configs/laptop.yaml --set method.name=kmeans      rebuilds only what depends on it
+dxmc run --config configs/laptop.yaml --set num_clusters=auto       finds out how many clusters there are
 dxmc run --config configs/s3.yaml --run-dir s3://bucket/runs/first"""
 _SHOWN_CLUSTERS = 12
 
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    result = _result(run(STAGE_NAMES, arguments))
+    result = _result(run((), arguments))
     if arguments.json:
         print(json.dumps(result, indent=1))
     else:
@@ -36,6 +38,7 @@ def _result(context: RunContext) -> dict[str, Any]:
     embedded = context.stage("embed_images").require_manifest().metrics
     return {
         "run_dir": context.run_dir.uri,
+        "suggested_num_clusters": suggestions(context) if context.choice_of_k else None,
         "images": embedded["images"],
         "rejects": embedded["rejects"],
         "clusters": sorted(clusters, key=lambda row: (-row["size"], row["cluster_id"])),
@@ -47,6 +50,11 @@ def _result(context: RunContext) -> dict[str, Any]:
 
 def _print(result: dict[str, Any]) -> None:
     clusters = result["clusters"]
+    if result["suggested_num_clusters"]:
+        best, *others = result["suggested_num_clusters"]
+        print(f"\nnumber of clusters: {best['num_clusters']} ({best['reason']})")
+        for row in others:
+            print(f"  or {row['num_clusters']} ({row['reason']}): --set num_clusters={row['num_clusters']}")
     print(f"\n{result['images']} images in {len(clusters)} clusters, {result['rejects']} could not be used")
     for row in clusters[:_SHOWN_CLUSTERS]:
         print(f"  {row['size']:>8}  {row['name']}")

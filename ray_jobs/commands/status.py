@@ -4,7 +4,6 @@ import argparse
 import json
 from typing import Any
 
-from dxmc_core.artifacts.run_dir import STAGES
 from ray_jobs.context import RunContext, StageState, stage_states
 from ray_jobs.main import job_of
 
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> None:
     context = RunContext.open(arguments.run_dir)
-    states = stage_states(context, {name: job_of(name) for name in STAGES})
+    states = stage_states(context, {name: job_of(name) for name in context.stages})
     if arguments.json:
         print(json.dumps({"run_dir": context.run_dir.uri, "stages": [_row(state) for state in states]}, indent=1))
         return

@@ -31,6 +31,14 @@ def test_overrides_are_yaml_values_in_their_order(tmp_path):
     assert config.run_dir == "b"
 
 
+def test_the_number_of_clusters_may_be_left_to_suggest_k(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("run_dir: a\nsource: {uri: photos}\n")
+    config = load_config(str(path), ["num_clusters=auto"])
+    assert config.num_clusters == "auto"
+    assert parse_config(config.model_dump(mode="json"), where="again") == config
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -41,7 +49,10 @@ def test_overrides_are_yaml_values_in_their_order(tmp_path):
         ({"method": {"name": "dxcm"}}, "unknown method 'dxcm'; expected one of"),
         ({"method": {"name": "kmeans", "num_restart": 3}}, "has no setting num_restart"),
         ({"method": {"name": "dxmc", "num_epochs": "many"}}, "num_epochs = 'many'"),
-        ({"num_clusters": 1}, "num_clusters: input should be greater than or equal to 2, found 1"),
+        ({"num_clusters": 1}, "num_clusters: expected a whole number of at least 2, or auto, found 1"),
+        ({"num_clusters": "many"}, "num_clusters: expected a whole number of at least 2, or auto, found 'many'"),
+        ({"num_clusters": 2.5}, "expected a whole number of at least 2, or auto, found 2.5"),
+        ({"suggest_k": {"max_images": 5}}, "suggest_k.max_images: input should be greater than or equal to 20"),
         ({"source": {}}, "'source.uri' is missing"),
         ({"source": {"kind": "video", "uri": "x"}}, "source"),
         ({"seed": -1}, "seed: input should be"),

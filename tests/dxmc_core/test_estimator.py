@@ -454,3 +454,16 @@ def test_prepare_makes_what_is_read_and_no_more(planted):
         prepare(images[:1], reads=("image_neighbors",), num_clusters=1)
     with pytest.raises(ValueError, match="from which text_counterparts are made, found none"):
         prepare(images, reads=("text_counterparts",), num_clusters=NUM_CLUSTERS)
+
+
+def test_the_number_of_clusters_may_be_left_to_the_estimator(planted):
+    model = DXMC(n_clusters="auto", method="kmeans", random_state=0).fit(planted.images)
+    assert model.k_choice_ is not None
+    assert model.k_choice_.num_clusters == model.labels_.max() + 1 == NUM_CLUSTERS
+    fixed = DXMC(n_clusters=NUM_CLUSTERS, method="kmeans", random_state=0).fit(planted.images)
+    assert fixed.k_choice_ is None
+    assert np.array_equal(model.labels_, fixed.labels_)
+    with pytest.raises(ValueError, match="n_clusters to be an integer of at least 1, found 'some'"):
+        DXMC(n_clusters="some", method="kmeans").fit(planted.images)
+    with pytest.raises(ValueError, match="at least 20 rows to choose a number of clusters, found 12"):
+        DXMC(n_clusters="auto").fit(planted.images[:12])

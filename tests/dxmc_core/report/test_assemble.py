@@ -6,6 +6,7 @@ from dxmc_core.report.assemble import (
     count_labels,
     flatten_settings,
     gallery_positions,
+    k_evidence,
     report_cluster,
     report_images,
     summarize_rejects,
@@ -128,3 +129,17 @@ def test_the_tree_of_the_artifact_has_the_larger_child_first():
 def test_one_cluster_has_no_tree():
     assert tree_of([node(0, None, 10, 7)]) is None
     assert tree_of([]) is None
+
+
+def test_k_evidence_marks_the_suggestions_on_every_curve():
+    scores = {"stability": 0.5, "separability": 0.25, "compactness": 1.0}
+    rows = [
+        {"num_clusters": 4, **scores, "overall": 0.5, "rank": 2, "reason": "fair"},
+        {"num_clusters": 6, **scores, "overall": 0.1, "rank": None, "reason": None},
+        {"num_clusters": 8, **scores, "overall": 0.9, "rank": 1, "reason": "good"},
+    ]
+    evidence = k_evidence(rows)
+    assert [(best.num_clusters, best.reason) for best in evidence.suggestions] == [(8, "good"), (4, "fair")]
+    assert [list(curve.series[0].x) for curve in evidence.curves] == 4 * [[4, 6, 8]]
+    assert list(evidence.curves[0].series[0].y) == [0.5, 0.1, 0.9]
+    assert all(list(curve.marks) == [8, 4] for curve in evidence.curves)

@@ -96,3 +96,20 @@ def test_too_many_clusters_or_none_have_no_ribbon():
 def test_profile_steps_down():
     assert size_profile([4, 1]) == "M0 100L0.0 0.0H500.0L500.0 75.0H1000.0V100Z"
     assert size_profile([]) == "M0 100V100Z"
+
+
+def test_doublings_are_even_on_a_logarithmic_axis_and_marks_stand_where_they_belong():
+    series = [Series(name="overall", x=[2, 4, 8, 32, 128], y=[0, 1, 2, 3, 4])]
+    chart = lay_out(Curve(title="Overall", series=series, x_label="clusters", log_x=True, marks=[8, 16]))
+    assert chart is not None
+    assert [tick.text for tick in chart.x_ticks] == ["2", "4", "8", "16", "32", "64", "128"]
+    steps = [after.at - before.at for before, after in zip(chart.x_ticks, chart.x_ticks[1:], strict=False)]
+    assert max(steps) - min(steps) <= 0.2
+    assert [(mark.at, mark.text) for mark in chart.marks] == [(chart.x_ticks[2].at, "8"), (chart.x_ticks[3].at, "16")]
+    assert chart.summary.endswith("Marked: 8, 16.")
+
+
+def test_many_doublings_are_thinned():
+    chart = lay_out(Curve(title="t", series=[Series(name="s", x=[2, 2000], y=[0, 1])], log_x=True))
+    assert chart is not None
+    assert [tick.text for tick in chart.x_ticks] == ["2", "8", "32", "128", "512"]

@@ -13,6 +13,7 @@ import pytest
 from dxmc_core.report import (
     Changes,
     Curve,
+    KEvidence,
     MapPoints,
     Move,
     NounEvidence,
@@ -25,6 +26,7 @@ from dxmc_core.report import (
     Score,
     Series,
     StageTiming,
+    SuggestedK,
     TreeNode,
     render_report,
 )
@@ -310,3 +312,15 @@ def test_an_image_in_no_cluster_has_a_place_on_the_map():
         map_points=MapPoints(row_ids=np.array([0, 1]), xy=np.array([[0.1, 0.2], [0.3, 0.4]], dtype=np.float32)),
     )
     assert '"map":{"images":[0,1]' in render_report(data)
+
+
+def test_the_choice_of_k_is_shown_where_k_was_chosen(make_report_data):
+    curve = Curve(title="Overall", series=[Series(name="overall", x=[2, 4, 8], y=[0, 1, 0])], log_x=True, marks=[4])
+    suggestion = SuggestedK(num_clusters=4, overall=0.9, reason=EVIL)
+    with_choice = render_report(make_report_data(k_evidence=KEvidence(suggestions=[suggestion], curves=[curve])))
+    page = Page(with_choice)
+    assert page.open == []
+    assert EVIL in "".join(page.text)
+    assert [tags["id"] for tag, tags in page.tags if tag == "section"].count("k") == 1
+    assert [tags for tag, tags in page.tags if tag == "line" and tags.get("class") == "mark"]
+    assert 'id="k"' not in render_report(make_report_data())

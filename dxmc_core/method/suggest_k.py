@@ -1,0 +1,281 @@
+"""How many clusters the images fall into, judged without labels (METHOD section 8): a geometric grid of K, three scores
+of each, and the three K that stand out.
+
+Every score grows or falls with K even where there is nothing to find. So each is also taken of a reference without
+clusters, a Gaussian of the same mean and covariance, and what counts is the gap between the two, as in the gap
+statistic (Tibshirani, Walther and Hastie 2001): that makes different K comparable.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import adjusted_rand_score
+
+from dxmc_core.method.kmeans import spherical_kmeans
+from dxmc_core.method.turtle_score import turtle_score
+from dxmc_core.method.unit_rows import unit_rows
+from dxmc_core.method.ward import ward_tree
+from dxmc_core.method.whitening import cluster_means, half_power_whitening, normalize_rows
+
+NUM_SUGGESTIONS = 3
+SCORE_NAMES = ("stability", "separability", "compactness")
+
+#: Candidates are a third of an octave apart, a factor of 1.26.
+_STEPS_PER_OCTAVE = 3
+#: Smaller clusters than this, on average, are not looked for: parts of the rows cannot agree on them.
+_MIN_ROWS_PER_CLUSTER = 10
+#: Fewer rows than this have no two clusters of that size.
+MIN_ROWS = 2 * _MIN_ROWS_PER_CLUSTER
+_KMEANS_ITERATIONS = 20
+#: The rows are cut into two parts that are clustered and the rest, on which the two are compared; several times over.
+_PART_SHARE = 0.4
+_NUM_SPLITS = 2
+_FOLDS = 5
+_ROWS_PER_MICRO_CLUSTER = 3
+_MAX_MICRO_CLUSTERS = 4000
+_MIN_VARIANCE = 1e-9
+_ROWS_PER_BLOCK = 4096
+#: Suggestions nearer to each other than this say the same.
+_MIN_OCTAVES_APART = 0.5
+#: A local maximum below this part of the best overall score is no level of its own.
+_LEAST_PEAK = 0.5
+#: Gaussian noise of 200 to 3,000 rows stayed below 0.07.
+_LEAST_STABILITY = 0.1
+
+#: Rows (n, R), an ascending grid of K and a seed to centres (K, R) for each K in turn.
+Partitioner = Callable[[np.ndarray, Sequence[int], int], Iterator[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class KScores:
+    """What speaks for one number of clusters: how much better it does on the images than on the reference.
+
+    Attributes:
+        num_clusters: K.
+        stability: agreement (ARI) between clusterings of two parts of the rows, on rows that neither of them saw.
+        separability: TURTLE's score as Cohen's kappa: how well a linear classifier generalises the clusters.
+        compactness: nats a row that K clusters save when unseen rows are coded by them, less the cost of K clusters.
+        overall: mean of the three, each as a share of its largest value over the grid; in 0..1.
+    """
+
+    num_clusters: int
+    stability: float
+    separability: float
+    compactness: float
+    overall: float
+
+
+@dataclass(frozen=True)
+class KSuggestion:
+    """A number of clusters worth trying, and why in a few words."""
+
+    num_clusters: int
+    overall: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class KChoice:
+    """The whole of the evidence: scores by ascending K, suggestions with the best first, and the rows they rest on."""
+
+    scores: list[KScores]
+    suggestions: list[KSuggestion]
+    num_rows: int
+
+    @property
+    def num_clusters(self) -> int:
+        """The best suggestion."""
+        return self.suggestions[0].num_clusters
+
+    @property
+    def has_structure(self) -> bool:
+        """False where no K gives clusters that two halves agree on: the suggestions are then next to arbitrary."""
+        return max(score.stability for score in self.scores) >= _LEAST_STABILITY
+
+
+def suggest_num_clusters(
+    image_embeddings: np.ndarray,
+    *,
+    max_rows: int = 20_000,
+    max_clusters: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    partition: Partitioner | None = None,
+) -> KChoice:
+    """Score numbers of clusters from 2 to a tenth of the rows, and suggest three. Same seed and machine, same result.
+
+    Images are looked at under half-power whitening. A Ward tree over k-means micro-clusters gives the partition for
+    every K at once; k-means for each K takes ten times as long and was further off (docs/METHODS.md).
+
+    Args:
+        image_embeddings: (N, D), any float type.
+        max_rows: a seeded sample of at most this many rows is scored; the work depends on it and not on N.
+        max_clusters: end of the grid; by default one cluster for ten rows of the sample.
+        device: where k-means runs.
+        partition: makes the clusters in place of the Ward trees.
+
+    Raises:
+        ValueError: unusable rows, rows all equal, or fewer than `MIN_ROWS`.
+    """
+    if len(image_embeddings) < MIN_ROWS:
+        raise ValueError(
+            f"expected at least {MIN_ROWS} rows to choose a number of clusters, found {len(image_embeddings)}"
+        )
+    rows = _sample_view(image_embeddings, max_rows=max_rows, seed=seed)
+    grid = geometric_grid(min(max_clusters or len(rows), len(rows) // _MIN_ROWS_PER_CLUSTER))
+    make = partition or ward_partitions(device)
+    found = _measure(rows, grid, make, seed=seed)
+    by_chance = _measure(_structureless(rows, seed=seed), grid, make, seed=seed)
+    scores = _combine(grid, found - by_chance)
+    return KChoice(scores, _suggest(scores), len(rows))
+
+
+def geometric_grid(max_clusters: int) -> list[int]:
+    """Numbers of clusters from 2 to `max_clusters` (both included), a third of an octave apart."""
+    octaves = math.log2(max(max_clusters, 2) / 2)
+    steps = np.linspace(0, octaves, math.ceil(octaves * _STEPS_PER_OCTAVE) + 1)
+    return sorted({round(2 * 2**step) for step in steps})
+
+
+def _sample_view(image_embeddings: np.ndarray, *, max_rows: int, seed: int) -> np.ndarray:
+    """Unit rows (n, R) float32 of a sample under half-power whitening."""
+    if len(image_embeddings) > max_rows:
+        chosen = np.random.default_rng([seed, 0]).choice(len(image_embeddings), max_rows, replace=False)
+        image_embeddings = image_embeddings[np.sort(chosen)]
+    images = unit_rows(image_embeddings, name="image_embeddings")
+    return half_power_whitening(images).apply(images)
+
+
+def _structureless(rows: np.ndarray, *, seed: int) -> np.ndarray:
+    """Unit rows (n, R) drawn from a Gaussian of the same mean and covariance."""
+    mean = rows.mean(axis=0, dtype=np.float64)
+    centered = rows - mean.astype(np.float32)
+    variances, axes = np.linalg.eigh((centered.T @ centered).astype(np.float64) / len(rows))
+    draws = np.random.default_rng([seed, 1]).normal(size=rows.shape) * np.sqrt(np.maximum(variances, 0))
+    return normalize_rows((mean + draws @ axes.T).astype(np.float32))
+
+
+def ward_partitions(device: str = "cpu") -> Partitioner:
+    """The cuts of one Ward tree over micro-clusters, which count by their rows."""
+
+    def partitions(rows: np.ndarray, grid: Sequence[int], seed: int) -> Iterator[np.ndarray]:
+        num_micro = max(grid[-1], min(len(rows) // _ROWS_PER_MICRO_CLUSTER, _MAX_MICRO_CLUSTERS))
+        micro = spherical_kmeans(
+            rows,
+            num_micro,
+            num_restarts=1,
+            num_iterations=_KMEANS_ITERATIONS,
+            max_points_per_center=None,
+            seed=seed,
+            device=device,
+        )
+        sizes = np.bincount(micro.labels, minlength=num_micro)
+        filled = np.flatnonzero(sizes)
+        tree = ward_tree(micro.centers[filled], sizes[filled])
+        for num_clusters in grid:
+            parts = np.zeros(num_micro, dtype=np.int64)
+            parts[filled] = tree.cut(min(num_clusters, tree.num_points))
+            yield normalize_rows(cluster_means(rows, parts[micro.labels], num_clusters))
+
+    return partitions
+
+
+def _measure(rows: np.ndarray, grid: Sequence[int], make: Partitioner, *, seed: int) -> np.ndarray:
+    """Stability, separability and nats a row saved against one cluster: (3, len(grid)) float64."""
+    seeds = np.random.SeedSequence([seed, 2]).generate_state(1 + 2 * _NUM_SPLITS).tolist()
+    measured = np.zeros((3, len(grid)))
+    for place, centers in enumerate(make(rows, grid, seeds[0])):
+        labels = _nearest(rows, centers)
+        measured[1, place] = turtle_score(rows, labels, folds=_FOLDS, seed=seed, corrected_for_chance=True)
+    part_size = int(_PART_SHARE * len(rows))
+    for split in range(_NUM_SPLITS):
+        order = np.random.default_rng([seed, 3, split]).permutation(len(rows))
+        first, second, rest = (
+            rows[order[:part_size]],
+            rows[order[part_size : 2 * part_size]],
+            rows[order[2 * part_size :]],
+        )
+        unseen = rows[order[part_size:]]
+        one_cluster = _code_length(first, np.zeros(len(first), dtype=np.int64), 1, unseen)
+        pair = zip(make(first, grid, seeds[1 + 2 * split]), make(second, grid, seeds[2 + 2 * split]), strict=True)
+        for place, (centers, others) in enumerate(pair):
+            agreement = adjusted_rand_score(_nearest(rest, centers), _nearest(rest, others))
+            saved = one_cluster - _code_length(first, _nearest(first, centers), len(centers), unseen)
+            measured[::2, place] += np.array([agreement, saved]) / _NUM_SPLITS
+    return measured
+
+
+def _nearest(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    return (rows @ centers.T).argmax(axis=1)
+
+
+def _code_length(train: np.ndarray, labels: np.ndarray, num_clusters: int, unseen: np.ndarray) -> float:
+    """Nats a row, up to a constant, that unseen rows take: the cluster (by its size) and the place within it.
+
+    Clusters are Gaussians with one diagonal covariance for all. Their means are the posterior ones under a Gaussian of
+    means (empirical Bayes, each direction for itself), so a direction in which clusters do not differ costs nothing.
+    """
+    sizes = np.bincount(labels, minlength=num_clusters).astype(np.float64)
+    num_filled = np.count_nonzero(sizes)
+    mean = train.mean(axis=0, dtype=np.float64)
+    means = np.where(sizes[:, None] > 0, cluster_means(train, labels, num_clusters), mean)
+    within = ((train - means[labels]) ** 2).sum(axis=0) / max(len(train) - num_filled, 1)
+    within = np.maximum(within, _MIN_VARIANCE)
+    between = (sizes[:, None] * (means - mean) ** 2).sum(axis=0) / len(train) - within * num_filled / len(train)
+    between = np.maximum(between, 1e-9 * within)
+    uncertainty = 1 / (sizes[:, None] / within + 1 / between)
+    places = mean + sizes[:, None] * uncertainty / within * (means - mean)
+    variances = within + uncertainty
+    log_shares = np.log((sizes + 0.5) / (sizes + 0.5).sum())
+    constants = log_shares - 0.5 * (places**2 / variances + np.log(variances)).sum(axis=1)
+    weights = np.concatenate([places / variances, -0.5 / variances], axis=1)
+    lengths = [
+        -(np.concatenate([block, block**2], axis=1) @ weights.T + constants).max(axis=1).sum()
+        for block in np.array_split(unseen.astype(np.float64), max(len(unseen) // _ROWS_PER_BLOCK, 1))
+    ]
+    return float(sum(lengths) / len(unseen))
+
+
+def _combine(grid: Sequence[int], gaps: np.ndarray) -> list[KScores]:
+    """Scores from the gaps (3, len(grid)) to the reference.
+
+    A finer partition always codes better where clusters have parts of their own. So the cost of a cluster is what the
+    finest clusters of the grid, too small to be looked for, save on average; what is left is largest at the elbow.
+    """
+    stability, separability, saved = gaps
+    compactness = saved - saved[-1] * np.array(grid) / grid[-1]
+    columns = np.stack([stability, separability, compactness])
+    best = columns.max(axis=1, keepdims=True)
+    shares = np.where(best > 0, np.maximum(columns, 0) / np.where(best > 0, best, 1), 0)
+    rows = zip(grid, *columns.tolist(), shares.mean(axis=0).tolist(), strict=True)
+    return [KScores(*row) for row in rows]
+
+
+def _suggest(scores: Sequence[KScores]) -> list[KSuggestion]:
+    """Three K that are well apart, the best first.
+
+    Local maxima of the overall score come before what lies on a slope, unless they are far below the best: clusters
+    within clusters give a maximum for each level.
+    """
+    overall = np.array([score.overall for score in scores])
+    padded = np.concatenate([[-np.inf], overall, [-np.inf]])
+    is_peak = (overall >= padded[:-2]) & (overall >= padded[2:]) & (overall >= _LEAST_PEAK * overall.max())
+    chosen: list[int] = []
+    for place in np.lexsort((-overall, ~is_peak)).tolist():
+        apart = [abs(math.log2(scores[place].num_clusters / scores[other].num_clusters)) for other in chosen]
+        if len(chosen) < NUM_SUGGESTIONS and all(octaves >= _MIN_OCTAVES_APART for octaves in apart):
+            chosen.append(place)
+    chosen.sort(key=lambda place: -overall[place])
+    return [KSuggestion(scores[place].num_clusters, scores[place].overall, _reason(scores, place)) for place in chosen]
+
+
+def _reason(scores: Sequence[KScores], place: int) -> str:
+    """How near each score comes to its best."""
+    found = []
+    for name in SCORE_NAMES:
+        best = max(getattr(score, name) for score in scores)
+        share = max(getattr(scores[place], name), 0) / best if best > 0 else 0
+        found.append(f"best {name}" if share == 1 else f"{name} {share:.0%} of the best")
+    return ", ".join(found)

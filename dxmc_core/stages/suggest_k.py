@@ -1,0 +1,64 @@
+"""How many clusters: scores of a grid of K and the best three, from the image embeddings alone.
+
+Part of the pipeline when `num_clusters` is auto, between embed_images and build_semantic_space, and what
+`dxmc suggest-k` runs on any run that has embeddings. Later stages depend on the K it chose and on nothing else of it.
+"""
+
+from dataclasses import asdict
+
+import pyarrow as pa
+from pydantic import Field
+
+from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.manifest import fingerprint_of
+from dxmc_core.artifacts.matrices import load_matrix
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.errors import InputError
+from dxmc_core.method.suggest_k import MIN_ROWS, KChoice, suggest_num_clusters
+from dxmc_core.report import k_evidence, render_k_evidence
+from dxmc_core.settings import Settings
+
+PLOT_NAME = "scores.html"
+
+
+class SuggestKConfig(Settings):
+    """Which numbers of clusters are looked at, and on how many images."""
+
+    max_images: int = Field(20_000, ge=MIN_ROWS)
+    """Scores are taken on a seeded sample of at most this many images."""
+    max_clusters: int | None = Field(None, ge=2)
+    """The largest K looked at; by default a tenth of the images in the sample."""
+
+
+def fingerprint(config: SuggestKConfig, *, seed: int, inputs: dict[str, str]) -> str:
+    return fingerprint_of("suggest_k", {**config.model_dump(mode="json"), "seed": seed}, inputs)
+
+
+def suggest_k(images: StageDir, config: SuggestKConfig, *, seed: int) -> KChoice:
+    """Score the grid on the embedded images.
+
+    Raises:
+        InputError: too few images.
+    """
+    embeddings = load_matrix(images, "images").values
+    if len(embeddings) < MIN_ROWS:
+        raise InputError(
+            f"choosing K needs at least {MIN_ROWS} images, found {len(embeddings)}; set num_clusters to a number"
+        )
+    return suggest_num_clusters(embeddings, max_rows=config.max_images, max_clusters=config.max_clusters, seed=seed)
+
+
+def score_table(choice: KChoice) -> pa.Table:
+    """The table `k_scores`: one row a candidate, the suggestions with their rank and reason."""
+    places = {suggestion.num_clusters: rank for rank, suggestion in enumerate(choice.suggestions)}
+    rows = []
+    for scores in choice.scores:
+        rank = places.get(scores.num_clusters)
+        suggested = {} if rank is None else {"rank": rank + 1, "reason": choice.suggestions[rank].reason}
+        rows.append({**asdict(scores), **suggested})
+    return pa.Table.from_pylist(rows, schema=schemas.K_SCORES)
+
+
+def plot(table: pa.Table, *, title: str) -> bytes:
+    """The scores over K as a self-contained HTML page."""
+    return render_k_evidence(k_evidence(table.to_pylist()), title=title).encode()

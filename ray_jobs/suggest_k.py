@@ -1,0 +1,72 @@
+"""Choosing K as a Ray job: one task that scores a grid of K. `num_clusters: auto` and `dxmc suggest-k` run it."""
+
+import logging
+import time
+
+from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.method.suggest_k import KChoice
+from dxmc_core.stages.suggest_k import (
+    PLOT_NAME,
+    plot,
+    score_table,
+    suggest_k,
+)
+from dxmc_core.stages.suggest_k import (
+    fingerprint as stage_fingerprint,
+)
+from ray_jobs.cluster import run_on_node
+from ray_jobs.context import RunContext
+from ray_jobs.main import main_of
+
+NAME = "suggest_k"
+
+logger = logging.getLogger(__name__)
+
+
+def reads(_context: RunContext) -> tuple[str, ...]:
+    return ("embed_images",)
+
+
+def fingerprint(context: RunContext) -> str:
+    config = context.config
+    return stage_fingerprint(config.suggest_k, seed=config.seed, inputs=context.inputs_of(*reads(context)) or {})
+
+
+def run(context: RunContext, fingerprint: str) -> Manifest:
+    started = time.perf_counter()
+    config = context.config
+    output = context.stage(NAME)
+    choice: KChoice = run_on_node(_suggest, context)
+    table = score_table(choice)
+    page = plot(table, title=f"Number of clusters: {config.source.uri}")
+    for suggestion in choice.suggestions:
+        logger.info("%-21s K = %-5d overall %.2f: %s", NAME, *vars(suggestion).values())
+    if not choice.has_structure:
+        logger.warning(
+            "%s: two halves of the images agree on no number of clusters; take the suggestions with caution", NAME
+        )
+    return output.publish(
+        fingerprint=fingerprint,
+        inputs=context.inputs_of(*reads(context)) or {},
+        tables={"k_scores": [output.write_part("k_scores", table, fingerprint=fingerprint)]},
+        files={PLOT_NAME: output.write_file(PLOT_NAME, page)},
+        metrics={
+            "num_clusters": choice.num_clusters,
+            "scored_images": choice.num_rows,
+            "has_structure": choice.has_structure,
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _suggest(context: RunContext) -> KChoice:
+    return suggest_k(context.stage("embed_images"), context.config.suggest_k, seed=context.config.seed)
+
+
+def summary(context: RunContext) -> str:
+    metrics = context.stage(NAME).require_manifest().metrics
+    return f"best K {metrics['num_clusters']}, by {metrics['scored_images']} images"
+
+
+if __name__ == "__main__":
+    main_of(NAME)

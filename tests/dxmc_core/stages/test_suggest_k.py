@@ -1,0 +1,62 @@
+"""The scores as a table, and the plot that goes with it."""
+
+import re
+
+import numpy as np
+import pytest
+
+from dxmc_core.artifacts import schemas
+from dxmc_core.errors import InputError
+from dxmc_core.stages import embed_images
+from dxmc_core.stages.suggest_k import SuggestKConfig, fingerprint, plot, score_table, suggest_k
+
+FINGERPRINT = "c" * 32
+
+
+@pytest.fixture
+def choice(planted_run):
+    return suggest_k(planted_run.run_dir.stage("embed_images"), SuggestKConfig(), seed=0)
+
+
+def test_four_planted_groups_are_found(choice):
+    assert choice.num_clusters in (4, 5)
+    assert choice.num_rows == 240
+
+
+def test_the_table_has_a_row_a_candidate_and_ranks_the_suggestions(choice):
+    table = score_table(choice)
+    assert table.schema.equals(schemas.K_SCORES)
+    rows = table.to_pylist()
+    assert [row["num_clusters"] for row in rows] == [score.num_clusters for score in choice.scores]
+    ranked = sorted((row for row in rows if row["rank"]), key=lambda row: row["rank"])
+    assert [row["num_clusters"] for row in ranked] == [best.num_clusters for best in choice.suggestions]
+    assert all((row["reason"] is None) == (row["rank"] is None) for row in rows)
+
+
+def test_the_plot_marks_the_suggestions_and_needs_nothing_else(choice):
+    page = plot(score_table(choice), title="K of <b>x</b>").decode()
+    assert "K of &lt;b&gt;x" in page
+    marks = [int(mark) for mark in re.findall(r'class="mark-value"[^>]*>(\d+)<', page)]
+    assert marks == 4 * [best.num_clusters for best in choice.suggestions]
+    assert all(best.reason in page for best in choice.suggestions)
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_too_few_images_are_refused(planted_run, tmp_path):
+    np.savez(tmp_path / "few.npz", embeddings=np.eye(19, dtype=np.float32))
+    images = planted_run.run_dir.stage("few")
+    source = embed_images.EmbeddingsSource(kind="embeddings", uri=str(tmp_path / "few.npz"))
+    catalog, parts = embed_images.import_embeddings(source, images, fingerprint=FINGERPRINT)
+    embed_images.publish_embeddings(catalog, parts, fingerprint=FINGERPRINT, seconds=1.0)
+    with pytest.raises(InputError, match="needs at least 20 images, found 19; set num_clusters"):
+        suggest_k(images, SuggestKConfig(), seed=0)
+
+
+def test_settings_and_seed_are_in_the_fingerprint():
+    base = fingerprint(SuggestKConfig(), seed=0, inputs={"embed_images": "a"})
+    others = [
+        fingerprint(SuggestKConfig(max_images=100), seed=0, inputs={"embed_images": "a"}),
+        fingerprint(SuggestKConfig(), seed=1, inputs={"embed_images": "a"}),
+        fingerprint(SuggestKConfig(), seed=0, inputs={"embed_images": "b"}),
+    ]
+    assert len({base, *others}) == 4
