@@ -2,8 +2,8 @@
 of each, and the three K that stand out.
 
 Every score grows or falls with K even where there is nothing to find. So each is also taken of a reference without
-clusters, a Gaussian of the same mean and covariance, and what counts is the gap between the two, as in the gap
-statistic (Tibshirani, Walther and Hastie 2001): that makes different K comparable.
+clusters, a Gaussian of the same mean and covariance (the idea of the gap statistic, Tibshirani et al. 2001), and is
+corrected by it as agreement is for chance: that makes different K comparable.
 """
 
 import math
@@ -54,9 +54,11 @@ class KScores:
 
     Attributes:
         num_clusters: K.
-        stability: agreement (ARI) between clusterings of two parts of the rows, on rows that neither of them saw.
-        separability: TURTLE's score as Cohen's kappa: how well a linear classifier generalises the clusters.
-        compactness: nats a row that K clusters save when unseen rows are coded by them, less the cost of K clusters.
+        stability: agreement (ARI) between clusterings of two parts of the rows, on rows that neither of them saw:
+            0 as on the reference, 1 perfect.
+        separability: TURTLE's score as Cohen's kappa, how well a linear classifier generalises the clusters; likewise.
+        compactness: nats a row that K clusters save when unseen rows are coded by them, beyond what they save on the
+            reference, less the cost of K clusters.
         overall: mean of the three, each as a share of its largest value over the grid; in 0..1.
     """
 
@@ -128,7 +130,7 @@ def suggest_num_clusters(
     make = partition or ward_partitions(device)
     found = _measure(rows, grid, make, seed=seed)
     by_chance = _measure(_structureless(rows, seed=seed), grid, make, seed=seed)
-    scores = _combine(grid, found - by_chance)
+    scores = _combine(grid, found, by_chance)
     return KChoice(scores, _suggest(scores), len(rows))
 
 
@@ -238,15 +240,17 @@ def _code_length(train: np.ndarray, labels: np.ndarray, num_clusters: int, unsee
     return float(sum(lengths) / len(unseen))
 
 
-def _combine(grid: Sequence[int], gaps: np.ndarray) -> list[KScores]:
-    """Scores from the gaps (3, len(grid)) to the reference.
+def _combine(grid: Sequence[int], found: np.ndarray, by_chance: np.ndarray) -> list[KScores]:
+    """Scores from what `_measure` gives of the rows and of the reference, (3, len(grid)) each.
 
     A finer partition always codes better where clusters have parts of their own. So the cost of a cluster is what the
     finest clusters of the grid, too small to be looked for, save on average; what is left is largest at the elbow.
     """
-    stability, separability, saved = gaps
+    room = 1 - by_chance[:2]
+    above_chance = np.divide(found[:2] - by_chance[:2], room, out=np.zeros_like(room), where=room > 0)
+    saved = found[2] - by_chance[2]
     compactness = saved - saved[-1] * np.array(grid) / grid[-1]
-    columns = np.stack([stability, separability, compactness])
+    columns = np.stack([*above_chance, compactness])
     best = columns.max(axis=1, keepdims=True)
     shares = np.where(best > 0, np.maximum(columns, 0) / np.where(best > 0, best, 1), 0)
     rows = zip(grid, *columns.tolist(), shares.mean(axis=0).tolist(), strict=True)

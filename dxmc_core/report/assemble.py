@@ -111,8 +111,8 @@ def k_evidence(rows: Sequence[Mapping[str, Any]]) -> KEvidence:
         )
         for name, title, y_label in (
             ("overall", "Overall", "mean share of the best"),
-            ("stability", "Stability between halves", "ARI above reference"),
-            ("separability", "Linear separability", "kappa above reference"),
+            ("stability", "Stability between halves", "above reference, to 1"),
+            ("separability", "Linear separability", "above reference, to 1"),
             ("compactness", "Compactness", "nats an image saved"),
         )
     ]

@@ -166,11 +166,15 @@ def test_code_length_of_an_empty_cluster_is_finite():
 
 
 def test_overall_is_the_mean_share_of_the_best_and_compactness_pays_for_clusters():
-    scores = _combine([2, 4, 8], np.array([[0.1, 0.4, 0.2], [0.5, 0.25, -0.1], [1.0, 5.0, 6.0]]))
-    compactness = [1 - 1.5, 5 - 3, 0]
-    assert [score.compactness for score in scores] == pytest.approx(compactness)
-    assert [score.overall for score in scores] == pytest.approx([(0.25 + 1 + 0) / 3, (1 + 0.5 + 1) / 3, 0.5 / 3])
-    assert [score.overall for score in _combine([2, 3], np.zeros((3, 2)))] == [0, 0]
+    found = np.array([[0.1, 0.7, 0.2], [0.9, 0.6, 0.1], [1.5, 5.0, 5.0]])
+    by_chance = np.array([[0.0, 0.5, 0.0], [0.8, 0.2, 0.2], [0.5, 0.0, -1.0]])
+    scores = _combine([2, 4, 8], found, by_chance)
+    assert [score.stability for score in scores] == pytest.approx([0.1, 0.4, 0.2])
+    assert [score.separability for score in scores] == pytest.approx([0.5, 0.5, -0.125])
+    assert [score.compactness for score in scores] == pytest.approx([1 - 1.5, 5 - 3, 0])
+    assert [score.overall for score in scores] == pytest.approx([(0.25 + 1 + 0) / 3, 1, 0.5 / 3])
+    nothing = np.zeros((3, 2))
+    assert [score.overall for score in _combine([2, 3], nothing, nothing + 1)] == [0, 0]
 
 
 def overall(*values):
