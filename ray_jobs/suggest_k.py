@@ -38,7 +38,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     output = context.stage(NAME)
     choice: KChoice = run_on_node(_suggest, context)
     table = score_table(choice)
-    page = plot(table, title=f"Number of clusters: {config.source.uri}")
+    page = plot(table, title=config.source.uri)
     for suggestion in choice.suggestions:
         logger.info("%-21s K = %-5d overall %.2f: %s", NAME, *vars(suggestion).values())
     if not choice.has_structure:

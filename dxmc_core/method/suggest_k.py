@@ -249,7 +249,7 @@ def _combine(grid: Sequence[int], found: np.ndarray, by_chance: np.ndarray) -> l
     room = 1 - by_chance[:2]
     above_chance = np.divide(found[:2] - by_chance[:2], room, out=np.zeros_like(room), where=room > 0)
     saved = found[2] - by_chance[2]
-    compactness = saved - saved[-1] * np.array(grid) / grid[-1]
+    compactness = saved - saved[-1] * (np.array(grid) / grid[-1])
     columns = np.stack([*above_chance, compactness])
     best = columns.max(axis=1, keepdims=True)
     shares = np.where(best > 0, np.maximum(columns, 0) / np.where(best > 0, best, 1), 0)

@@ -1,0 +1,71 @@
+"""Which stages a run has and what they depend on, when the number of clusters is left to suggest_k."""
+
+import pytest
+
+from dxmc_core.artifacts.run_dir import STAGES, RunDir
+from dxmc_core.config import parse_config
+from dxmc_core.errors import InputError
+from ray_jobs.context import RunContext, stage_states
+from ray_jobs.main import job_of
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    return RunDir.at(str(tmp_path / "run"))
+
+
+def context_of(run_dir, num_clusters):
+    values = {
+        "run_dir": run_dir.uri,
+        "source": {"kind": "embeddings", "uri": "x.npz"},
+        "vocabulary": {"kind": "wordnet", "subset": "frequent"},
+        "num_clusters": num_clusters,
+    }
+    return RunContext(parse_config(values, where="test"), run_dir)
+
+
+def publish(run_dir, stage, fingerprint="f" * 32, **metrics):
+    images = {"images": [run_dir.stage(stage).write_file("images/part.parquet", b"x").model_copy(update={"rows": 100})]}
+    run_dir.stage(stage).publish(fingerprint=fingerprint, inputs={}, tables=images, metrics=metrics, seconds=1.0)
+
+
+def test_a_given_number_needs_no_choice(run_dir):
+    context = context_of(run_dir, 7)
+    assert (context.stages, context.num_clusters) == (STAGES, 7)
+    assert "suggest_k" not in job_of("train_heads").reads(context)
+
+
+def test_auto_puts_the_choice_after_the_embeddings_and_before_what_needs_it(run_dir):
+    context = context_of(run_dir, "auto")
+    assert context.stages == ("embed_images", "suggest_k", *STAGES[1:])
+    for stage in ("build_semantic_space", "train_heads", "write_report"):
+        assert "suggest_k" in job_of(stage).reads(context)
+    with pytest.raises(InputError, match=r"num_clusters is auto, and .* has no suggest_k; run suggest_k first"):
+        _ = context.num_clusters
+
+
+def test_the_chosen_number_gives_the_fingerprints_of_the_same_number_by_hand(run_dir):
+    publish(run_dir, "embed_images")
+    publish(run_dir, "suggest_k", num_clusters=7)
+    publish(run_dir, "build_semantic_space")
+    publish(run_dir, "mine_neighbors")
+    auto, by_hand, other = (context_of(run_dir, number) for number in ("auto", 7, 8))
+    assert auto.num_clusters == 7
+    for stage in ("build_semantic_space", "train_heads"):
+        fingerprints = [job_of(stage).fingerprint(context) for context in (auto, by_hand, other)]
+        assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+def test_what_needs_the_number_waits_for_a_choice_that_is_out_of_date(run_dir, monkeypatch):
+    context = context_of(run_dir, "auto")
+    publish(run_dir, "embed_images")
+    publish(run_dir, "suggest_k", num_clusters=7)
+    monkeypatch.setattr(job_of("embed_images"), "fingerprint", lambda _: "f" * 32)
+    jobs = {name: job_of(name) for name in context.stages}
+    states = {state.name: state.state for state in stage_states(context, jobs)}
+    assert (states["embed_images"], states["suggest_k"]) == ("done", "stale")
+    assert {states[name] for name in STAGES[1:]} == {"waiting"}
+    publish(run_dir, "suggest_k", job_of("suggest_k").fingerprint(context), num_clusters=7)
+    context = context_of(run_dir, "auto")
+    states = {state.name: state.state for state in stage_states(context, jobs)}
+    assert (states["suggest_k"], states["build_semantic_space"]) == ("done", "missing")
