@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 
 import fsspec
 import numpy as np
@@ -14,21 +15,23 @@ from dxmc_core.artifacts.matrices import load_rows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import normalize_uri
 from dxmc_core.errors import InputError
-from dxmc_core.method.metrics import external_scores, label_free_scores
+from dxmc_core.method.metrics import cross_tabulate, external_scores, label_free_scores
 
 MAX_SCORED_IMAGES = 20_000
+#: In the place of a file of labels: an image's label is the folder that its image_id lies in.
+PARENT_FOLDER = "parent_folder"
 
 
 def evaluate_run(run_dir: RunDir, *, labels_uri: str | None = None, seed: int = 0) -> dict:
     """Scores of a run, fractions in 0..1 unless a score's documentation says otherwise.
 
     Returns:
-        images, clusters, label_free (on a sample of at most 20,000 images) and, where labels are known, labelled_images
-        and external (acc, nmi, ari over the labelled images).
+        images, clusters, label_free (on a sample of at most 20,000 images) and, where labels are known,
+        labelled_images, external (acc, nmi, ari over the labelled images) and classes (see `class_rows`).
 
     Raises:
         ArtifactError: the run is not finished.
-        InputError: the label file cannot be used.
+        InputError: the labels cannot be used.
     """
     assignments = run_dir.stage("assign_clusters").read_table(
         "assignments", ["row_id", "image_id", "cluster_id"], schema=schemas.ASSIGNMENTS
@@ -46,19 +49,71 @@ def evaluate_run(run_dir: RunDir, *, labels_uri: str | None = None, seed: int = 
         true = np.array([label for label in labels if label is not None])
         result["labelled_images"] = int(known.sum())
         result["external"] = external_scores(true, clusters[known])
+        result["classes"] = class_rows(true, clusters[known], cluster_names(run_dir))
     return result
 
 
+def class_rows(labels: np.ndarray, clusters: np.ndarray, names: Mapping[int, str]) -> list[dict]:
+    """What became of each class, in the order of the labels: the confusion table, a row a class.
+
+    A row has label, images, matched_cluster (by the one-to-one matching that ACC is measured with; None where there
+    are more classes than clusters) and its name, recall and precision under that matching, and clusters: the images in
+    each cluster that has any, most first.
+    """
+    table = cross_tabulate(labels, clusters)
+    sizes = table.counts.sum(axis=0)
+    rows = []
+    for label, counts, column, correct in zip(
+        table.first.tolist(), table.counts, table.matched, table.num_matched.tolist(), strict=True
+    ):
+        matched = int(table.second[column]) if column >= 0 else None
+        order = np.argsort(-counts, kind="stable")
+        rows.append(
+            {
+                "label": label,
+                "images": int(counts.sum()),
+                "matched_cluster": matched,
+                "matched_name": None if matched is None else names.get(matched, str(matched)),
+                "recall": correct / int(counts.sum()),
+                "precision": correct / int(sizes[column]) if column >= 0 else 0.0,
+                "clusters": [
+                    {
+                        "cluster_id": int(table.second[at]),
+                        "name": names.get(int(table.second[at]), str(table.second[at])),
+                        "images": int(counts[at]),
+                    }
+                    for at in order
+                    if counts[at]
+                ],
+            }
+        )
+    return rows
+
+
+def cluster_names(run_dir: RunDir) -> dict[int, str]:
+    """Names by cluster id."""
+    clusters = run_dir.stage("assign_clusters").read_table("clusters", ["cluster_id", "name"], schema=schemas.CLUSTERS)
+    return dict(zip(clusters["cluster_id"].to_pylist(), clusters["name"].to_pylist(), strict=True))
+
+
 def label_column(run_dir: RunDir, assignments: pa.Table, *, labels_uri: str | None = None) -> list[str | None]:
-    """The label of each assigned image: from a file when one is given, else from the catalog.
+    """The label of each assigned image: from a file or the folders when that is asked for, else from the catalog.
 
     Args:
         assignments: with the columns row_id and image_id.
-        labels_uri: .csv or .parquet with the columns image_id and label.
+        labels_uri: .csv or .parquet with the columns image_id and label; or `parent_folder`, of the image_id.
 
     Raises:
-        InputError: the file cannot be read, or none of its ids is in the run.
+        InputError: the file cannot be read, none of its ids is in the run, or no image_id has a folder.
     """
+    if labels_uri == PARENT_FOLDER:
+        folders = [PurePosixPath(image_id).parent.name or None for image_id in assignments["image_id"].to_pylist()]
+        if not any(folders):
+            raise InputError(
+                "no image_id of this run names a folder to take labels from; an id here is "
+                f"{assignments['image_id'][0]}"
+            )
+        return folders
     if labels_uri is not None:
         by_id = _read_labels(labels_uri)
         labels = [by_id.get(image_id) for image_id in assignments["image_id"].to_pylist()]

@@ -1,6 +1,7 @@
 """How good a clustering is: against labels where they exist (METHOD section 7), and without labels always."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -45,10 +46,45 @@ def clustering_accuracy(labels_true: Labels, labels_pred: Labels) -> float:
     Raises:
         ValueError: no labels, or different numbers of them.
     """
-    true, pred = _checked_pair(labels_true, labels_pred)
-    table = contingency_matrix(true, pred)
-    classes, clusters = linear_sum_assignment(table, maximize=True)
-    return float(table[classes, clusters].sum() / len(true))
+    table = cross_tabulate(labels_true, labels_pred)
+    return float(table.num_matched.sum() / table.counts.sum())
+
+
+@dataclass(frozen=True)
+class CrossTable:
+    """Two labellings of the same rows against each other.
+
+    Attributes:
+        first: (R,) the distinct labels of the one, ascending.
+        second: (C,) those of the other.
+        counts: (R, C) rows with each pair of labels.
+        matched: (R,) the place in `second` that the best one-to-one matching gives to each of `first`, -1 for none.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    counts: np.ndarray
+    matched: np.ndarray
+
+    @property
+    def num_matched(self) -> np.ndarray:
+        """(R,) rows of each of `first` that have the matched label."""
+        at_match = np.take_along_axis(self.counts, np.maximum(self.matched, 0)[:, None], axis=1)[:, 0]
+        return np.where(self.matched >= 0, at_match, 0)
+
+
+def cross_tabulate(first: Labels, second: Labels) -> CrossTable:
+    """Count the pairs of labels, and match the labels one to one so that as many rows as possible agree (Hungarian).
+
+    Raises:
+        ValueError: no labels, or different numbers of them.
+    """
+    codes = _checked_pair(first, second)
+    counts = contingency_matrix(*codes)
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    matched = np.full(len(counts), -1)
+    matched[rows] = columns
+    return CrossTable(np.unique(np.asarray(first)), np.unique(np.asarray(second)), counts, matched)
 
 
 def label_free_scores(

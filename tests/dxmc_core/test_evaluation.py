@@ -80,3 +80,41 @@ def test_unusable_label_files(tmp_path, content, message):
 def test_unfinished_run(tmp_path):
     with pytest.raises(ArtifactError, match="run assign_clusters first"):
         evaluate_run(RunDir.at(str(tmp_path)))
+
+
+def test_classes_say_where_the_images_of_each_went(make_color_run):
+    run = make_color_run(files=False, clusters=(1, 1, 0, 0, 1, 1, 1, 1, 2, 2, 2, 1))
+    rows = {row["label"]: row for row in evaluate_run(run.run_dir)["classes"]}
+    assert list(rows) == ["blue", "green", "red"]
+    assert rows["red"] == {
+        "label": "red",
+        "images": 4,
+        "matched_cluster": 0,
+        "matched_name": "red",
+        "recall": 0.5,
+        "precision": 1.0,
+        "clusters": [
+            {"cluster_id": 0, "name": "red", "images": 2},
+            {"cluster_id": 1, "name": "green", "images": 2},
+        ],
+    }
+    assert (rows["green"]["recall"], rows["green"]["precision"]) == (1.0, pytest.approx(4 / 7))
+    total = sum(cluster["images"] for row in rows.values() for cluster in row["clusters"])
+    assert total == 12
+
+
+def test_more_classes_than_clusters(make_color_run):
+    run = make_color_run(files=False, clusters=(0,) * 8 + (2,) * 4)
+    matched = {row["label"]: row["matched_cluster"] for row in evaluate_run(run.run_dir)["classes"]}
+    assert matched["blue"] == 2
+    assert sorted([matched["red"], matched["green"]], key=str) == [0, None]
+
+
+def test_labels_of_folders(make_color_run):
+    ids = [f"deep/{folder}/{row}.png" for row, folder in enumerate(["x"] * 6 + ["y"] * 6)]
+    result = evaluate_run(make_color_run(files=False, image_ids=ids).run_dir, labels_uri="parent_folder")
+    assert [row["label"] for row in result["classes"]] == ["x", "y"]
+    assert result["external"]["acc"] == pytest.approx(8 / 12)
+    flat = make_color_run("flat", files=False, image_ids=[f"{row}.png" for row in range(12)])
+    with pytest.raises(InputError, match=r"names a folder to take labels from; an id here is 0.png"):
+        evaluate_run(flat.run_dir, labels_uri="parent_folder")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_samples
 
-from dxmc_core.method.metrics import clustering_accuracy, external_scores, label_free_scores
+from dxmc_core.method.metrics import clustering_accuracy, cross_tabulate, external_scores, label_free_scores
 from dxmc_core.method.neighbors import nearest_neighbors
 
 
@@ -132,3 +132,12 @@ def test_labels_and_neighbors_that_do_not_fit_are_refused() -> None:
         label_free_scores(rows, labels, neighbors=np.zeros((9, 3), dtype=int))
     with pytest.raises(ValueError, match="at least the 2 clusters found"):
         label_free_scores(rows, labels, num_clusters=1)
+
+
+def test_cross_table_names_its_rows_and_columns() -> None:
+    table = cross_tabulate(["b", "a", "a", "c", "a"], [5, 9, 9, 5, 5])
+    assert (table.first.tolist(), table.second.tolist()) == (["a", "b", "c"], [5, 9])
+    assert table.counts.tolist() == [[1, 2], [1, 0], [1, 0]]
+    assert table.matched[0] == 1
+    assert sorted(table.matched[1:].tolist()) == [-1, 0]
+    assert table.num_matched.sum() == 3
