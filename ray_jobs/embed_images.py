@@ -3,23 +3,22 @@
 import logging
 import time
 
-from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.storage import stat_file
 from dxmc_core.encoders import embedding_width
 from dxmc_core.images.catalog import Catalog, list_source, read_catalog, write_catalog
 from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
 from dxmc_core.stages.embed_images import (
-    EmbeddingPlan,
-    EmbedImages,
     check_disk,
     import_embeddings,
-    plan_embedding,
     publish_embeddings,
     source_identity,
 )
 from dxmc_core.stages.embed_images import (
     fingerprint as stage_fingerprint,
 )
+from dxmc_core.stages.embedded_rows import EmbeddedRows
+from dxmc_core.stages.embedding_workers import EmbedImages
 from ray_jobs.cluster import Progress, map_rows, num_cores, num_gpus
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
@@ -50,31 +49,33 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     stage_dir = context.stage(NAME)
     source = context.config.source
     if isinstance(source, EmbeddingsSource):
-        catalog, parts = import_embeddings(source, stage_dir, fingerprint=fingerprint)
-        return publish_embeddings(catalog, parts, fingerprint=fingerprint, seconds=time.perf_counter() - started)
+        catalog, done = import_embeddings(source, stage_dir, fingerprint=fingerprint)
+        return publish_embeddings(catalog, done, fingerprint=fingerprint, seconds=time.perf_counter() - started)
     catalog_found = read_catalog(stage_dir)
     if catalog_found is None or catalog_found.manifest.fingerprint != fingerprint:
         rows, _ = list_source(source)
         catalog_found = write_catalog(stage_dir, rows, fingerprint=fingerprint)
-    plan = plan_embedding(catalog_found, fingerprint=fingerprint)
+    done = EmbeddedRows.of(catalog_found, fingerprint=fingerprint)
+    num_resumed = done.num_done
     check_disk(
         context.run_dir.uri,
-        num_rows=catalog_found.num_rows - plan.num_done,
+        num_rows=done.num_left,
         embedding_width=embedding_width(context.config.encoder) or _USUAL_WIDTH,
     )
-    if plan.num_done:
-        logger.info("%s: %d of %d images were done before", NAME, plan.num_done, catalog_found.num_rows)
-    parts = _embed(context, catalog_found, plan, fingerprint=fingerprint)
+    if num_resumed:
+        logger.info("%s: %d of %d images were done before", NAME, num_resumed, catalog_found.num_rows)
+    _embed(context, catalog_found, done, fingerprint=fingerprint)
     return publish_embeddings(
         catalog_found,
-        parts,
+        done,
         fingerprint=fingerprint,
         seconds=time.perf_counter() - started,
-        num_resumed=plan.num_done,
+        num_resumed=num_resumed,
     )
 
 
-def _embed(context: RunContext, catalog: Catalog, plan: EmbeddingPlan, *, fingerprint: str) -> dict[str, list[Part]]:
+def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerprint: str) -> None:
+    """Embed what is left, and count it as done."""
     source, resources = context.config.source, context.config.resources
     assert isinstance(source, ImagesSource)
     gpus = num_gpus(resources)
@@ -86,25 +87,19 @@ def _embed(context: RunContext, catalog: Catalog, plan: EmbeddingPlan, *, finger
         "fingerprint": fingerprint,
         "device": "cuda" if gpus else "cpu",
         "batch_size": resources.embed_batch_size or (_GPU_BATCH_SIZE if gpus else _CPU_BATCH_SIZE),
-        "num_threads": None if gpus else max(num_cores() // num_workers, 1),
+        "num_threads": max(num_cores() // num_workers, 1),
     }
-    parts = {name: list(kept) for name, kept in plan.kept.items()}
-    chunks = [{"row_start": start, "row_stop": stop, "todo": todo.tolist()} for start, stop, todo in plan.chunks]
-    num_rejects = sum(part.rows for part in parts["rejects"])
-    with Progress(NAME, catalog.num_rows, unit="images", done=plan.num_done) as progress:
-        for row in map_rows(
-            chunks,
+    with Progress(NAME, catalog.num_rows, unit="images", done=done.num_done) as progress:
+        for receipt in map_rows(
+            list(done.chunks(catalog.chunk_rows)),
             EmbedImages,
             kwargs,
             num_workers=num_workers,
             num_cpus=min(1.0, num_cores() / num_workers),
             gpus_per_worker=gpus / num_workers,
         ):
-            part = Part(**{name: row[name] for name in Part.model_fields})
-            parts[row["table"]].append(part)
-            num_rejects += part.rows if row["table"] == "rejects" else 0
-            progress.add(part.rows, rejects=num_rejects)
-    return parts
+            done.add_receipt(receipt)
+            progress.add(receipt["rows"], rejects=done.num_rows_of("rejects"))
 
 
 def summary(context: RunContext) -> str:

@@ -8,17 +8,22 @@ sees them, and publishing removes them. So the folder of a finished stage holds 
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dxmc_core import __version__
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest, Part, checksum_of, parse_manifest
-from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.storage import Storage, is_local
 from dxmc_core.errors import ArtifactError
+from dxmc_core.lookahead import map_ahead
+
+_READ_THREADS = 32
 
 _PART_NAME = re.compile(r"^(?P<table>\w+)/part-(?P<fingerprint>[0-9a-f]{12})-(?P<sha256>[0-9a-f]{32})\.parquet$")
 
@@ -76,20 +81,44 @@ class StageDir:
             raise ArtifactError(f"{self.storage.uri}/{name} was not written; rerun {self.stage}") from error
         return Part(name=name, rows=0, bytes=len(data), sha256=checksum_of(data))
 
-    def staged_parts(self, table_name: str, *, fingerprint: str) -> list[Part]:
-        """Parts that an earlier attempt with this fingerprint left, damaged ones dropped; `rows` from their footers."""
-        parts = []
-        for name, size in sorted(self.storage.list_files(table_name).items()):
-            match = _PART_NAME.match(name)
-            if not match or match["fingerprint"] != fingerprint[:12]:
-                continue
-            with self.storage.fs.open(self.storage.path(name), "rb") as file:
-                try:
-                    rows = pq.read_metadata(file).num_rows
-                except pa.ArrowInvalid:
-                    continue
-            parts.append(Part(name=name, rows=rows, bytes=size, sha256=match["sha256"]))
-        return parts
+    def staged_row_ids(self, table_name: str, *, fingerprint: str) -> Iterator[tuple[Part, np.ndarray]]:
+        """Parts that an earlier attempt with this fingerprint left, in the order of their names, with their row ids.
+
+        Damaged ones are left out. A local file is checked against its checksum. An object in a store is whole or is
+        not there, so of it only the footer and the column `row_id` are read; many at a time.
+        """
+        sizes = self.storage.list_files(table_name)
+        names = [name for name in sorted(sizes) if self._is_part_of(name, fingerprint)]
+        read = self._read_local_row_ids if is_local(self.storage.uri) else self._read_remote_row_ids
+        with ThreadPoolExecutor(_READ_THREADS) as threads:
+            found = map_ahead(lambda name: read(name, sizes[name]), names, threads=threads, ahead=2 * _READ_THREADS)
+            yield from (part for part in found if part is not None)
+
+    def _is_part_of(self, name: str, fingerprint: str) -> bool:
+        match = _PART_NAME.match(name)
+        return match is not None and match["fingerprint"] == fingerprint[:12]
+
+    def _read_local_row_ids(self, name: str, size: int) -> tuple[Part, np.ndarray] | None:
+        try:
+            data = self.read_part_bytes(self._staged_part(name, size, rows=0))
+            row_ids = pq.read_table(pa.BufferReader(data), columns=["row_id"])["row_id"].to_numpy()
+        except (ArtifactError, pa.ArrowInvalid):
+            return None
+        return self._staged_part(name, size, rows=len(row_ids)), row_ids
+
+    def _read_remote_row_ids(self, name: str, size: int) -> tuple[Part, np.ndarray] | None:
+        """Two requests: the end of the file, which has the footer, and the column."""
+        try:
+            with self.storage.fs.open(self.storage.path(name), "rb", cache_type="none", size=size) as file:
+                row_ids = pq.ParquetFile(file).read(["row_id"])["row_id"].to_numpy()
+        except (FileNotFoundError, pa.ArrowInvalid):
+            return None
+        return self._staged_part(name, size, rows=len(row_ids)), row_ids
+
+    def _staged_part(self, name: str, size: int, *, rows: int) -> Part:
+        match = _PART_NAME.match(name)
+        assert match is not None, name
+        return Part(name=name, rows=rows, bytes=size, sha256=match["sha256"])
 
     def read_part(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
         """One part, checked against its checksum.
@@ -188,24 +217,6 @@ class StageDir:
                     f"{self.storage.uri}/{part.name}: column {field.name!r} has type {field.type}, expected {expected};"
                     f" delete {MANIFEST_NAME} beside it to rebuild {self.stage}"
                 )
-
-
-def select_disjoint(parts: Iterable[tuple[Part, Any]], covered: Any) -> list[Part]:
-    """Pick parts so that every row is covered once, and mark their rows in `covered`.
-
-    Args:
-        parts: each with the row ids it holds, an integer array.
-        covered: (N,) bool, True for rows that have been covered; changed in place.
-
-    Returns:
-        The parts kept. One that repeats a covered row is left out whole: its other rows are redone.
-    """
-    kept = []
-    for part, row_ids in parts:
-        if not covered[row_ids].any():
-            covered[row_ids] = True
-            kept.append(part)
-    return kept
 
 
 def parts_in_order(receipts: Iterable[Mapping[str, Any]]) -> list[Part]:

@@ -101,7 +101,9 @@ def write_catalog(stage_dir: StageDir, rows: pa.Table, *, fingerprint: str) -> C
 
 
 def catalog_rows(catalog: Catalog, chunk: dict) -> pa.Table:
-    """The catalog rows that a chunk still has to do."""
+    """The rows that a chunk still has to do: of [row_start, row_stop) those set in the bits `todo`, or all."""
     rows = catalog.rows(chunk["row_start"], chunk["row_stop"])
-    todo = np.asarray(chunk["todo"], dtype=np.int64)
-    return rows if len(todo) == rows.num_rows else rows.take(todo - chunk["row_start"])
+    if chunk["todo"] is None:
+        return rows
+    todo = np.unpackbits(np.frombuffer(chunk["todo"], dtype=np.uint8), count=rows.num_rows)
+    return rows.take(np.flatnonzero(todo))

@@ -7,7 +7,9 @@ they are; the one exception is that the HEIF plugin, where installed, is importe
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -70,6 +72,39 @@ class ImageRejectedError(Exception):
         return f"{self.reason}: {self.message}"
 
 
+@dataclass(frozen=True)
+class OpenedImage:
+    """A file whose header has been read and found usable; its pixels have not been decoded.
+
+    Attributes:
+        num_pixels: that `decode` will make.
+    """
+
+    num_pixels: int
+    _image: ImageFile.ImageFile
+    _data: bytes
+    _format: Format
+
+    def decode(self) -> Image.Image:
+        """The first frame, upright, in RGB; see `decode_image`."""
+        with _rejecting(self._data, self._format):
+            self._image.load()
+            return _upright(_to_rgb(self._image), self._image)
+
+
+def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_size: int | None = None) -> OpenedImage:
+    """Read the header of one file; the arguments and what is raised are those of `decode_image`."""
+    found = _require_image(data)
+    with _rejecting(data, found):
+        image = _PLUGINS[found](io.BytesIO(data))
+        _check_size(image, max_pixels)
+        if min_size is not None:
+            # Formats other than JPEG ignore this.
+            image.draft(None, (DRAFT_MARGIN * min_size, DRAFT_MARGIN * min_size))
+        width, height = image.size
+        return OpenedImage(width * height, image, data, found)
+
+
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_size: int | None = None) -> Image.Image:
     """Decode one file: the first frame, upright by its EXIF orientation, in RGB, transparency on white.
 
@@ -85,19 +120,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_size: int | N
     Raises:
         ImageRejectedError: there is no picture; nothing else is raised for any bytes.
     """
-    found = _require_image(data)
-    try:
-        image = _PLUGINS[found](io.BytesIO(data))
-        _check_size(image, max_pixels)
-        if min_size is not None:
-            # Formats other than JPEG ignore this.
-            image.draft(None, (DRAFT_MARGIN * min_size, DRAFT_MARGIN * min_size))
-        image.load()
-        return _upright(_to_rgb(image), image)
-    except ImageRejectedError:
-        raise
-    except Exception as error:
-        raise _rejection(data, found, error) from error
+    return open_image(data, max_pixels=max_pixels, min_size=min_size).decode()
 
 
 def thumbnail(image: Image.Image, size: int) -> bytes:
@@ -219,6 +242,17 @@ def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
         return rgb
     transposition = _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
     return rgb if transposition is None else rgb.transpose(transposition)
+
+
+@contextmanager
+def _rejecting(data: bytes, found: Format) -> Iterator[None]:
+    """Whatever a decoder raises is the rejection of its file."""
+    try:
+        yield
+    except ImageRejectedError:
+        raise
+    except Exception as error:
+        raise _rejection(data, found, error) from error
 
 
 def _rejection(data: bytes, found: Format, error: Exception) -> ImageRejectedError:

@@ -130,8 +130,8 @@ class Stages:
 
     def _embed(self):
         source = EmbeddingsSource(kind="embeddings", uri=self.images_uri)
-        catalog, parts = import_embeddings(source, self.run_dir.stage("embed_images"), fingerprint=FINGERPRINT)
-        publish_embeddings(catalog, parts, fingerprint=FINGERPRINT, seconds=0.0)
+        catalog, done = import_embeddings(source, self.run_dir.stage("embed_images"), fingerprint=FINGERPRINT)
+        publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=0.0)
 
     def _space(self):
         config, output = BuildSemanticSpaceConfig(), self.run_dir.stage("build_semantic_space")

@@ -22,8 +22,8 @@ def make_run(folder, *, labels):
     np.savez(folder / "x.npz", **arrays)
     run_dir = RunDir.at(str(folder / "run"))
     source = EmbeddingsSource(kind="embeddings", uri=str(folder / "x.npz"))
-    catalog, parts = import_embeddings(source, run_dir.stage("embed_images"), fingerprint=FINGERPRINT)
-    publish_embeddings(catalog, parts, fingerprint=FINGERPRINT, seconds=1.0)
+    catalog, done = import_embeddings(source, run_dir.stage("embed_images"), fingerprint=FINGERPRINT)
+    publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=1.0)
     clusters = groups.copy()
     clusters[6] = 0
     table = pa.table(

@@ -7,7 +7,7 @@ import pytest
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest, fingerprint_of
 from dxmc_core.artifacts.matrices import embedding_column, load_matrix, load_rows, matrix_of
-from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order, select_disjoint
+from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import ArtifactError
 
@@ -43,19 +43,23 @@ def test_published_table_reads_back_and_leftovers_are_removed(stage):
 def test_the_same_content_gets_the_same_part(stage):
     parts = [stage.write_part("images", images_table([5, 6]), fingerprint=FINGERPRINT) for _ in range(2)]
     assert parts[0] == parts[1]
-    assert stage.staged_parts("images", fingerprint=FINGERPRINT) == [parts[0]]
+    [(part, row_ids)] = stage.staged_row_ids("images", fingerprint=FINGERPRINT)
+    assert part == parts[0]
+    assert row_ids.tolist() == [5, 6]
 
 
 def test_parts_of_another_fingerprint_are_not_resumed(stage):
     stage.write_part("images", images_table([0]), fingerprint="f" * 32)
-    assert stage.staged_parts("images", fingerprint=FINGERPRINT) == []
+    assert list(stage.staged_row_ids("images", fingerprint=FINGERPRINT)) == []
 
 
-def test_half_written_part_is_not_resumed(stage):
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_damaged_part_is_not_resumed(stage, damage):
     part = stage.write_part("images", images_table([0, 1]), fingerprint=FINGERPRINT)
-    data = stage.storage.read_bytes(part.name)
-    stage.storage.write_bytes(part.name, data[: len(data) // 2])
-    assert stage.staged_parts("images", fingerprint=FINGERPRINT) == []
+    data = bytearray(stage.storage.read_bytes(part.name))
+    data[len(data) // 2] ^= 1
+    stage.storage.write_bytes(part.name, bytes(data) if damage == "flip" else bytes(data[: len(data) // 2]))
+    assert list(stage.staged_row_ids("images", fingerprint=FINGERPRINT)) == []
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
@@ -98,13 +102,6 @@ def test_column_of_another_type_is_an_error(stage):
     publish(stage, {"images": [part]})
     with pytest.raises(ArtifactError, match="column 'embedding'"):
         stage.read_table("images", schema=schemas.images(8))
-
-
-def test_rows_are_selected_once():
-    covered = np.zeros(10, dtype=bool)
-    parts = [("a", np.arange(0, 4)), ("b", np.arange(3, 6)), ("c", np.arange(4, 8)), ("d", np.arange(0, 4))]
-    assert select_disjoint(parts, covered) == ["a", "c"]
-    assert covered.tolist() == [True] * 8 + [False] * 2
 
 
 def test_parts_come_in_source_order_and_once(stage):

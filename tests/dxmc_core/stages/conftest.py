@@ -39,8 +39,8 @@ def planted_run(tmp_path) -> PlantedRun:
 
     images = run_dir.stage("embed_images")
     source = embed_images.EmbeddingsSource(kind="embeddings", uri=str(tmp_path / "x.npz"))
-    catalog, parts = embed_images.import_embeddings(source, images, fingerprint=FINGERPRINT)
-    embed_images.publish_embeddings(catalog, parts, fingerprint=FINGERPRINT, seconds=1.0)
+    catalog, done = embed_images.import_embeddings(source, images, fingerprint=FINGERPRINT)
+    embed_images.publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=1.0)
 
     space_dir = run_dir.stage("build_semantic_space")
     nouns = np.concatenate([centers, centers + 0.1 * generator.normal(size=centers.shape)])
@@ -69,3 +69,23 @@ def planted_run(tmp_path) -> PlantedRun:
     receipts = search(pa.table({"start": [0, 100], "stop": [100, 240]})).to_pylist()
     publish(neighbors_dir, {"neighbors": parts_in_order(receipts)})
     return PlantedRun(run_dir, labels)
+
+
+class MeanColor:
+    """An encoder whose embedding of an image is its mean colour: tiny, and different for different images."""
+
+    embedding_width = 3
+    image_size = 8
+    retrieval_temperature = 0.05
+
+    def preprocess(self, image):
+        return np.asarray(image.resize((8, 8)), dtype=np.uint8)
+
+    def encode_images(self, pixels):
+        means = pixels.reshape(len(pixels), -1, 3).mean(axis=1) + 1
+        return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def mean_color() -> MeanColor:
+    return MeanColor()

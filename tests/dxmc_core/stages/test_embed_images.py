@@ -1,6 +1,6 @@
 """From files to embeddings: every row ends once, a rerun does what is left, bad rows are set aside."""
 
-import io
+import itertools
 
 import numpy as np
 import pyarrow as pa
@@ -11,42 +11,27 @@ from dxmc_core.artifacts.manifest import MANIFEST_NAME
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import ArtifactError, InputError
-from dxmc_core.images.catalog import catalog_rows, list_source, read_catalog, write_catalog
-from dxmc_core.images.fetch import FetchImages
+from dxmc_core.images.catalog import list_source, read_catalog, write_catalog
 from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
-from dxmc_core.stages.embed_images import (
-    DecodeImages,
-    EncodeImages,
-    WriteEmbeddings,
-    fingerprint,
-    import_embeddings,
-    parts_of,
-    plan_embedding,
-    publish_embeddings,
-)
+from dxmc_core.stages import embedding_workers
+from dxmc_core.stages.embed_images import fingerprint, import_embeddings, publish_embeddings
+from dxmc_core.stages.embedded_rows import EmbeddedRows
+from dxmc_core.stages.embedding_workers import EmbedImages
 
 FINGERPRINT = "a" * 32
-
-
-class MeanColor:
-    """An encoder whose embedding of an image is its mean colour: tiny, and different for different images."""
-
-    embedding_width = 3
-    image_size = 8
-    retrieval_temperature = 0.05
-
-    def preprocess(self, image):
-        return np.asarray(image.resize((8, 8)), dtype=np.uint8)
-
-    def encode_images(self, pixels):
-        means = pixels.reshape(len(pixels), -1, 3).mean(axis=1) + 1
-        return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture
 def stage(tmp_path):
     return StageDir(Storage(str(tmp_path / "run/embed_images")), "embed_images")
+
+
+@pytest.fixture(autouse=True)
+def encoder(monkeypatch, mean_color):
+    """The tiny encoder of the tests in the place of any that is configured."""
+    monkeypatch.setattr(embedding_workers, "load_encoder", lambda *_, **__: mean_color)
 
 
 @pytest.fixture
@@ -67,28 +52,32 @@ def catalog_of(stage, photos):
     return write_catalog(stage, rows, fingerprint=FINGERPRINT)
 
 
-def embed(catalog, chunks, *, stop_after=None):
-    """Do chunks as `EmbedImages` does, with the test's encoder; the parts written."""
-    decode = DecodeImages(MeanColor(), FetchImages(), max_pixels=10_000)
-    encode, write = (
-        EncodeImages(MeanColor(), batch_size=16),
-        WriteEmbeddings(catalog.stage_dir, fingerprint=FINGERPRINT),
+def embed(catalog, *, stop_after=None):
+    """Do what is left of a catalog, or some chunks of it, as the job does; everything that is done then."""
+    done = EmbeddedRows.of(catalog, fingerprint=FINGERPRINT)
+    embed_images = EmbedImages(
+        OfflineConfig(kind="offline"),
+        ImagesSource(uri="", max_pixels=10_000),
+        catalog,
+        fingerprint=FINGERPRINT,
+        device="cpu",
+        batch_size=16,
+        num_threads=2,
     )
-    parts = {"images": [], "rejects": []}
-    for start, stop, todo in chunks[:stop_after]:
-        rows = catalog_rows(catalog, {"row_start": start, "row_stop": stop, "todo": todo})
-        for table, part in parts_of(write(encode(decode(rows)))):
-            parts[table].append(part)
-    return parts
+    chunks = itertools.islice(done.chunks(catalog.chunk_rows), stop_after)
+    for receipts in embed_images.stream(chunks):
+        for receipt in receipts.to_pylist():
+            assert done.add_receipt(receipt)
+    return done
 
 
-def publish(catalog, parts, **kwargs):
-    return publish_embeddings(catalog, parts, fingerprint=FINGERPRINT, seconds=1.0, **kwargs)
+def publish(catalog, done, **kwargs):
+    return publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=1.0, **kwargs)
 
 
 def test_every_row_is_in_exactly_one_of_images_and_rejects(stage, photos):
     catalog = catalog_of(stage, photos)
-    manifest = publish(catalog, embed(catalog, plan_embedding(catalog, fingerprint=FINGERPRINT).chunks))
+    manifest = publish(catalog, embed(catalog))
     rejects = stage.read_table("rejects").to_pylist()
     assert {(row["image_id"], row["reason"]) for row in rejects} == {
         ("007.png", "empty"),
@@ -104,60 +93,38 @@ def test_every_row_is_in_exactly_one_of_images_and_rejects(stage, photos):
 def test_interrupted_run_resumes_and_gives_the_same_table(stage, photos, tmp_path):
     undisturbed = StageDir(Storage(str(tmp_path / "other/embed_images")), "embed_images")
     catalog = catalog_of(undisturbed, photos)
-    publish(catalog, embed(catalog, plan_embedding(catalog, fingerprint=FINGERPRINT).chunks))
+    publish(catalog, embed(catalog))
 
-    catalog = catalog_of(stage, photos)
-    embed(catalog, plan_embedding(catalog, fingerprint=FINGERPRINT).chunks, stop_after=2)
+    embed(catalog_of(stage, photos), stop_after=2)
     resumed = read_catalog(stage)
-    plan = plan_embedding(resumed, fingerprint=FINGERPRINT)
-    assert plan.num_done == 64
-    done_again = embed(resumed, plan.chunks)
-    parts = {name: plan.kept[name] + done_again[name] for name in plan.kept}
-    publish(resumed, parts, num_resumed=plan.num_done)
+    before = EmbeddedRows.of(resumed, fingerprint=FINGERPRINT)
+    assert before.num_done == 64
+    publish(resumed, embed(resumed), num_resumed=before.num_done)
     for table in ("images", "rejects"):
         assert stage.read_table(table).equals(undisturbed.read_table(table))
 
 
+def test_chunk_whose_images_were_lost_gets_the_same_batches_again(stage, photos):
+    catalog = catalog_of(stage, photos)
+    lost = embed(catalog).parts("images")[0]
+    stage.storage.delete(lost.name)
+    assert EmbeddedRows.of(catalog, fingerprint=FINGERPRINT).num_left == 31
+    assert embed(catalog).parts("images")[0] == lost
+
+
 def test_chunk_whose_rejects_were_lost_is_completed(stage, photos):
     catalog = catalog_of(stage, photos)
-    parts = embed(catalog, plan_embedding(catalog, fingerprint=FINGERPRINT).chunks)
-    lost = parts["rejects"][0]
-    stage.storage.delete(lost.name)
-    plan = plan_embedding(catalog, fingerprint=FINGERPRINT)
-    assert [todo.tolist() for _, _, todo in plan.chunks] == [[7]]
-    again = embed(catalog, plan.chunks)
-    publish(catalog, {name: plan.kept[name] + again[name] for name in plan.kept})
+    stage.storage.delete(embed(catalog).parts("rejects")[0].name)
+    assert EmbeddedRows.of(catalog, fingerprint=FINGERPRINT).num_left == 1
+    publish(catalog, embed(catalog))
     assert stage.require_manifest().metrics["rejects"] == 3
 
 
-def test_damaged_part_of_an_earlier_attempt_is_embedded_again(stage, photos):
+def test_rows_that_are_missing_are_never_published(stage, photos):
     catalog = catalog_of(stage, photos)
-    part = embed(catalog, plan_embedding(catalog, fingerprint=FINGERPRINT).chunks)["images"][0]
-    data = bytearray(stage.storage.read_bytes(part.name))
-    data[100] ^= 1
-    stage.storage.write_bytes(part.name, bytes(data))
-    plan = plan_embedding(catalog, fingerprint=FINGERPRINT)
-    assert sum(len(todo) for _, _, todo in plan.chunks) == part.rows
-
-
-def test_missing_or_doubled_rows_are_never_published(stage, photos):
-    catalog = catalog_of(stage, photos)
-    parts = embed(catalog, plan_embedding(catalog, fingerprint=FINGERPRINT).chunks)
-    with pytest.raises(ArtifactError, match="in neither images nor rejects"):
-        publish(catalog, {**parts, "images": parts["images"][1:]})
-    with pytest.raises(ArtifactError, match="repeats rows"):
-        publish(catalog, {**parts, "images": [*parts["images"], parts["images"][0]]})
+    with pytest.raises(ArtifactError, match="86 catalog rows are in neither images nor rejects"):
+        publish(catalog, embed(catalog, stop_after=2))
     assert not stage.storage.exists(MANIFEST_NAME)
-
-
-def test_files_that_vanish_and_bombs_are_rejected(stage, photos):
-    rows, _ = list_source(ImagesSource(uri=str(photos)))
-    (photos / "000.png").unlink()
-    buffer = io.BytesIO()
-    Image.new("1", (200, 200)).save(buffer, "png")
-    (photos / "001.png").write_bytes(buffer.getvalue())
-    decoded = DecodeImages(MeanColor(), FetchImages(), max_pixels=10_000)(rows.slice(0, 3))
-    assert decoded["reason"].to_pylist() == ["missing", "too_large", None]
 
 
 def test_source_without_one_readable_image_is_an_input_error(stage, tmp_path):
@@ -167,7 +134,7 @@ def test_source_without_one_readable_image_is_an_input_error(stage, tmp_path):
         (folder / name).write_bytes(b"no")
     catalog = catalog_of(stage, folder)
     with pytest.raises(InputError, match=r"none of the 2 images could be read: 2 not_an_image \(e.g. a.jpg, b.jpg\)"):
-        publish(catalog, embed(catalog, plan_embedding(catalog, fingerprint=FINGERPRINT).chunks))
+        publish(catalog, embed(catalog))
 
 
 def test_listing_digest_and_fingerprint_follow_the_content(photos):
@@ -187,8 +154,7 @@ def test_embeddings_are_normalised_and_unusable_rows_set_aside(stage, tmp_path, 
     values[7, 0] = np.inf
     np.savez(tmp_path / "x.npz", embeddings=values, labels=np.arange(40) % 4)
     source = EmbeddingsSource(kind="embeddings", uri=str(tmp_path / "x.npz"))
-    catalog, parts = import_embeddings(source, stage, fingerprint=FINGERPRINT)
-    publish(catalog, parts)
+    publish(*import_embeddings(source, stage, fingerprint=FINGERPRINT))
     rejects = stage.read_table("rejects").to_pydict()
     assert dict(zip(rejects["image_id"], rejects["reason"], strict=True)) == {
         "3": "zero_norm",

@@ -1,0 +1,306 @@
+"""What the workers of embed_images do: `DecodeImages`, `EncodeImages` and `WriteEmbeddings`, and `EmbedImages`, which
+is all three in one process.
+
+A chunk of catalog rows flows through them as tables. The next batch is fetched and decoded while the current one is in
+the model, and a chunk is written while the next one is encoded. What is in memory at a time is bounded: the files by
+their bytes, what is being decoded by its pixels, crops by their number.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.matrices import embedding_column
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.encoders import Encoder, EncoderConfig, load_encoder
+from dxmc_core.images.catalog import Catalog, catalog_rows
+from dxmc_core.images.decode import ImageRejectedError, open_image
+from dxmc_core.images.fetch import FetchImages
+from dxmc_core.images.sources import ImagesSource
+from dxmc_core.lookahead import Budget, map_ahead, prefetched
+from dxmc_core.stages.embedded_rows import pack_rows
+
+#: Files that are fetched together, at most, and what the fetched and not yet decoded ones may take.
+_FETCH_ROWS = 64
+_FETCH_BYTES = 64 << 20
+#: What a file is taken to have when the catalog does not know.
+_USUAL_FILE_BYTES = 1 << 20
+#: Pixels that the threads of a process decode at a time; Pillow takes 4 bytes for each, and twice that to convert.
+#: A picture with more is decoded alone.
+_PIXELS_AT_A_TIME = 64_000_000
+#: Batches in a GPU at a time: one is computed while the next is copied there.
+_GPU_BATCHES = 2
+
+File = bytes | ImageRejectedError
+
+
+class DecodeImages:
+    """Catalog rows to crops: decodes and resizes the files that `fetch` yields for them, in the order of the rows.
+
+    Yields tables of the columns row_id, image_id, uri, pixels (uint8 (image_size, image_size, 3) as bytes, null for a
+    reject), reason and message (null for an image). Each has `batch_size` images but the last of a chunk; rejects take
+    no place in a batch, so the batches of a chunk do not depend on which of its rejects a killed run had written.
+    """
+
+    def __init__(
+        self,
+        preprocess: Callable[[Image.Image], np.ndarray],
+        fetch: Callable[[pa.Table], Iterable[File]],
+        *,
+        image_size: int,
+        batch_size: int,
+        max_pixels: int,
+        fast_jpeg: bool = False,
+        num_threads: int = 1,
+    ) -> None:
+        self._preprocess = preprocess
+        self._fetch = fetch
+        self._image_size = image_size
+        self._batch_size = batch_size
+        self._max_pixels = max_pixels
+        self._min_size = image_size if fast_jpeg else None
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="dxmc-decode")
+        self._pixels = Budget(_PIXELS_AT_A_TIME)
+
+    def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
+        """The decoded batches of one chunk."""
+        return (table for _, table in self.stream([rows]))
+
+    def stream(self, chunks: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+        """The decoded batches of chunk after chunk, each with the number of its chunk, a batch ahead."""
+        return prefetched(self._batches(chunks), ahead=1)
+
+    def _batches(self, chunks: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+        file_bytes = Budget(_FETCH_BYTES)
+
+        def decode(item: tuple[int, pa.Table, int, File]) -> tuple[int, pa.Table, int, np.ndarray | ImageRejectedError]:
+            index, rows, row, file = item
+            try:
+                return index, rows, row, self._decode(file)
+            finally:
+                file_bytes.release(_num_bytes(file))
+
+        files = self._files(chunks, file_bytes)
+        decoded = map_ahead(decode, files, threads=self._threads, ahead=self._batch_size)
+        for index, of_chunk in itertools.groupby(decoded, key=lambda item: item[0]):
+            batch = _Batch(self._batch_size, self._image_size)
+            for _, rows, row, result in of_chunk:
+                if batch.is_full and not isinstance(result, ImageRejectedError):
+                    yield index, batch.table(rows)
+                    batch = _Batch(self._batch_size, self._image_size, first_row=row)
+                batch.add(result)
+            yield index, batch.table(rows)
+
+    def _files(self, chunks: Iterable[pa.Table], file_bytes: Budget) -> Iterator[tuple[int, pa.Table, int, File]]:
+        """The files of the rows, with chunk and row; a group of files is on its way while the one before is taken."""
+        groups = ((index, rows, *group) for index, rows in enumerate(chunks) for group in _fetch_groups(rows))
+        started = (
+            (index, rows, start, self._fetch(rows.slice(start, length))) for index, rows, start, length in groups
+        )
+        for index, rows, start, files in _one_ahead(started):
+            for row, file in enumerate(files, start=start):
+                file_bytes.acquire(_num_bytes(file))
+                yield index, rows, row, file
+
+    def _decode(self, file: File) -> np.ndarray | ImageRejectedError:
+        if isinstance(file, ImageRejectedError):
+            return file
+        try:
+            opened = open_image(file, max_pixels=self._max_pixels, min_size=self._min_size)
+            with self._pixels.using(opened.num_pixels):
+                return self._preprocess(opened.decode())
+        except ImageRejectedError as error:
+            return error
+
+
+def _num_bytes(file: File) -> int:
+    return len(file) if isinstance(file, bytes) else 0
+
+
+def _fetch_groups(rows: pa.Table) -> Iterator[tuple[int, int]]:
+    """(start, length) of rows to fetch together: so many, and so many bytes; a larger file is alone."""
+    sizes = rows["size"].to_numpy()
+    sizes = np.where(sizes < 0, _USUAL_FILE_BYTES, sizes)
+    start, total = 0, 0
+    for row, size in enumerate(sizes.tolist()):
+        if row > start and (row - start == _FETCH_ROWS or total + size > _FETCH_BYTES):
+            yield start, row - start
+            start, total = row, 0
+        total += size
+    if start < len(sizes):
+        yield start, len(sizes) - start
+
+
+def _one_ahead(items: Iterable[Any]) -> Iterator[Any]:
+    """The items; each is handed out when the next one has been made."""
+    iterator = iter(items)
+    for item in iterator:
+        for following in iterator:
+            yield item
+            item = following
+        yield item
+
+
+class _Batch:
+    """Crops side by side in memory as the model takes them, and the rows of a chunk that they and rejects came from."""
+
+    def __init__(self, batch_size: int, image_size: int, *, first_row: int = 0) -> None:
+        self._crops = np.empty((batch_size, image_size, image_size, 3), dtype=np.uint8)
+        self._first_row = first_row
+        self._num_images = 0
+        self._rejections: list[ImageRejectedError | None] = []
+
+    @property
+    def is_full(self) -> bool:
+        return self._num_images == len(self._crops)
+
+    def add(self, result: np.ndarray | ImageRejectedError) -> None:
+        """Take what became of the next row."""
+        if isinstance(result, ImageRejectedError):
+            self._rejections.append(result)
+            return
+        self._crops[self._num_images] = result
+        self._num_images += 1
+        self._rejections.append(None)
+
+    def table(self, rows: pa.Table) -> pa.Table:
+        """The batch as `DecodeImages` yields it, given all rows of its chunk."""
+        table = rows.slice(self._first_row, len(self._rejections)).select(["row_id", "image_id", "uri"])
+        is_image = np.array([rejection is None for rejection in self._rejections])
+        columns = {
+            "pixels": _pixels_column(self._crops[: self._num_images], is_image),
+            "reason": pa.array([r and str(r.reason) for r in self._rejections], pa.string()),
+            "message": pa.array([r and r.message for r in self._rejections], pa.string()),
+        }
+        for name, column in columns.items():
+            table = table.append_column(name, column)
+        return table
+
+
+def _pixels_column(crops: np.ndarray, is_image: np.ndarray) -> pa.BinaryArray:
+    """Crops uint8 (B, H, W, 3) as a column of bytes, without a copy; null where `is_image` is False."""
+    crop_bytes = crops[0].nbytes if len(crops) else 0
+    offsets = np.concatenate([[0], np.cumsum(is_image)]) * crop_bytes
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise ValueError(f"{len(crops)} crops of {crop_bytes} bytes are more than a column holds; use smaller batches")
+    valid = np.packbits(is_image, bitorder="little")
+    buffers = [pa.py_buffer(valid), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(crops))]
+    return pa.BinaryArray.from_buffers(pa.binary(), len(is_image), buffers, int((~is_image).sum()))
+
+
+def _crops_of(column: pa.ChunkedArray, image_size: int) -> np.ndarray:
+    """The crops of a column that `_pixels_column` made, uint8 (B, H, W, 3), without a copy when it has one chunk."""
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    _, offset_buffer, data = array.buffers()
+    offsets = np.frombuffer(offset_buffer, dtype=np.int32)[array.offset : array.offset + len(array) + 1]
+    first, last = int(offsets[0]), int(offsets[-1])
+    values = np.frombuffer(data, dtype=np.uint8)[first:last] if data is not None else np.empty(0, dtype=np.uint8)
+    return values.reshape(-1, image_size, image_size, 3)
+
+
+class EncodeImages:
+    """Pixels to embeddings: replaces the column `pixels` by `embedding` (unit norm, float16; null for a reject)."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    def __call__(self, decoded: pa.Table) -> pa.Table:
+        is_image = decoded["pixels"].is_valid().to_numpy()
+        embeddings = np.zeros((decoded.num_rows, self._encoder.embedding_width), dtype=np.float16)
+        if is_image.any():
+            crops = _crops_of(decoded["pixels"], self._encoder.image_size)
+            embeddings[is_image] = self._encoder.encode_images(crops)
+        table = decoded.drop_columns(["pixels"])
+        return table.append_column("embedding", embedding_column(embeddings, mask=~is_image))
+
+
+class WriteEmbeddings:
+    """Embedded and rejected rows to parts.
+
+    The result has one row a part written: `table`, the part's fields, and its row ids packed (row_start, row_bits). The
+    rejects go first: a row whose part was not written is simply done again.
+    """
+
+    def __init__(self, stage_dir: StageDir, *, fingerprint: str) -> None:
+        self._stage_dir = stage_dir
+        self._fingerprint = fingerprint
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        is_reject = rows["reason"].is_valid()
+        rejects = rows.filter(is_reject).select(schemas.REJECTS.names).cast(schemas.REJECTS)
+        images = rows.filter(pc.invert(is_reject)).select(["row_id", "image_id", "embedding"])
+        images = images.cast(schemas.images(images.schema.field("embedding").type.list_size))
+        return pa.Table.from_pylist(
+            [self._written(name, table) for name, table in (("rejects", rejects), ("images", images)) if table.num_rows]
+        )
+
+    def _written(self, name: str, table: pa.Table) -> dict[str, Any]:
+        part = self._stage_dir.write_part(name, table, fingerprint=self._fingerprint)
+        row_start, row_bits = pack_rows(table["row_id"].to_numpy())
+        return {"table": name, **part.model_dump(), "row_start": row_start, "row_bits": row_bits}
+
+
+class EmbedImages:
+    """The whole way from chunks of catalog rows to written parts in one process.
+
+    Args:
+        batch_size: images of one forward pass.
+        num_threads: cores that this process may use: threads that decode, and on the CPU those of the model.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderConfig,
+        source: ImagesSource,
+        catalog: Catalog,
+        *,
+        fingerprint: str,
+        device: str,
+        batch_size: int,
+        num_threads: int,
+    ) -> None:
+        model = load_encoder(encoder, device=device, batch_size=batch_size, num_threads=num_threads)
+        self._catalog = catalog
+        self._decode = DecodeImages(
+            model.preprocess,
+            FetchImages(),
+            image_size=model.image_size,
+            batch_size=batch_size,
+            max_pixels=source.max_pixels,
+            fast_jpeg=source.fast_jpeg,
+            num_threads=num_threads,
+        )
+        self._encode = EncodeImages(model)
+        self._encoders = ThreadPoolExecutor(_GPU_BATCHES, "dxmc-encode") if device.startswith("cuda") else None
+        self._write = WriteEmbeddings(catalog.stage_dir, fingerprint=fingerprint)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="dxmc-write")
+
+    def __call__(self, chunks: pa.Table) -> pa.Table:
+        """What `WriteEmbeddings` reports of some chunks, given as `EmbeddedRows.chunks` has them."""
+        return pa.concat_tables(self.stream(chunks.to_pylist()))
+
+    def stream(self, chunks: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
+        """The same for chunk after chunk, without a pause between them."""
+        decoded = self._decode.stream(catalog_rows(self._catalog, chunk) for chunk in chunks)
+        if self._encoders is None:
+            encoded: Iterator[tuple[int, pa.Table]] = map(self._encode_batch, decoded)
+        else:
+            encoded = map_ahead(self._encode_batch, decoded, threads=self._encoders, ahead=_GPU_BATCHES - 1)
+        return map_ahead(self._write, _whole_chunks(encoded), threads=self._writer, ahead=1)
+
+    def _encode_batch(self, item: tuple[int, pa.Table]) -> tuple[int, pa.Table]:
+        index, decoded = item
+        return index, self._encode(decoded)
+
+
+def _whole_chunks(batches: Iterable[tuple[int, pa.Table]]) -> Iterator[pa.Table]:
+    """Join the batches of each chunk."""
+    for _, of_chunk in itertools.groupby(batches, key=lambda item: item[0]):
+        yield pa.concat_tables([table for _, table in of_chunk])
