@@ -11,16 +11,18 @@ from pydantic import Field
 from dxmc_core.encoders import offline, open_clip
 from dxmc_core.encoders.offline import OfflineConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
-from dxmc_core.encoders.protocol import Encoder
+from dxmc_core.encoders.protocol import Encoder, Preprocess
 
 __all__ = [
     "Encoder",
     "EncoderConfig",
     "OfflineConfig",
     "OpenClipConfig",
+    "Preprocess",
     "embedding_width",
     "encoder_identity",
     "load_encoder",
+    "load_preprocess",
 ]
 
 EncoderConfig = Annotated[OpenClipConfig | OfflineConfig, Field(discriminator="kind")]
@@ -57,6 +59,21 @@ def load_encoder(
     from dxmc_core.encoders.open_clip_model import OpenClipEncoder
 
     return OpenClipEncoder.load(config, device=device, batch_size=batch_size)
+
+
+def load_preprocess(config: OpenClipConfig | OfflineConfig) -> Preprocess:
+    """How an encoder resizes pictures, without its weights: for processes that only decode.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    if isinstance(config, OfflineConfig):
+        from dxmc_core.encoders.offline_model import OfflinePreprocess
+
+        return OfflinePreprocess()
+    from dxmc_core.encoders import open_clip_model
+
+    return open_clip_model.load_preprocess(config)
 
 
 def encoder_identity(config: OpenClipConfig | OfflineConfig) -> dict:

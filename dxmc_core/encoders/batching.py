@@ -4,18 +4,25 @@ Every forward pass has the same number of rows, the last one filled up with zero
 which rows happen to share its batch: an image embedded again after a crash gets the same bits.
 """
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 
+_of_this_thread = threading.local()
+
 
 def map_batches(
-    function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray, *, batch_size: int, width: int
+    function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray, *, device: str, batch_size: int, width: int
 ) -> np.ndarray:
-    """Apply a model to rows (N, ...) in batches of exactly `batch_size`; float32 (N, width)."""
+    """Apply a model to rows (N, ...) in batches of exactly `batch_size`; float32 (N, width).
+
+    Threads that call this at the same time overlap on a GPU: one's rows are copied while the other's are computed.
+    """
     outputs = [torch.empty((0, width))]
-    with torch.inference_mode():
+    with torch.inference_mode(), _stream_of_this_thread(device):
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             num_rows = len(batch)
@@ -24,6 +31,14 @@ def map_batches(
                 batch = np.concatenate([batch, filling])
             outputs.append(function(torch.from_numpy(np.ascontiguousarray(batch)))[:num_rows].float())
         return torch.cat([output.cpu() for output in outputs]).numpy()
+
+
+def _stream_of_this_thread(device: str) -> AbstractContextManager:
+    if torch.device(device).type != "cuda":
+        return nullcontext()
+    if not hasattr(_of_this_thread, "stream"):
+        _of_this_thread.stream = torch.cuda.Stream(device)
+    return torch.cuda.stream(_of_this_thread.stream)
 
 
 def rows_by_length(lengths: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

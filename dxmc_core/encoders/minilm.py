@@ -45,7 +45,9 @@ class MiniLM:
         lengths = np.fromiter(map(len, token_ids), dtype=np.int64, count=len(texts))
         for _, rows in rows_by_length(lengths):
             ids_BL = np.array([token_ids[row] for row in rows], dtype=np.int64)
-            embeddings[rows] = map_batches(self._forward, ids_BL, batch_size=self._batch_size, width=WIDTH)
+            embeddings[rows] = map_batches(
+                self._forward, ids_BL, device=self._device, batch_size=self._batch_size, width=WIDTH
+            )
         return normalize_rows(embeddings)
 
     def _forward(self, ids_BL: torch.Tensor) -> torch.Tensor:

@@ -45,11 +45,26 @@ FEATURE_WEIGHT = 2.0
 RETRIEVAL_TEMPERATURE = 0.02
 
 
+class OfflinePreprocess:
+    """Shorter side to 256 by bicubic interpolation, then the middle 224 x 224."""
+
+    image_size = IMAGE_SIZE
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        image = limit_aspect_ratio(image.convert("RGB"), max_aspect_ratio(crops=True))
+        scale = RESIZE_SIZE / min(image.size)
+        width, height = (max(RESIZE_SIZE, int(side * scale)) for side in image.size)
+        left, top = round((width - IMAGE_SIZE) / 2), round((height - IMAGE_SIZE) / 2)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(image.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE)))
+
+
 class OfflineEncoder:
     """See the module; the protocol is `dxmc_core.encoders.Encoder`."""
 
     embedding_width = offline.EMBEDDING_WIDTH
     image_size = IMAGE_SIZE
+    preprocess = OfflinePreprocess()
     retrieval_temperature = RETRIEVAL_TEMPERATURE
 
     def __init__(self, classifier: Any, texts: MiniLM, *, device: str, batch_size: int) -> None:
@@ -57,7 +72,7 @@ class OfflineEncoder:
         self._classifier = classifier
         self._texts = texts
         self._device = device
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         class_texts = texts.encode([CLASS_PROMPT.format(name) for name in IMAGENET_CLASSNAMES])
         self._text_center = class_texts.mean(axis=0)
         self._class_texts = torch.from_numpy(self._center(class_texts)).to(device)
@@ -91,18 +106,11 @@ class OfflineEncoder:
         )
         return cls(classifier, texts, device=device, batch_size=batch_size)
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """Shorter side to 256 by bicubic interpolation, then the middle 224 x 224."""
-        image = limit_aspect_ratio(image.convert("RGB"), max_aspect_ratio(crops=True))
-        scale = RESIZE_SIZE / min(image.size)
-        width, height = (max(RESIZE_SIZE, int(side * scale)) for side in image.size)
-        left, top = round((width - IMAGE_SIZE) / 2), round((height - IMAGE_SIZE) / 2)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(image.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE)))
-
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels uint8 (B, 224, 224, 3) to unit vectors float32 (B, 1664)."""
-        vectors = map_batches(self._forward, pixels, batch_size=self._batch_size, width=self.embedding_width)
+        vectors = map_batches(
+            self._forward, pixels, device=self._device, batch_size=self.batch_size, width=self.embedding_width
+        )
         return normalize_rows(vectors)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:

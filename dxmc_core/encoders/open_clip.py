@@ -28,6 +28,9 @@ class OpenClipConfig(Settings):
     """A tag of `open_clip.list_pretrained()`, downloaded once, or the path of a checkpoint file."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """auto: float16 on a GPU, float32 on the CPU."""
+    compile: bool = False
+    """Let torch.compile make kernels for the image tower when it is loaded: minutes, worth it for millions of images.
+    Embeddings change in their last bits only, so it is part of no fingerprint."""
 
     @field_validator("model")
     @classmethod

@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torchvision import transforms
 from dxmc_core.encoders.aspect_ratio import limit_aspect_ratio, max_aspect_ratio
 from dxmc_core.encoders.batching import map_batches, normalize_rows, rows_by_length
 from dxmc_core.encoders.open_clip import OpenClipConfig, brings_weights, checkpoint_path
-from dxmc_core.encoders.open_clip_weights import fetch_tag, require_hub
+from dxmc_core.encoders.open_clip_weights import fetch_tag, require_hub, tag_preprocessing
 from dxmc_core.errors import InputError
 
 #: The seven templates of CLIP's own prompt search that DXMC and TAC average over (METHOD section 1.5).
@@ -62,24 +63,27 @@ _LOAD_ERRORS = (
 class OpenClipEncoder:
     """See the module; the protocol is `dxmc_core.encoders.Encoder`."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, precision: str, device: str, batch_size: int) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, *, precision: str, device: str, batch_size: int, compiled: bool = False
+    ) -> None:
         """Wrap an open_clip model that is on its device, in evaluation mode.
 
         Args:
             model: CLIP, CustomTextCLIP or CoCa; they have no class in common.
             precision: open_clip's word for the model's floats: fp32, fp16 or bf16.
+            compiled: compile the image tower, at its first batch.
         """
         self._model = model
         self._text_tower = CutTextTower(model)
         self._tokenizer = tokenizer
         self._dtype = _DTYPES[precision]
         self._device = device
-        self._batch_size = batch_size
-        self._resize_and_crop, normalization = split_transform(model)
-        self._max_ratio = max_aspect_ratio(crops=model.visual.preprocess_cfg["resize_mode"] == "shortest")
+        self.batch_size = batch_size
+        self._encode_image = torch.compile(model.encode_image, dynamic=False) if compiled else model.encode_image
+        self.preprocess, normalization = split_transform(model)
         self._mean_1_3_1_1 = torch.tensor(normalization.mean, device=device).view(1, 3, 1, 1)
         self._std_1_3_1_1 = torch.tensor(normalization.std, device=device).view(1, 3, 1, 1)
-        self.image_size = _square_size(model.visual.image_size)
+        self.image_size = self.preprocess.image_size
         self.embedding_width = self._measure_width()
         self.retrieval_temperature = _retrieval_temperature(model)
 
@@ -109,15 +113,20 @@ class OpenClipEncoder:
         except _LOAD_ERRORS as error:
             raise InputError(_explain(config, path, error)) from error
         model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        return cls(model, tokenizer, precision=_PRECISIONS[precision], device=device, batch_size=batch_size)
-
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """open_clip's own resize and crop, but for pictures that are many times as long as wide."""
-        return np.asarray(self._resize_and_crop(limit_aspect_ratio(image, self._max_ratio)))
+        return cls(
+            model,
+            tokenizer,
+            precision=_PRECISIONS[precision],
+            device=device,
+            batch_size=batch_size,
+            compiled=config.compile,
+        )
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels uint8 (B, H, W, 3) to unit vectors float32 (B, D)."""
-        vectors = map_batches(self._image_forward, pixels, batch_size=self._batch_size, width=self.embedding_width)
+        vectors = map_batches(
+            self._image_forward, pixels, device=self._device, batch_size=self.batch_size, width=self.embedding_width
+        )
         return normalize_rows(vectors)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -138,7 +147,7 @@ class OpenClipEncoder:
         """ToTensor and Normalize of open_clip's transform, in its order of operations, then its image tower."""
         x_B3HW = pixels_BHW3.to(self._device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
         x_B3HW = x_B3HW.sub_(self._mean_1_3_1_1).div_(self._std_1_3_1_1)
-        return self._model.encode_image(x_B3HW.to(self._dtype))
+        return self._encode_image(x_B3HW.to(self._dtype))
 
     def _text_features(self, texts: Sequence[str]) -> np.ndarray:
         """Features of the text tower before normalisation, float32 (M, D)."""
@@ -151,7 +160,8 @@ class OpenClipEncoder:
             features[rows] = map_batches(
                 lambda tokens_BL: self._text_tower(tokens_BL.to(self._device)),
                 tokens_ML[rows, :length],
-                batch_size=self._batch_size,
+                device=self._device,
+                batch_size=self.batch_size,
                 width=self.embedding_width,
             )
         return features
@@ -217,13 +227,47 @@ class CutTextTower:
         return torch.func.functional_call(self._encode, cut, (tokens_BL,))
 
 
-def split_transform(model: Any) -> tuple[transforms.Compose, transforms.Normalize]:
+@dataclass(frozen=True)
+class OpenClipPreprocess:
+    """open_clip's own resize and crop, but for pictures that are many times as long as wide."""
+
+    image_size: int
+    _resize_and_crop: transforms.Compose
+    _max_ratio: int
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(self._resize_and_crop(limit_aspect_ratio(image, self._max_ratio)))
+
+
+def load_preprocess(config: OpenClipConfig) -> OpenClipPreprocess:
+    """What `OpenClipEncoder.load(config).preprocess` would be, without the weights.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    preprocessing = None
+    if not brings_weights(config) and checkpoint_path(config) is None:
+        preprocessing = tag_preprocessing(config.model, config.pretrained)
+    require_hub(config.model)
+    try:
+        with torch.device("meta"):
+            model = open_clip.create_model(
+                config.model, load_weights=False, device="meta", force_preprocess_cfg=preprocessing
+            )
+    except _LOAD_ERRORS as error:
+        raise InputError(_explain(config, None, error)) from error
+    return split_transform(model)[0]
+
+
+def split_transform(model: Any) -> tuple[OpenClipPreprocess, transforms.Normalize]:
     """open_clip's transform for this model: what happens to the picture, and the normalisation at its end."""
     config = PreprocessCfg(**model.visual.preprocess_cfg)
     *on_picture, to_tensor, normalization = image_transform_v2(config, is_train=False).transforms
     assert isinstance(to_tensor, transforms.ToTensor), to_tensor
     assert isinstance(normalization, transforms.Normalize), normalization
-    return transforms.Compose(on_picture), normalization
+    max_ratio = max_aspect_ratio(crops=config.resize_mode == "shortest")
+    size = _square_size(model.visual.image_size)
+    return OpenClipPreprocess(size, transforms.Compose(on_picture), max_ratio), normalization
 
 
 def _square_size(size: int | Sequence[int]) -> int:

@@ -25,15 +25,29 @@ def fetch_tag(model: str, tag: str) -> tuple[Path, dict]:
     Raises:
         InputError: there is no such tag, it is for another activation, or it can be neither found nor downloaded.
     """
+    config = _tag_config(model, tag)
+    path = _cached_file(config) or _download(model.replace("/", "-"), tag, config)
+    return path, tag_preprocessing(model, tag)
+
+
+def tag_preprocessing(model: str, tag: str) -> dict:
+    """The preprocessing that belongs to a pretrained tag; nothing is downloaded for it.
+
+    Raises:
+        InputError: there is no such tag, or it is for another activation.
+    """
+    keys = PreprocessCfg.__dataclass_fields__.keys() - {"size"}  # the size is the model's
+    return {key: value for key, value in _tag_config(model, tag).items() if key in keys and value is not None}
+
+
+def _tag_config(model: str, tag: str) -> dict:
     name = model.replace("/", "-")
     config = open_clip.get_pretrained_cfg(name, tag)
     if not config:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise InputError(f"encoder.pretrained: {name} has no weights {tag!r}; its tags: {tags}; or {_WAY_OUT}")
     _check_activation(name, tag, config)
-    path = _cached_file(config) or _download(name, tag, config)
-    keys = PreprocessCfg.__dataclass_fields__.keys() - {"size"}  # the size is the model's
-    return path, {key: value for key, value in config.items() if key in keys and value is not None}
+    return config
 
 
 def require_hub(model: str) -> None:

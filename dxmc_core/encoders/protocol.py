@@ -7,21 +7,33 @@ import numpy as np
 from PIL import Image
 
 
+class Preprocess(Protocol):
+    """Resizes and crops an RGB picture as a model wants it: uint8 (image_size, image_size, 3). Small and picklable."""
+
+    @property
+    def image_size(self) -> int: ...
+
+    def __call__(self, image: Image.Image) -> np.ndarray: ...
+
+
 class Encoder(Protocol):
     """Maps pictures and words into one space of unit vectors.
 
     Attributes:
         embedding_width: D.
         image_size: height and width in pixels that the model takes.
+        batch_size: rows of one forward pass; may be set.
         retrieval_temperature: softmax temperature at which nouns describe an image (METHOD section 2).
     """
 
     embedding_width: int
     image_size: int
+    batch_size: int
     retrieval_temperature: float
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """Resize and crop an RGB picture as the model wants it: uint8 (image_size, image_size, 3)."""
+    @property
+    def preprocess(self) -> Preprocess:
+        """The resizing of this model."""
         ...
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:

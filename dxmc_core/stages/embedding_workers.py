@@ -20,6 +20,7 @@ from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.encoders import Encoder, EncoderConfig, load_encoder
+from dxmc_core.encoders.batch_size import GPU_BATCHES
 from dxmc_core.images.catalog import Catalog, catalog_rows
 from dxmc_core.images.decode import ImageRejectedError, open_image
 from dxmc_core.images.fetch import FetchImages
@@ -35,8 +36,6 @@ _USUAL_FILE_BYTES = 1 << 20
 #: Pixels that the threads of a process decode at a time; Pillow takes 4 bytes for each, and twice that to convert.
 #: A picture with more is decoded alone.
 _PIXELS_AT_A_TIME = 64_000_000
-#: Batches in a GPU at a time: one is computed while the next is copied there.
-_GPU_BATCHES = 2
 
 File = bytes | ImageRejectedError
 
@@ -278,7 +277,7 @@ class EmbedImages:
             num_threads=num_threads,
         )
         self._encode = EncodeImages(model)
-        self._encoders = ThreadPoolExecutor(_GPU_BATCHES, "dxmc-encode") if device.startswith("cuda") else None
+        self._encoders = ThreadPoolExecutor(GPU_BATCHES, "dxmc-encode") if device.startswith("cuda") else None
         self._write = WriteEmbeddings(catalog.stage_dir, fingerprint=fingerprint)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="dxmc-write")
 
@@ -292,7 +291,7 @@ class EmbedImages:
         if self._encoders is None:
             encoded: Iterator[tuple[int, pa.Table]] = map(self._encode_batch, decoded)
         else:
-            encoded = map_ahead(self._encode_batch, decoded, threads=self._encoders, ahead=_GPU_BATCHES - 1)
+            encoded = map_ahead(self._encode_batch, decoded, threads=self._encoders, ahead=GPU_BATCHES - 1)
         return map_ahead(self._write, _whole_chunks(encoded), threads=self._writer, ahead=1)
 
     def _encode_batch(self, item: tuple[int, pa.Table]) -> tuple[int, pa.Table]:

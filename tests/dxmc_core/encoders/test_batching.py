@@ -14,7 +14,7 @@ def test_every_pass_has_the_same_size_and_the_rows_come_back_in_order(num_rows):
         return 2 * batch
 
     rows = np.arange(num_rows * 2, dtype=np.float32).reshape(num_rows, 2)
-    assert np.array_equal(map_batches(double, rows, batch_size=4, width=2), 2 * rows)
+    assert np.array_equal(map_batches(double, rows, device="cpu", batch_size=4, width=2), 2 * rows)
     assert sizes == [4] * -(-num_rows // 4)
 
 

@@ -1,12 +1,15 @@
 """The open_clip encoder against open_clip's own calls, with random weights in the real ViT-B-32."""
 
+import functools
+import pickle
+
 import numpy as np
 import open_clip
 import pytest
 import torch
 from PIL import Image
 
-from dxmc_core.encoders import OpenClipConfig, embedding_width, encoder_identity, load_encoder
+from dxmc_core.encoders import OpenClipConfig, embedding_width, encoder_identity, load_encoder, load_preprocess
 from dxmc_core.encoders.open_clip_model import NOUN_TEMPLATES, CutTextTower, OpenClipEncoder
 from dxmc_core.errors import InputError
 
@@ -148,6 +151,32 @@ def test_retrieval_temperature_is_half_of_what_the_model_learned():
     assert temperature(0.01) == 0.005  # OpenAI's CLIP: what TAC and DXMC use
     assert temperature(0.04) == 0.02
     assert temperature(1.0) == 0.05
+
+
+def test_preprocessing_is_known_without_the_weights(small_checkpoint, photographs, without_network):
+    """Processes that only decode have neither weights nor, with a tag, a network to fetch them."""
+    config = OpenClipConfig(model=SMALL_MODEL, pretrained=str(small_checkpoint))
+    with_weights = load_encoder(config, device="cpu", batch_size=2).preprocess
+    without = pickle.loads(pickle.dumps(load_preprocess(config)))  # noqa: S301 - as it travels to a worker
+    assert without.image_size == with_weights.image_size == 224
+    for photograph in photographs.values():
+        assert np.array_equal(without(photograph), with_weights(photograph))
+    siglip = load_preprocess(OpenClipConfig(model="ViT-B-16-SigLIP-256", pretrained="webli"))
+    assert siglip(Image.new("RGB", (600, 300))).shape == (256, 256, 3)
+    assert "squash" in str(open_clip.get_pretrained_cfg("ViT-B-16-SigLIP-256", "webli"))
+    with pytest.raises(InputError, match="laion400m_e32"):
+        load_preprocess(OpenClipConfig(pretrained="laion"))
+
+
+def test_compiled_tower_gives_the_same_embeddings(small_checkpoint, photographs, monkeypatch):
+    compile_without_a_compiler = functools.partial(torch.compile, backend="eager")
+    config = OpenClipConfig(model=SMALL_MODEL, pretrained=str(small_checkpoint))
+    plain = load_encoder(config, device="cpu", batch_size=2)
+    monkeypatch.setattr(torch, "compile", compile_without_a_compiler)
+    compiled = load_encoder(config.model_copy(update={"compile": True}), device="cpu", batch_size=2)
+    pixels = np.stack([plain.preprocess(photographs[name]) for name in ("cat", "palace", "rocket")])
+    np.testing.assert_allclose(compiled.encode_images(pixels), plain.encode_images(pixels), atol=1e-5)
+    assert encoder_identity(config.model_copy(update={"compile": True})) == encoder_identity(config)
 
 
 @pytest.mark.slow
