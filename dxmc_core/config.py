@@ -45,8 +45,11 @@ class ResourcesConfig(Settings):
     """By default GPUs are used when the cluster has any."""
     embed_workers: int | None = Field(None, ge=1)
     """Processes that run the encoder; by default one a GPU, or one a core."""
+    decode_workers: int | None = Field(None, ge=0)
+    """Processes that only fetch, decode and resize images for the GPUs; by default the cores that the GPUs' own
+    processes leave. With 0, and without GPUs by default, each process that runs the encoder decodes for itself."""
     embed_batch_size: int | None = Field(None, ge=1)
-    """Images a forward pass; by default 32 on CPU and 256 on a GPU."""
+    """Images a forward pass; by default 32 on CPU, and on a GPU what is found to be best when the model is loaded."""
     train_workers: int = Field(1, ge=1)
     """Processes that train the heads together; the global batch is the same for any number of them."""
 

@@ -22,7 +22,7 @@ from dxmc_core.stages.assign_clusters import (
 from dxmc_core.stages.assign_clusters import (
     fingerprint as stage_fingerprint,
 )
-from ray_jobs.cluster import Progress, map_rows, run_on_node, workers_for
+from ray_jobs.cluster import Progress, Step, map_rows, run_on_node, workers_for
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
@@ -57,7 +57,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     with Progress(NAME, sum(part.rows for part in parts), unit="images") as progress:
         rows = [{"part": index} for index in range(len(parts))]
         workers, cores = workers_for(context.num_images)
-        for row in map_rows(rows, AssignImages, kwargs, num_workers=workers, num_cpus=cores):
+        for row in map_rows(rows, Step(AssignImages, kwargs, workers, num_cpus=cores)):
             receipts.append(row)
             progress.add(row["rows"])
     sizes = np.sum([receipt["sizes"] for receipt in receipts], axis=0)

@@ -26,7 +26,7 @@ from dxmc_core.stages.build_semantic_space import (
     fingerprint as stage_fingerprint,
 )
 from dxmc_core.vocabulary import Vocabulary, load_vocabulary
-from ray_jobs.cluster import Progress, map_rows, num_cores, num_gpus, run_on_node, workers_for
+from ray_jobs.cluster import Progress, Step, map_rows, num_cores, num_gpus, run_on_node, workers_for
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
@@ -124,7 +124,7 @@ def _encode_nouns(context: RunContext, vocabulary: Vocabulary) -> pa.Table:
     encoded: dict[int, np.ndarray] = {}
     temperature = CLIP_RETRIEVAL_TEMPERATURE
     with Progress("encode nouns", count, unit="nouns") as progress:
-        for row in map_rows(blocks, EncodeNouns, kwargs, num_workers=num_workers, gpus_per_worker=gpus / num_workers):
+        for row in map_rows(blocks, Step(EncodeNouns, kwargs, num_workers, num_gpus=gpus / num_workers)):
             encoded[row["start"]] = np.frombuffer(row["embeddings"], dtype=np.float16).reshape(row["count"], -1)
             temperature = row["temperature"]
             progress.add(row["count"])
@@ -147,7 +147,7 @@ def _map_counterparts(context: RunContext, selected_nouns: Part, temperature: fl
     with Progress("text counterparts", sum(part.rows for part in parts), unit="images") as progress:
         rows = [{"part": index} for index in range(len(parts))]
         workers, cores = workers_for(context.num_images)
-        for row in map_rows(rows, ComputeTextCounterparts, kwargs, num_workers=workers, num_cpus=cores):
+        for row in map_rows(rows, Step(ComputeTextCounterparts, kwargs, workers, num_cpus=cores)):
             receipts.append(row)
             progress.add(row["rows"])
     return receipts

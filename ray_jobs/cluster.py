@@ -3,9 +3,11 @@
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +15,7 @@ import ray
 import ray.data
 import torch
 from ray.data import ActorPoolStrategy
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, WorkerCrashedError
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -21,7 +24,7 @@ from dxmc_core.errors import ArtifactError, DxmcError, InputError
 
 _LOCAL_OBJECT_STORE_BYTES = 2 << 30
 _LOG_EVERY_S = 15.0
-_TASK_RETRIES = 2
+_TASK_RETRIES = 3
 _SMALL_NUM_IMAGES = 200_000
 
 logger = logging.getLogger(__name__)
@@ -49,7 +52,8 @@ def start_ray(resources: ResourcesConfig) -> None:
         ray.init(
             address="local",
             num_cpus=resources.num_cpus,
-            object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+            # Decoded images go through it on their way to GPUs; Ray's own choice is 30% of the memory.
+            object_store_memory=None if torch.cuda.is_available() else _LOCAL_OBJECT_STORE_BYTES,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             **quiet,
@@ -104,42 +108,52 @@ def using_cores(cores: int) -> Iterator[None]:
         yield
 
 
-def map_rows(
-    rows: Sequence[dict],
-    mapper: type,
-    kwargs: dict[str, Any],
-    *,
-    num_workers: int,
-    num_cpus: float = 1,
-    gpus_per_worker: float = 0,
-) -> Iterator[dict]:
-    """Map rows by workers that each hold one mapper; what they return comes in any order, each row once.
+@dataclass(frozen=True)
+class Step:
+    """One kind of worker that rows pass through.
 
-    A mapper takes and returns a `pyarrow.Table`; here it gets one row at a time, the unit of work of its stage. Several
-    workers are a pool of actors of Ray Data. One worker is a task, which starts at once in a process that is there.
+    Attributes:
+        mapper: a class whose instances map a `pyarrow.Table` to one; each worker makes one, from `kwargs`.
+        num_workers: processes.
+        num_cpus: cores of each.
+        num_gpus: GPUs of each.
+        calls_at_a_time: threads of a worker that call its mapper.
+    """
+
+    mapper: type
+    kwargs: dict[str, Any]
+    num_workers: int
+    num_cpus: float = 1
+    num_gpus: float = 0
+    calls_at_a_time: int = 1
+
+
+def map_rows(rows: Sequence[dict], *steps: Step) -> Iterator[dict]:
+    """Map rows by one kind of workers or by several, one after the other; the results come in any order, each once.
+
+    The first mapper gets one row at a time, the unit of work of its stage; a later one gets what the one before made of
+    a row. Workers are pools of actors of Ray Data. A single worker of a single kind is a task, which starts at once in
+    a process that is there. A worker that dies is replaced, and does again what it had in hand.
+
+    Raises:
+        DxmcError: what a mapper raised, or that a worker died again and again on the same row.
     """
     if not rows:
         return
-    num_workers = min(num_workers, len(rows))
-    if num_workers == 1:
-        tables = _map_in_a_task(rows, mapper, kwargs, num_cpus=num_cpus, num_gpus=gpus_per_worker)
-    else:
-        tables = _map_in_actors(
-            rows, mapper, kwargs, num_workers=num_workers, num_cpus=num_cpus, num_gpus=gpus_per_worker
-        )
-    for table in tables:
-        for row in table.to_pylist():
-            if _ERROR_KIND in row:
-                raise _ERRORS[row[_ERROR_KIND]](row["message"])
-            yield row
+    steps = tuple(replace(step, num_workers=min(step.num_workers, len(rows))) for step in steps)
+    is_single = len(steps) == 1 and steps[0].num_workers == 1
+    with unwrapped_errors(), _explained_deaths():
+        for table in _map_in_a_task(rows, steps[0]) if is_single else _map_in_actors(rows, steps):
+            for row in table.to_pylist():
+                if _ERROR_KIND in row:
+                    raise _ERRORS[row[_ERROR_KIND]](row["message"])
+                yield row
 
 
-def _map_in_a_task(
-    rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], *, num_cpus: float, num_gpus: float
-) -> Iterator[pa.Table]:
-    task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=_TASK_RETRIES)(_map_here)
+def _map_in_a_task(rows: Sequence[dict], step: Step) -> Iterator[pa.Table]:
+    task = ray.remote(num_cpus=step.num_cpus, num_gpus=step.num_gpus, max_retries=_TASK_RETRIES)(_map_here)
     streaming: Any = task.options(num_returns="streaming")
-    results = streaming.remote(rows, mapper, kwargs, max(int(num_cpus), 1))
+    results = streaming.remote(rows, step.mapper, step.kwargs, max(int(step.num_cpus), 1))
     for reference in results:
         yield ray.get(reference)
 
@@ -151,22 +165,46 @@ def _map_here(rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], cores:
             yield guarded(pa.Table.from_pylist([row]))
 
 
-def _map_in_actors(
-    rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], *, num_workers: int, num_cpus: float, num_gpus: float
-) -> Iterator[pa.Table]:
-    blocks = [pa.Table.from_pylist([row]) for row in rows]
-    dataset = ray.data.from_arrow(blocks).map_batches(
-        _GuardedMapper,
-        fn_constructor_kwargs={"mapper": mapper, "kwargs": kwargs},
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=num_workers),
-        num_cpus=num_cpus,
-        num_gpus=num_gpus or None,
-    )
+def _map_in_actors(rows: Sequence[dict], steps: Sequence[Step]) -> Iterator[pa.Table]:
+    dataset: ray.data.Dataset = ray.data.from_arrow([pa.Table.from_pylist([row]) for row in rows])
+    for step in steps:
+        dataset = dataset.map_batches(
+            _GuardedMapper,
+            fn_constructor_kwargs={"mapper": step.mapper, "kwargs": step.kwargs},
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(
+                size=step.num_workers,
+                max_concurrent_calls_per_actor=step.calls_at_a_time,
+                max_tasks_in_flight_per_actor=step.calls_at_a_time + 1,
+                enable_true_multi_threading=step.calls_at_a_time > 1,
+            ),
+            num_cpus=step.num_cpus,
+            num_gpus=step.num_gpus or None,
+            max_task_retries=_TASK_RETRIES,  # Ray Data's own default is to try for ever
+        )
     for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         assert isinstance(table, pa.Table)
         yield table
+
+
+_DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError)
+
+
+@contextmanager
+def _explained_deaths() -> Iterator[None]:
+    """Tell a person what it means that Ray gave up on a worker."""
+    try:
+        yield
+    except RayError as error:
+        died = next((cause for cause in _causes(error) if isinstance(cause, _DEATHS)), None)
+        if died is None:
+            raise
+        said = str(died).strip().splitlines()[0]
+        raise DxmcError(
+            f"a worker died {_TASK_RETRIES + 1} times on the same piece of work ({said}); if memory is short, set "
+            "resources.embed_workers to fewer. What is done is kept: run again to go on from here"
+        ) from error
 
 
 _ERROR_KIND = "dxmc_error"
@@ -183,11 +221,15 @@ class _GuardedMapper:
     def __init__(self, mapper: type, kwargs: dict[str, Any]) -> None:
         self._make = lambda: mapper(**kwargs)
         self._mapper: Callable[[pa.Table], pa.Table] | None = None
+        self._making = threading.Lock()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
+        if _ERROR_KIND in rows.column_names:  # from the step before
+            return rows
         try:
-            if self._mapper is None:
-                self._mapper = self._make()
+            with self._making:
+                if self._mapper is None:
+                    self._mapper = self._make()
             return self._mapper(rows)
         except DxmcError as error:
             return pa.table({_ERROR_KIND: [type(error).__name__], "message": [str(error)]})
@@ -207,15 +249,22 @@ class unwrapped_errors:
 
 def find_dxmc_error(error: BaseException | None) -> DxmcError | None:
     """The first `DxmcError` in a chain of causes."""
+    for found in _causes(error):
+        cause = getattr(found, "cause", None)
+        for candidate in (cause, found):  # Ray's own error may be a DxmcError too, with a traceback for its text
+            if isinstance(candidate, DxmcError):
+                return candidate
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from, by Python's links and Ray's."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
+        yield error
         cause = getattr(error, "cause", None)
-        for candidate in (cause, error):  # Ray's own error may be a DxmcError too, with a traceback for its text
-            if isinstance(candidate, DxmcError):
-                return candidate
         error = cause if isinstance(cause, BaseException) else (error.__cause__ or error.__context__)
-    return None
 
 
 class Progress:

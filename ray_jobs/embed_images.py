@@ -1,13 +1,15 @@
-"""Stage 1 as a Ray job: catalog first, then chunks of it over a pool of actors that fetch, decode, encode and write."""
+"""Stage 1 as a Ray job: catalog first, then chunks of it through pools of workers; `Layout` says which."""
 
 import logging
 import time
+from dataclasses import dataclass
 
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.storage import stat_file
-from dxmc_core.encoders import embedding_width
+from dxmc_core.config import ResourcesConfig
+from dxmc_core.encoders import embedding_width, load_preprocess
 from dxmc_core.images.catalog import Catalog, list_source, read_catalog, write_catalog
-from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
+from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.stages.embed_images import (
     check_disk,
     import_embeddings,
@@ -18,14 +20,14 @@ from dxmc_core.stages.embed_images import (
     fingerprint as stage_fingerprint,
 )
 from dxmc_core.stages.embedded_rows import EmbeddedRows
-from dxmc_core.stages.embedding_workers import EmbedImages
-from ray_jobs.cluster import Progress, map_rows, num_cores, num_gpus
+from dxmc_core.stages.embedding_workers import DecodeChunks, EmbedDecoded, EmbedImages, decoded_chunk_rows
+from ray_jobs.cluster import Progress, Step, map_rows, num_cores, num_gpus
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
 NAME = "embed_images"
-_CPU_BATCH_SIZE = 32
-_GPU_BATCH_SIZE = 256
+_CHUNKS_PER_DECODER = 2  # one is fetched while one is decoded
+_CHUNKS_PER_GPU = 6  # two are in the GPU, the others are on their way from or to storage
 _USUAL_WIDTH = 1024  # for the estimate of disk space, where only loading the model would tell
 
 logger = logging.getLogger(__name__)
@@ -74,32 +76,96 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     )
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How processes share the cores and GPUs while images are embedded.
+
+    Without `decode_workers` every embed worker does all of its images itself, reading ahead of its model. With them,
+    they fetch, decode and resize, and the embed workers encode and write. A GPU takes the crops of many cores, more
+    than the threads of one process decode. Between the two kinds uint8 crops travel through the object store, 150 KB an
+    image: as files they would have to be decoded next to the GPU, as floats they would be four times as large.
+    """
+
+    embed_workers: int
+    decode_workers: int
+    num_cpus: float
+    gpus_per_worker: float
+    threads_per_worker: int
+
+
+def choose_layout(resources: ResourcesConfig, *, cores: int, gpus: int) -> Layout:
+    """The processes for so many cores and GPUs in all; the configuration has the last word."""
+    embed_workers = resources.embed_workers or gpus or cores
+    decode_workers = resources.decode_workers
+    if decode_workers is None:
+        decode_workers = max(cores - embed_workers, 0) if gpus else 0
+    num_workers = embed_workers + decode_workers
+    return Layout(
+        embed_workers=embed_workers,
+        decode_workers=decode_workers,
+        num_cpus=min(1.0, cores / num_workers),
+        gpus_per_worker=gpus / embed_workers,
+        threads_per_worker=max(cores // num_workers, 1),
+    )
+
+
 def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerprint: str) -> None:
     """Embed what is left, and count it as done."""
-    source, resources = context.config.source, context.config.resources
-    assert isinstance(source, ImagesSource)
-    gpus = num_gpus(resources)
-    num_workers = resources.embed_workers or gpus or num_cores()
-    kwargs = {
-        "encoder": context.config.encoder,
-        "source": source,
-        "catalog": catalog,
-        "fingerprint": fingerprint,
-        "device": "cuda" if gpus else "cpu",
-        "batch_size": resources.embed_batch_size or (_GPU_BATCH_SIZE if gpus else _CPU_BATCH_SIZE),
-        "num_threads": max(num_cores() // num_workers, 1),
-    }
+    layout = choose_layout(context.config.resources, cores=num_cores(), gpus=num_gpus(context.config.resources))
+    if layout.decode_workers:
+        chunk_rows = min(catalog.chunk_rows, decoded_chunk_rows(load_preprocess(context.config.encoder).image_size))
+        steps = _decode_then_embed(context, catalog, layout, chunk_rows, fingerprint=fingerprint)
+    else:
+        chunk_rows = catalog.chunk_rows
+        steps = _all_in_one(context, catalog, layout, fingerprint=fingerprint)
     with Progress(NAME, catalog.num_rows, unit="images", done=done.num_done) as progress:
-        for receipt in map_rows(
-            list(done.chunks(catalog.chunk_rows)),
-            EmbedImages,
-            kwargs,
-            num_workers=num_workers,
-            num_cpus=min(1.0, num_cores() / num_workers),
-            gpus_per_worker=gpus / num_workers,
-        ):
+        for receipt in map_rows(list(done.chunks(chunk_rows)), *steps):
             done.add_receipt(receipt)
             progress.add(receipt["rows"], rejects=done.num_rows_of("rejects"))
+
+
+def _all_in_one(context: RunContext, catalog: Catalog, layout: Layout, *, fingerprint: str) -> tuple[Step, ...]:
+    kwargs = {
+        "encoder": context.config.encoder,
+        "source": context.config.source,
+        "catalog": catalog,
+        "fingerprint": fingerprint,
+        "device": "cuda" if layout.gpus_per_worker else "cpu",
+        "batch_size": context.config.resources.embed_batch_size,
+        "num_threads": layout.threads_per_worker,
+    }
+    return (Step(EmbedImages, kwargs, layout.embed_workers, layout.num_cpus, layout.gpus_per_worker),)
+
+
+def _decode_then_embed(
+    context: RunContext, catalog: Catalog, layout: Layout, chunk_rows: int, *, fingerprint: str
+) -> tuple[Step, ...]:
+    decode = {
+        "encoder": context.config.encoder,
+        "source": context.config.source,
+        "catalog": catalog,
+        "num_threads": layout.threads_per_worker,
+    }
+    embed = {
+        "encoder": context.config.encoder,
+        "stage_dir": catalog.stage_dir,
+        "fingerprint": fingerprint,
+        "device": "cuda" if layout.gpus_per_worker else "cpu",
+        "batch_size": context.config.resources.embed_batch_size,
+        "num_threads": layout.threads_per_worker,
+        "chunk_rows": chunk_rows,
+    }
+    return (
+        Step(DecodeChunks, decode, layout.decode_workers, layout.num_cpus, calls_at_a_time=_CHUNKS_PER_DECODER),
+        Step(
+            EmbedDecoded,
+            embed,
+            layout.embed_workers,
+            layout.num_cpus,
+            layout.gpus_per_worker,
+            calls_at_a_time=_CHUNKS_PER_GPU,
+        ),
+    )
 
 
 def summary(context: RunContext) -> str:

@@ -11,7 +11,7 @@ from dxmc_core.stages.mine_neighbors import (
 from dxmc_core.stages.mine_neighbors import (
     fingerprint as stage_fingerprint,
 )
-from ray_jobs.cluster import Progress, cores_per_node, map_rows, num_cores, num_gpus
+from ray_jobs.cluster import Progress, Step, cores_per_node, map_rows, num_cores, num_gpus
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
@@ -46,15 +46,15 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         {"start": start, "stop": min(start + _ROWS_PER_SLICE, count)} for start in range(0, count, _ROWS_PER_SLICE)
     ]
     receipts = []
+    search = Step(
+        SearchNeighbors,
+        kwargs,
+        num_workers=gpus or max(num_cores() // cores, 1),
+        num_cpus=1 if gpus else cores,
+        num_gpus=1 if gpus else 0,
+    )
     with Progress(NAME, count, unit="images") as progress:
-        for row in map_rows(
-            slices,
-            SearchNeighbors,
-            kwargs,
-            num_workers=gpus or max(num_cores() // cores, 1),
-            num_cpus=1 if gpus else cores,
-            gpus_per_worker=1 if gpus else 0,
-        ):
+        for row in map_rows(slices, search):
             receipts.append(row)
             progress.add(row["rows"])
     return context.stage(NAME).publish(

@@ -101,9 +101,9 @@ def write_catalog(stage_dir: StageDir, rows: pa.Table, *, fingerprint: str) -> C
 
 
 def catalog_rows(catalog: Catalog, chunk: dict) -> pa.Table:
-    """The rows that a chunk still has to do: of [row_start, row_stop) those set in the bits `todo`, or all."""
+    """The rows that a chunk still has to do: of [row_start, row_stop) those set in the bits `todo`, or all if empty."""
     rows = catalog.rows(chunk["row_start"], chunk["row_stop"])
-    if chunk["todo"] is None:
+    if not chunk["todo"]:
         return rows
     todo = np.unpackbits(np.frombuffer(chunk["todo"], dtype=np.uint8), count=rows.num_rows)
     return rows.take(np.flatnonzero(todo))

@@ -68,14 +68,14 @@ class EmbeddedRows:
     def chunks(self, chunk_rows: int) -> Iterator[dict[str, Any]]:
         """What is left to do, in pieces of at most `chunk_rows` rows of the catalog.
 
-        Each has row_start, row_stop, and `todo`: the rows of it that are still to do, packed, or None for all.
+        Each has row_start, row_stop, and `todo`: a bit for each row of it that is still to do, or nothing for all.
         """
         for start in range(0, len(self._covered), chunk_rows):
             stop = min(start + chunk_rows, len(self._covered))
             todo = ~self._covered[start:stop]
             if todo.any():
-                packed = None if todo.all() else np.packbits(todo).tobytes()
-                yield {"row_start": start, "row_stop": stop, "todo": packed}
+                bits = b"" if todo.all() else np.packbits(todo).tobytes()
+                yield {"row_start": start, "row_stop": stop, "todo": bits}
 
 
 def pack_rows(row_ids: np.ndarray) -> tuple[int, bytes]:

@@ -1,12 +1,14 @@
-"""What the workers of embed_images do: `DecodeImages`, `EncodeImages` and `WriteEmbeddings`, and `EmbedImages`, which
-is all three in one process.
+"""What the workers of embed_images do: `DecodeImages`, `EncodeImages` and `WriteEmbeddings`.
 
-A chunk of catalog rows flows through them as tables. The next batch is fetched and decoded while the current one is in
-the model, and a chunk is written while the next one is encoded. What is in memory at a time is bounded: the files by
-their bytes, what is being decoded by its pixels, crops by their number.
+`EmbedImages` is all three in one process: the next batch is fetched and decoded while the current one is in the model,
+and a chunk is written while the next one is encoded. `DecodeChunks` and `EmbedDecoded` are the two halves of it, for
+GPUs that need more cores than a process uses well. What is in memory at a time is bounded: the files by their bytes,
+what is being decoded by its pixels, crops by their number.
 """
 
 import itertools
+import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,8 +21,8 @@ from PIL import Image
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.encoders import Encoder, EncoderConfig, load_encoder
-from dxmc_core.encoders.batch_size import GPU_BATCHES
+from dxmc_core.encoders import Encoder, EncoderConfig, load_encoder, load_preprocess
+from dxmc_core.encoders.batch_size import GPU_BATCHES, tune_batch_size
 from dxmc_core.images.catalog import Catalog, catalog_rows
 from dxmc_core.images.decode import ImageRejectedError, open_image
 from dxmc_core.images.fetch import FetchImages
@@ -36,6 +38,11 @@ _USUAL_FILE_BYTES = 1 << 20
 #: Pixels that the threads of a process decode at a time; Pillow takes 4 bytes for each, and twice that to convert.
 #: A picture with more is decoded alone.
 _PIXELS_AT_A_TIME = 64_000_000
+
+#: Decoded chunks that go from process to process have at most so many bytes, which is below what Ray Data cuts up.
+_DECODED_BYTES = 80 << 20
+
+logger = logging.getLogger(__name__)
 
 File = bytes | ImageRejectedError
 
@@ -250,7 +257,7 @@ class EmbedImages:
     """The whole way from chunks of catalog rows to written parts in one process.
 
     Args:
-        batch_size: images of one forward pass.
+        batch_size: images of one forward pass; by default 32 on the CPU, and on a GPU what is best there.
         num_threads: cores that this process may use: threads that decode, and on the CPU those of the model.
     """
 
@@ -262,22 +269,22 @@ class EmbedImages:
         *,
         fingerprint: str,
         device: str,
-        batch_size: int,
+        batch_size: int | None,
         num_threads: int,
     ) -> None:
-        model = load_encoder(encoder, device=device, batch_size=batch_size, num_threads=num_threads)
+        model = _load_tuned(encoder, device, batch_size, num_threads=num_threads, largest=catalog.chunk_rows)
         self._catalog = catalog
         self._decode = DecodeImages(
             model.preprocess,
             FetchImages(),
             image_size=model.image_size,
-            batch_size=batch_size,
+            batch_size=model.batch_size,
             max_pixels=source.max_pixels,
             fast_jpeg=source.fast_jpeg,
             num_threads=num_threads,
         )
         self._encode = EncodeImages(model)
-        self._encoders = ThreadPoolExecutor(GPU_BATCHES, "dxmc-encode") if device.startswith("cuda") else None
+        self._encoders = ThreadPoolExecutor(GPU_BATCHES, "dxmc-encode") if _is_gpu(device) else None
         self._write = WriteEmbeddings(catalog.stage_dir, fingerprint=fingerprint)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="dxmc-write")
 
@@ -297,6 +304,82 @@ class EmbedImages:
     def _encode_batch(self, item: tuple[int, pa.Table]) -> tuple[int, pa.Table]:
         index, decoded = item
         return index, self._encode(decoded)
+
+
+class DecodeChunks:
+    """Chunks of catalog rows to decoded images: what a process does that has no model.
+
+    Its chunks have at most `decoded_chunk_rows` rows. It may be called by several threads at a time: then one chunk is
+    fetched while another is decoded.
+    """
+
+    def __init__(self, encoder: EncoderConfig, source: ImagesSource, catalog: Catalog, *, num_threads: int) -> None:
+        preprocess = load_preprocess(encoder)
+        self._catalog = catalog
+        self._decode = DecodeImages(
+            preprocess,
+            FetchImages(),
+            image_size=preprocess.image_size,
+            batch_size=decoded_chunk_rows(preprocess.image_size),
+            max_pixels=source.max_pixels,
+            fast_jpeg=source.fast_jpeg,
+            num_threads=num_threads,
+        )
+
+    def __call__(self, chunks: pa.Table) -> pa.Table:
+        """All rows of some chunks as `DecodeImages` yields them."""
+        rows = (catalog_rows(self._catalog, chunk) for chunk in chunks.to_pylist())
+        return pa.concat_tables([table for _, table in self._decode.stream(rows)])
+
+
+def decoded_chunk_rows(image_size: int) -> int:
+    """Rows of a chunk that is decoded in one process and encoded in another: a power of two, as batches are."""
+    most = max(_DECODED_BYTES // (3 * image_size**2), 1)
+    return 1 << (most.bit_length() - 1)
+
+
+class EmbedDecoded:
+    """Decoded images to written parts: what a process does that has the GPU.
+
+    It is to be called by several threads at a time: then one table is copied to the GPU while another is computed
+    there, and others are written.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderConfig,
+        stage_dir: StageDir,
+        *,
+        fingerprint: str,
+        device: str,
+        batch_size: int | None,
+        num_threads: int,
+        chunk_rows: int,
+    ) -> None:
+        model = _load_tuned(encoder, device, batch_size, num_threads=num_threads, largest=chunk_rows)
+        self._encode = EncodeImages(model)
+        self._turns = threading.Semaphore(GPU_BATCHES if _is_gpu(device) else 1)
+        self._write = WriteEmbeddings(stage_dir, fingerprint=fingerprint)
+
+    def __call__(self, decoded: pa.Table) -> pa.Table:
+        with self._turns:
+            encoded = self._encode(decoded)
+        return self._write(encoded)
+
+
+def _is_gpu(device: str) -> bool:
+    return device.startswith("cuda")
+
+
+def _load_tuned(
+    config: EncoderConfig, device: str, batch_size: int | None, *, num_threads: int, largest: int
+) -> Encoder:
+    """The encoder; its batch size, where none is given, is found by trying on a GPU."""
+    encoder = load_encoder(config, device=device, batch_size=batch_size, num_threads=num_threads)
+    if batch_size is None and _is_gpu(device):
+        size = tune_batch_size(encoder, largest=largest)
+        logger.info("a batch has %d images on this GPU", size)
+    return encoder
 
 
 def _whole_chunks(batches: Iterable[tuple[int, pa.Table]]) -> Iterator[pa.Table]:

@@ -45,7 +45,7 @@ def test_the_number_of_clusters_may_be_left_to_suggest_k(tmp_path):
         ({"num_cluster": 3}, "unknown key 'num_cluster'; did you mean 'num_clusters'?"),
         ({"source": {"uri": "x", "labels_from": "y"}}, "unknown key 'source.labels_from'; did you mean 'label_from'?"),
         ({"encoder": {"modell": "x"}}, "unknown key 'encoder.modell'; did you mean 'model'?"),
-        ({"resources": {"zzz": 1}}, "unknown key 'resources.zzz'; valid keys: embed_batch_size"),
+        ({"resources": {"zzz": 1}}, "unknown key 'resources.zzz'; valid keys: decode_workers"),
         ({"method": {"name": "dxcm"}}, "unknown method 'dxcm'; expected one of"),
         ({"method": {"name": "kmeans", "num_restart": 3}}, "has no setting num_restart"),
         ({"method": {"name": "dxmc", "num_epochs": "many"}}, "num_epochs = 'many'"),

@@ -76,6 +76,7 @@ class MeanColor:
 
     embedding_width = 3
     image_size = 8
+    batch_size = 16
     retrieval_temperature = 0.05
 
     def preprocess(self, image):

@@ -18,7 +18,7 @@ from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
 from dxmc_core.stages import embedding_workers
 from dxmc_core.stages.embed_images import fingerprint, import_embeddings, publish_embeddings
 from dxmc_core.stages.embedded_rows import EmbeddedRows
-from dxmc_core.stages.embedding_workers import EmbedImages
+from dxmc_core.stages.embedding_workers import DecodeChunks, EmbedDecoded, EmbedImages, decoded_chunk_rows
 
 FINGERPRINT = "a" * 32
 
@@ -177,3 +177,36 @@ def test_catalog_rows_across_parts(stage, monkeypatch):
     catalog = write_catalog(stage, rows, fingerprint=FINGERPRINT)
     assert catalog.rows(8, 23)["image_id"].to_pylist() == ids[8:23]
     assert catalog.rows(30, 35)["image_id"].to_pylist() == ids[30:]
+
+
+def test_two_kinds_of_workers_write_what_one_kind_does(stage, photos, tmp_path, monkeypatch, mean_color):
+    """Decoding in one process and encoding in another, as for GPUs, gives the tables of a single process."""
+    catalog = catalog_of(stage, photos)
+    publish(catalog, embed(catalog))
+
+    class Preprocess:
+        image_size = 8
+
+        def __call__(self, image):
+            return mean_color.preprocess(image)
+
+    monkeypatch.setattr(embedding_workers, "load_preprocess", lambda *_: Preprocess())
+    apart = StageDir(Storage(str(tmp_path / "apart/embed_images")), "embed_images")
+    catalog = catalog_of(apart, photos)
+    config = OfflineConfig(kind="offline")
+    decode = DecodeChunks(config, ImagesSource(uri="", max_pixels=10_000), catalog, num_threads=2)
+    write = EmbedDecoded(
+        config, apart, fingerprint=FINGERPRINT, device="cpu", batch_size=16, num_threads=1, chunk_rows=32
+    )
+    done = EmbeddedRows(catalog.num_rows)
+    for chunk in done.chunks(32):
+        for receipt in write(decode(pa.Table.from_pylist([chunk]))).to_pylist():
+            assert done.add_receipt(receipt)
+    publish(catalog, done)
+    for table in ("images", "rejects"):
+        assert apart.read_table(table).equals(stage.read_table(table))
+
+
+@pytest.mark.parametrize(("image_size", "expected"), [(224, 512), (384, 128), (32, 16_384), (6000, 1)])
+def test_rows_of_a_decoded_chunk_fit_what_ray_sends_whole(image_size, expected):
+    assert decoded_chunk_rows(image_size) == expected
