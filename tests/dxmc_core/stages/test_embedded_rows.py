@@ -1,8 +1,12 @@
 """The bookkeeping of what is done: each row by one part, and the rest in chunks."""
 
+import subprocess
+import sys
+
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dxmc_core.artifacts.manifest import Part
@@ -38,11 +42,10 @@ class Rows:
     """A catalog whose rows are their numbers."""
 
     def rows(self, start, stop):
-        import pyarrow as pa
-
         return pa.table({"row_id": np.arange(start, stop)})
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 20), st.sets(st.integers(0, 59)))
 def test_chunks_are_what_is_left(num_rows, chunk_rows, rows_done):
     rows_done = sorted(row for row in rows_done if row < num_rows)
@@ -55,6 +58,50 @@ def test_chunks_are_what_is_left(num_rows, chunk_rows, rows_done):
     assert left == [row for row in range(num_rows) if row not in rows_done]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=50, unique=True))
 def test_packed_rows_come_back_ascending(row_ids):
     assert unpack_rows(*pack_rows(np.array(row_ids))).tolist() == sorted(row_ids)
+
+
+MILLION = """
+import resource, sys
+import numpy as np, pyarrow as pa
+from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.matrices import embedding_column
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.storage import Storage
+from dxmc_core.stages.embedded_rows import EmbeddedRows
+
+uri, width = sys.argv[1], int(sys.argv[2])
+stage = StageDir(Storage(uri), "embed_images")
+
+class Catalog:
+    num_rows, stage_dir = 1_000_000, stage
+
+if sys.argv[3] == "write":
+    values = np.random.default_rng(0).normal(size=(2000, width)).astype(np.float16)
+    for start in range(0, 1_000_000, 2048):
+        rows = np.arange(start, min(start + 2000, 1_000_000))
+        ids = [f"photos/{row:09}.jpg" for row in rows]
+        table = pa.table({"row_id": rows, "image_id": ids, "embedding": embedding_column(values[: len(rows)])})
+        stage.write_part("images", table.cast(schemas.images(width)), fingerprint="a" * 32)
+else:
+    done = EmbeddedRows.of(Catalog, fingerprint="a" * 32)
+    left = list(done.chunks(2048))
+    print(done.num_done, done.num_left, len(left), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_million_rows_are_resumed_in_little_memory(tmp_path):
+    """All but the last 48 rows of each chunk are done; what is left is found in less than 1 GiB, libraries included."""
+
+    def run(mode):
+        command = [sys.executable, "-c", MILLION, str(tmp_path), "16", mode]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    run("write")
+    num_done, num_left, num_chunks, peak_bytes = map(int, run("resume"))
+    assert (num_done, num_left, num_chunks) == (1_000_000 - 488 * 48, 488 * 48, 488)
+    assert peak_bytes < 1 << 30
