@@ -1,0 +1,194 @@
+"""Kills embed_images at random, lets it finish, and compares the result with that of a run left alone.
+
+    python benchmarks/kill_embedding.py --source s3://bucket/photos --run-dirs s3://bucket/runs --kills 20 --seed 0
+
+Each attempt is the stage as a user starts it, with a Ray of its own. The victim of a kill (SIGKILL) is the driver, a
+worker, or the raylet, which is what the loss of a machine is. After the loss of a worker the run has to go on by
+itself; after the others the same command is given again. With `--leave` the run is not finished, so that kills can be
+spread over several calls.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import psutil
+import yaml
+
+from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.images.catalog import read_catalog
+
+VICTIMS = ("driver", "worker", "raylet")
+#: How a process of each kind begins its command line.
+_TITLES = {"worker": "ray::MapWorker", "raylet": "raylet"}
+_POLL_S = 0.1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", required=True, metavar="URI", help="images, as source.uri takes them")
+    parser.add_argument("--run-dirs", required=True, metavar="URI", help="two run directories are made below it")
+    parser.add_argument("--set", dest="settings", default="{}", metavar="JSON", help="further sections of the settings")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--longest-wait", type=float, default=15.0, help="seconds from workers at work to a kill")
+    parser.add_argument("--leave", action="store_true", help="do not finish the run, and compare nothing")
+    options = parser.parse_args()
+    settings = {"source": {"uri": options.source}, "encoder": {"kind": "offline"}, **json.loads(options.settings)}
+    killed = Attempts(f"{options.run_dirs}/killed", settings)
+    calm = Attempts(f"{options.run_dirs}/calm", settings)
+    report = kill_at_random(killed, options.kills, seed=options.seed, longest_wait_s=options.longest_wait)
+    if not options.leave:
+        killed.finish()
+        calm.finish()
+        report |= compare(killed.stage, calm.stage)
+    print(json.dumps(report, indent=1))
+
+
+class Attempts:
+    """Attempts to get one run's embed_images done, a process each."""
+
+    def __init__(self, run_dir: str, settings: dict[str, Any]) -> None:
+        self._settings = {"run_dir": run_dir, **settings}
+        self.stage: StageDir = RunDir.at(run_dir).stage("embed_images")
+
+    def is_done(self) -> bool:
+        return self.stage.manifest() is not None
+
+    def finish(self) -> Manifest:
+        """Run to the end, in one attempt."""
+        with self.running() as process:
+            if process.wait():
+                raise RuntimeError(f"a run that nobody disturbed failed: {self._settings['run_dir']}")
+        return self.stage.require_manifest()
+
+    @contextmanager
+    def running(self) -> Iterator[psutil.Popen]:
+        """One attempt; whatever of it is left at the end of the block is killed."""
+        with TemporaryDirectory(prefix="kill-embedding-") as folder:
+            config = Path(folder) / "run.yaml"
+            config.write_text(yaml.safe_dump(self._settings))
+            process = psutil.Popen(
+                [sys.executable, "-m", "ray_jobs.embed_images", "--config", str(config)],
+                env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            try:
+                yield process
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def kill_at_random(
+    attempts: Attempts, kills: int, *, seed: int, longest_wait_s: float, victims: tuple[str, ...] = VICTIMS
+) -> dict[str, Any]:
+    """Kill so often, if the run is not done before; what was killed, and how often a run failed without its driver
+    or raylet having been killed, which must not be."""
+    chance = random.Random(seed)
+    killed: list[str] = []
+    failures = attempted = 0
+    while len(killed) < kills and not attempts.is_done():
+        attempted += 1
+        with attempts.running() as process:
+            while len(killed) < kills:
+                victim, wait_s = chance.choice(victims), chance.uniform(0, longest_wait_s)
+                if not _wait_for_workers(process) or _ends_within(process, wait_s):
+                    failures += process.wait() != 0
+                    break
+                if _kill(process, victim):
+                    killed.append(victim)
+                if victim != "worker":
+                    break
+            else:
+                failures += killed[-1] == "worker" and process.wait() != 0
+    return {"kills": dict(Counter(killed)), "attempts": attempted, "failures": failures, **rows_written(attempts.stage)}
+
+
+def rows_written(stage: StageDir) -> dict[str, int]:
+    """Rows of all parts that lie there, and how many of them are there more than once."""
+    catalog = read_catalog(stage)
+    if catalog is None or stage.manifest() is not None:
+        return {}
+    times = np.zeros(catalog.num_rows, dtype=np.int64)
+    for table in ("images", "rejects"):
+        for _, row_ids in stage.staged_row_ids(table, fingerprint=catalog.manifest.fingerprint):
+            times[row_ids] += 1
+    return {"rows_done": int((times > 0).sum()), "rows_written_again": int((times - 1).clip(0).sum())}
+
+
+def compare(found: StageDir, expected: StageDir) -> dict[str, Any]:
+    """Whether two finished stages have the same tables, and the catalog's rows in them exactly once."""
+    manifest = found.require_manifest()
+    report: dict[str, Any] = {"rows": manifest.rows("catalog"), "rows_resumed": manifest.metrics["rows_resumed"]}
+    row_ids = np.concatenate([found.read_table(table, ["row_id"])["row_id"].to_numpy() for table in _tables(manifest)])
+    report["each_row_once"] = np.array_equal(np.sort(row_ids), np.arange(report["rows"]))
+    for table in ("images", "rejects"):
+        ours, theirs = (
+            stage.read_table(table).sort_by("row_id") if stage.require_manifest().tables[table] else None
+            for stage in (found, expected)
+        )
+        report[f"same_{table}"] = ours == theirs
+    return report
+
+
+def _tables(manifest: Manifest) -> list[str]:
+    return [table for table in ("images", "rejects") if manifest.tables[table]]
+
+
+def _processes(driver: psutil.Popen, kind: str) -> list[psutil.Process]:
+    """The processes of a kind among all that a driver has started."""
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for process in driver.children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                command = process.cmdline()
+                if command and Path(command[0]).name.startswith(_TITLES[kind]):
+                    found.append(process)
+    return found
+
+
+def _wait_for_workers(driver: psutil.Popen) -> bool:
+    """Until there are workers; False when the driver ends before."""
+    while driver.poll() is None:
+        if _processes(driver, "worker"):
+            return True
+        time.sleep(_POLL_S)
+    return False
+
+
+def _ends_within(driver: psutil.Popen, seconds: float) -> bool:
+    with suppress(psutil.TimeoutExpired, subprocess.TimeoutExpired):
+        driver.wait(timeout=seconds)
+        return True
+    return False
+
+
+def _kill(driver: psutil.Popen, victim: str) -> bool:
+    """Kill the driver, or a process of another kind if there is one; whether there was."""
+    found = [driver] if victim == "driver" else _processes(driver, victim)
+    if not found:
+        return False
+    with suppress(psutil.NoSuchProcess):
+        found[0].send_signal(signal.SIGKILL)
+    return True
+
+
+if __name__ == "__main__":
+    main()

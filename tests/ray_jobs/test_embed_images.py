@@ -1,0 +1,126 @@
+"""embed_images on Ray: both layouts write the same, and killing any of its processes loses nothing."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from dxmc_core.artifacts.run_dir import RunDir
+
+pytestmark = pytest.mark.ray
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+NUM_PHOTOS = 240
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Small pictures that differ, two of them damaged."""
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for index in range(NUM_PHOTOS):
+        pixels = generator.integers(0, 255, (3, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((48, 36), Image.Resampling.BICUBIC).save(folder / f"{index:03}.png")
+    (folder / "007.png").write_bytes(b"")
+    (folder / "200.png").write_bytes(b"this is no image")
+    return folder
+
+
+def embed(cluster, photos, run_dir, **resources):
+    """Run the job on the session's cluster; the tables it published."""
+    config = run_dir.with_suffix(".yaml")
+    values = {
+        "run_dir": str(run_dir),
+        "source": {"uri": str(photos)},
+        "encoder": {"kind": "offline"},
+        "resources": resources,
+    }
+    config.write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "ray_jobs.embed_images", "--config", str(config)]
+    done = subprocess.run(command, env=cluster, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    stage = RunDir.at(str(run_dir)).stage("embed_images")
+    return stage.read_table("images"), stage.read_table("rejects")
+
+
+def test_images_decoded_in_other_processes_give_the_same_tables(ray_cluster, photos, tmp_path):
+    alone = embed(ray_cluster, photos, tmp_path / "alone")
+    apart = embed(ray_cluster, photos, tmp_path / "apart", decode_workers=1, embed_workers=1)
+    assert alone[0].num_rows == NUM_PHOTOS - 2
+    assert dict(zip(alone[1]["image_id"].to_pylist(), alone[1]["reason"].to_pylist(), strict=True)) == {
+        "007.png": "empty",
+        "200.png": "not_an_image",
+    }
+    assert apart[1].equals(alone[1])
+    assert apart[0].drop_columns("embedding").equals(alone[0].drop_columns("embedding"))
+    assert apart[0].equals(alone[0])
+
+
+@pytest.mark.slow
+def test_killed_at_random_the_table_is_that_of_a_run_left_alone(photos, tmp_path, monkeypatch):
+    """On S3, which has no rename; benchmarks/kill_embedding.py does the same at length."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    kill_embedding, s3_server = (importlib.import_module(name) for name in ("kill_embedding", "s3_server"))
+    with s3_server.serve_s3() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        client = server.client()
+        client.create_bucket(Bucket="bucket")
+        for path in photos.iterdir():
+            client.put_object(Bucket="bucket", Key=f"photos/{path.name}", Body=path.read_bytes())
+        settings = {"source": {"uri": "s3://bucket/photos"}, "encoder": {"kind": "offline"}}
+        killed, calm = (kill_embedding.Attempts(f"s3://bucket/{name}", settings) for name in ("killed", "calm"))
+        for victim in ("worker", "driver", "raylet"):
+            kill_embedding.kill_at_random(killed, 1, seed=0, longest_wait_s=3.0, victims=(victim,))
+        killed.finish() if not killed.is_done() else None
+        calm.finish()
+        report = kill_embedding.compare(killed.stage, calm.stage)
+    assert report["rows"] == NUM_PHOTOS
+    assert report["each_row_once"]
+    assert report["same_images"]
+    assert report["same_rejects"]
+
+
+DYING = """
+import os, sys
+import ray
+from dxmc_core.config import ResourcesConfig
+from dxmc_core.errors import DxmcError
+from ray_jobs.cluster import Step, map_rows, start_ray
+
+class Dying:
+    def __init__(self, marker, at, always):
+        self.marker, self.at, self.always = marker, at, always
+
+    def __call__(self, rows):
+        [row] = rows["row"].to_pylist()
+        if row == self.at and (self.always or not os.path.exists(self.marker)):
+            open(self.marker, "w").close()
+            os.kill(os.getpid(), 9)
+        return pa.table({"row": [row, -row]})
+
+marker, num_workers, always = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "always"
+start_ray(ResourcesConfig())
+step = Step(Dying, {"marker": marker, "at": 3, "always": always}, num_workers, num_cpus=1)
+try:
+    found = [row["row"] for row in map_rows([{"row": row} for row in range(1, 7)], step)]
+    print(sorted(found))
+except DxmcError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("how_often", ["once", "always"])
+def test_worker_that_dies_is_replaced_but_not_for_ever(ray_cluster, tmp_path, num_workers, how_often):
+    command = [sys.executable, "-c", DYING, str(tmp_path / "marker"), str(num_workers), how_often]
+    done = subprocess.run(command, env=ray_cluster, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    if how_often == "once":
+        assert done.stdout.strip() == str([*range(-6, 0), *range(1, 7)])
+    else:
+        assert "a worker died 4 times on the same piece of work" in done.stdout
