@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dxmc_core.allocator import reuse_freed_memory
 from dxmc_core.encoders import offline, open_clip
 from dxmc_core.encoders.offline import OfflineConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
@@ -35,7 +36,7 @@ def load_encoder(
     batch_size: int | None = None,
     num_threads: int | None = None,
 ) -> Encoder:
-    """Load the weights and put them on a device.
+    """Load the weights and put them on a device. On the CPU this process keeps memory that is freed from now on.
 
     Args:
         device: a torch device such as "cuda:0"; by default the GPU if PyTorch sees one, else the CPU.
@@ -51,6 +52,8 @@ def load_encoder(
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        reuse_freed_memory()
     batch_size = batch_size or (32 if device == "cpu" else 256)
     if isinstance(config, OfflineConfig):
         from dxmc_core.encoders.offline_model import OfflineEncoder

@@ -51,7 +51,9 @@ class OfflinePreprocess:
     image_size = IMAGE_SIZE
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        image = limit_aspect_ratio(image.convert("RGB"), max_aspect_ratio(crops=True))
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        image = limit_aspect_ratio(image, max_aspect_ratio(crops=True))
         scale = RESIZE_SIZE / min(image.size)
         width, height = (max(RESIZE_SIZE, int(side * scale)) for side in image.size)
         left, top = round((width - IMAGE_SIZE) / 2), round((height - IMAGE_SIZE) / 2)

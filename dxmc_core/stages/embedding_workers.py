@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from dxmc_core.allocator import reuse_freed_memory
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.stage_dir import StageDir
@@ -314,6 +315,7 @@ class DecodeChunks:
     """
 
     def __init__(self, encoder: EncoderConfig, source: ImagesSource, catalog: Catalog, *, num_threads: int) -> None:
+        reuse_freed_memory()
         preprocess = load_preprocess(encoder)
         self._catalog = catalog
         self._decode = DecodeImages(

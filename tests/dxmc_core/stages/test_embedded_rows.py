@@ -65,7 +65,8 @@ def test_packed_rows_come_back_ascending(row_ids):
 
 
 MILLION = """
-import resource, sys
+import sys
+from pathlib import Path
 import numpy as np, pyarrow as pa
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
@@ -89,7 +90,8 @@ if sys.argv[3] == "write":
 else:
     done = EmbeddedRows.of(Catalog, fingerprint="a" * 32)
     left = list(done.chunks(2048))
-    print(done.num_done, done.num_left, len(left), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    [peak] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line]
+    print(done.num_done, done.num_left, len(left), int(peak) * 1024)
 """
 
 
