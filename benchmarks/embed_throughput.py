@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from dxmc_core import __version__
+from dxmc_core.allocator import reuse_freed_memory
 from dxmc_core.encoders import EncoderConfig, OfflineConfig, OpenClipConfig, load_encoder, load_preprocess
 from dxmc_core.errors import InputError
 from dxmc_core.images.listing import list_images
@@ -192,6 +193,7 @@ def model_core_seconds(config: EncoderConfig, images: list[Path]) -> tuple[int, 
 
 
 def decode_core_seconds(config: EncoderConfig, images: list[Path]) -> tuple[int, float]:
+    reuse_freed_memory()  # as the pipeline does
     preprocess = load_preprocess(config)
     images = images[:_DECODE_IMAGES]
     _start_line.wait()

@@ -87,7 +87,7 @@ def test_killed_at_random_the_table_is_that_of_a_run_left_alone(photos, tmp_path
 
 DYING = """
 import os, sys
-import ray
+import pyarrow as pa
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.errors import DxmcError
 from ray_jobs.cluster import Step, map_rows, start_ray
