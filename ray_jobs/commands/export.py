@@ -1,0 +1,40 @@
+"""`dxmc export`: the images of a run with their clusters, in the layout of another tool."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+from tqdm import tqdm
+
+from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.config import read_run_config
+from dxmc_core.export import FORMATS, export_run
+
+NAME = "export"
+SUMMARY = "Write the images with their clusters for Hugging Face datasets, WebDataset or FiftyOne."
+EXAMPLES = """\
+dxmc export runs/demo --format huggingface --output exports/demo    then load_dataset("imagefolder", data_dir=...)
+dxmc export runs/demo --format webdataset --output exports/shards   tar files of one cluster each
+dxmc export runs/demo --format fiftyone --output exports/look"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", metavar="RUN_DIR")
+    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--output", metavar="DIR", required=True, help="a new local folder")
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    run_dir = RunDir.at(arguments.run_dir)
+    config = read_run_config(run_dir)
+    with tqdm(desc=NAME, unit=" images", disable=not sys.stderr.isatty()) as bar:
+        exported = export_run(
+            run_dir, config, format=arguments.format, output=arguments.output, on_images=lambda count: bar.update(count)
+        )
+    if arguments.json:
+        print(json.dumps(asdict(exported), indent=1))
+        return
+    print(f"{exported.images} images in {exported.output}")
+    if exported.skipped:
+        print(f"{exported.skipped} could not be read any more; see {exported.output}/skipped.jsonl")
