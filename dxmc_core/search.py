@@ -1,6 +1,6 @@
 """Finds the clusters and images of a finished run that are nearest to words or to an image.
 
-Nothing is indexed for it: the run's own artifacts answer, embeddings part by part, so memory holds one part of them.
+Nothing is indexed for it: the run's own artifacts answer, embeddings part by part, so memory holds a few parts of them.
 """
 
 import difflib
@@ -25,8 +25,11 @@ from dxmc_core.images.decode import MAX_PIXELS, ImageRejectedError, decode_image
 from dxmc_core.images.fetch import fetch
 from dxmc_core.images.listing import IMAGE_SUFFIXES
 from dxmc_core.images.sources import EmbeddingsSource
+from dxmc_core.lookahead import prefetched
 
 _NPY_SUFFIX = ".npy"
+#: Parts that are read while one is searched.
+_PARTS_AHEAD = 2
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +136,8 @@ def _check_width(query: Query, width: int) -> None:
 
 def _nearest_images(run_dir: RunDir, clusters: pa.Table, query: Query, *, top: int) -> list[ImageHit]:
     similarities, row_ids = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
-    for part in run_dir.stage("embed_images").iter_parts("images", ["row_id", "embedding"]):
+    parts = run_dir.stage("embed_images").iter_parts("images", ["row_id", "embedding"])
+    for part in prefetched(parts, ahead=_PARTS_AHEAD):
         found = matrix_of(part["embedding"]).astype(np.float32) @ query.embedding
         similarities = np.concatenate([similarities, found])
         row_ids = np.concatenate([row_ids, part["row_id"].to_numpy()])
