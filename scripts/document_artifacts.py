@@ -1,0 +1,297 @@
+"""Writes docs/ARTIFACTS.md: the tables of a run directory by the schemas of the code, and how other tools open them.
+
+Run it after a change of `dxmc_core/artifacts/schemas.py`; a test compares the page with what this would write.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from dxmc_core.artifacts import schemas
+
+PAGE = Path(__file__).parents[1] / "docs" / "ARTIFACTS.md"
+#: Stand for the width of embeddings and the number of neighbours, which a run decides.
+_WIDTH, _NUM_NEIGHBORS = 99_991, 99_989
+
+_IDS = {
+    "row_id": "dense number of the image in this run, from 0; what arrays are indexed by",
+    "image_id": "what users join on: the path below the source, or the id that the source gives",
+}
+_NOUN = {
+    "noun_id": "place in the vocabulary",
+    "noun": "the word or phrase",
+    "synset_id": "WordNet 3.0 name such as `dog.n.01`, null where unknown",
+}
+_NAME_SOURCE = "`noun`, `hypernym` (the members agree on a wider word) or `unnamed`"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a stage: its schema, a sentence on what a row is, and a phrase on each column."""
+
+    stage: str
+    name: str
+    schema: pa.Schema
+    row: str
+    columns: Mapping[str, str]
+
+
+TABLES = (
+    Table(
+        "embed_images",
+        "catalog",
+        schemas.CATALOG,
+        "One row an image of the source, frozen when the run first listed it.",
+        {
+            **_IDS,
+            "uri": "where its file lies",
+            "size": "bytes; -1 where only a list vouches for it",
+            "etag": "changes when the file does",
+            "label": "true class where the source knows one; used by evaluation only",
+        },
+    ),
+    Table(
+        "embed_images",
+        "images",
+        schemas.images(_WIDTH),
+        "One row an image that was embedded. Every row of `catalog` is in exactly one of `images` and `rejects`.",
+        {**_IDS, "embedding": "unit norm, D values of the encoder"},
+    ),
+    Table(
+        "embed_images",
+        "rejects",
+        schemas.REJECTS,
+        "One row an image that could not be used.",
+        {
+            **_IDS,
+            "uri": "where its file should lie",
+            "reason": "one of a closed list: `missing`, `truncated`, `too_large`, ...",
+            "message": "one line for a person",
+        },
+    ),
+    Table(
+        "build_semantic_space",
+        "image_centers",
+        schemas.image_centers(_WIDTH),
+        "One row a centre of the k-means that nouns are selected by.",
+        {"center_id": "number of the centre", "size": "images nearest to it", "embedding": "unit norm"},
+    ),
+    Table(
+        "build_semantic_space",
+        "nouns",
+        schemas.nouns(_WIDTH),
+        "One row a noun of the vocabulary.",
+        {**_NOUN, "embedding": "unit norm, in the space of the images"},
+    ),
+    Table(
+        "build_semantic_space",
+        "selected_nouns",
+        schemas.selected_nouns(_WIDTH),
+        "One row a noun that describes these images.",
+        {
+            **_NOUN,
+            "center_id": "the image centre that chose it",
+            "probability": "of this centre given the noun",
+            "embedding": "unit norm",
+        },
+    ),
+    Table(
+        "build_semantic_space",
+        "text_counterparts",
+        schemas.text_counterparts(_WIDTH),
+        "One row an image.",
+        {"row_id": _IDS["row_id"], "embedding": "unit norm: the selected nouns mixed by how well they fit the image"},
+    ),
+    Table(
+        "mine_neighbors",
+        "neighbors",
+        schemas.neighbors(_NUM_NEIGHBORS),
+        "One row an image; the image itself is not among its neighbours.",
+        {
+            "row_id": _IDS["row_id"],
+            "image_neighbors": "row_ids by image embedding, nearest first",
+            "text_neighbors": "row_ids by text counterpart, nearest first",
+        },
+    ),
+    Table(
+        "suggest_k",
+        "k_scores",
+        schemas.K_SCORES,
+        "One row a number of clusters that was tried; written by `dxmc suggest-k` and `num_clusters: auto`.",
+        {
+            "num_clusters": "K",
+            "stability": "how far clusterings of different samples agree, above chance",
+            "separability": "how far neighbours share a cluster, above chance",
+            "compactness": "how near images are to their own centre and not to the next",
+            "overall": "the scores together; the best have a rank",
+            "rank": "1 for the best suggestion, null for a K that is not suggested",
+            "reason": "what speaks for a suggested K",
+        },
+    ),
+    Table(
+        "assign_clusters",
+        "assignments",
+        schemas.ASSIGNMENTS,
+        "One row an image that was embedded: the result.",
+        {
+            **_IDS,
+            "cluster_id": "its cluster",
+            "confidence": "probability of this cluster, 0 to 1",
+            "runner_up": "the cluster it would have gone to instead",
+            "margin": "confidence less the runner-up's probability",
+            "outlier_score": "distance to the centre over the cluster's mean: 1 is ordinary, 2 twice as far out",
+        },
+    ),
+    Table(
+        "assign_clusters",
+        "clusters",
+        schemas.CLUSTERS,
+        "One row a cluster that has images.",
+        {
+            "cluster_id": "number of the cluster",
+            "size": "its images",
+            "name": "different for every cluster",
+            "names": "further nouns that fit, best first",
+            "name_evidence": "nouns with the share of members they fit and the lead over the next cluster",
+            "name_source": _NAME_SOURCE,
+            "exemplars": "row_ids nearest the centre, nearest first",
+            "border": "row_ids with the smallest margin",
+            "cohesion": "mean cosine of the members to their centre",
+            "mean_confidence": "of the members",
+            "nearest_clusters": "cluster_ids, nearest first",
+        },
+    ),
+    Table(
+        "assign_clusters",
+        "centers",
+        schemas.centers(_WIDTH),
+        "One row a cluster, those without images included.",
+        {
+            "cluster_id": "number of the cluster",
+            "mean_distance": "mean of 1 - cosine of the members to the centre",
+            "embedding": "normalised mean of the members, zero without members",
+        },
+    ),
+    Table(
+        "assign_clusters",
+        "cluster_tree",
+        schemas.CLUSTER_TREE,
+        "One row a node of the binary tree over the clusters, children before parents.",
+        {
+            "node_id": "number of the node",
+            "parent": "node_id of its parent, null at the root",
+            "cluster_id": "of a leaf, null at an inner node",
+            "height": "at which its two children join; 0 for a cluster",
+            "size": "images below it",
+            "num_clusters": "clusters below it",
+            "name": "of the cluster, or what its clusters have in common",
+            "name_source": "as in `clusters`; of inner nodes `hypernym`, `noun` or `members`",
+        },
+    ),
+)
+
+_HEAD = """\
+# Artifacts
+
+<!-- Written by scripts/document_artifacts.py; change that or dxmc_core/artifacts/schemas.py, not this page. -->
+
+A run directory has a folder for every stage, on local disk or in object storage. A table is a folder of Parquet parts,
+`<stage>/<table>/*.parquet`. The folder of a finished stage holds its result and nothing else, so any tool that reads
+Parquet reads exactly the result. `_manifest.json` in each stage folder, written last, names the parts with their rows,
+bytes and checksums; a stage without it is not done. This is schema version {version}.
+
+## Opening them
+
+These lines read the same assignments. Parts are named by their content: where the order matters, sort by `row_id`. In
+object storage put `s3://bucket/run` in the place of `runs/demo`; DuckDB needs its `httpfs` extension for that, pandas
+needs s3fs (which dxmc brings).
+"""
+
+#: Tool and lines; the test runs those that do not need a service.
+ONE_LINERS = {
+    "pandas": """\
+import pandas as pd
+
+assignments = pd.read_parquet("runs/demo/assign_clusters/assignments")
+clusters = pd.read_parquet("runs/demo/assign_clusters/clusters")
+sizes = assignments.merge(clusters[["cluster_id", "name"]], on="cluster_id").groupby("name").size()""",
+    "Polars": """\
+import polars as pl
+
+assignments = pl.scan_parquet("runs/demo/assign_clusters/assignments/*.parquet")
+clusters = pl.scan_parquet("runs/demo/assign_clusters/clusters/*.parquet").select("cluster_id", "name")
+sizes = assignments.join(clusters, on="cluster_id").group_by("name").len().collect()""",
+    "DuckDB": """\
+import duckdb
+
+assignments = duckdb.sql("SELECT * FROM 'runs/demo/assign_clusters/assignments/*.parquet'")
+clusters = duckdb.sql("SELECT cluster_id, name FROM 'runs/demo/assign_clusters/clusters/*.parquet'")
+sizes = duckdb.sql("SELECT name, count(*) FROM assignments JOIN clusters USING (cluster_id) GROUP BY name")""",
+    "Spark": """\
+assignments = spark.read.parquet("runs/demo/assign_clusters/assignments")
+clusters = spark.read.parquet("runs/demo/assign_clusters/clusters").select("cluster_id", "name")
+sizes = assignments.join(clusters, "cluster_id").groupBy("name").count()""",
+}
+
+_TAIL = """\
+## Files
+
+| file | what |
+|---|---|
+| `run.json` | source, encoder, and the configuration of the run that used the directory last |
+| `train_heads/heads.safetensors` | the trained heads: tensors, and the description they are rebuilt from |
+| `train_heads/metrics.jsonl` | one line an epoch: loss terms, cluster sizes, balance, changed images, seconds |
+| `report/index.html` | the report |
+"""
+
+
+def document() -> str:
+    """The page.
+
+    Raises:
+        ValueError: a column has no description, or a description no column.
+    """
+    blocks = [_HEAD.format(version=schemas.SCHEMA_VERSION)]
+    for tool, lines in ONE_LINERS.items():
+        note = " (not among the tests, which run the lines above)" if tool == "Spark" else ""
+        blocks.append(f"{tool}{note}:\n\n```python\n{lines}\n```\n")
+    stages = list(dict.fromkeys(table.stage for table in TABLES))
+    for stage in stages:
+        blocks.append(f"## {stage}\n")
+        blocks += [_describe(table) for table in TABLES if table.stage == stage]
+    return "\n".join([*blocks, _TAIL])
+
+
+def _describe(table: Table) -> str:
+    found, described = set(table.schema.names), set(table.columns)
+    if found != described:
+        raise ValueError(
+            f"{table.stage}/{table.name}: columns without a description: {sorted(found - described)}, descriptions "
+            f"without a column: {sorted(described - found)}; mend TABLES in {Path(__file__).name}"
+        )
+    return "\n".join([f"### {table.stage}/{table.name}\n", f"{table.row}\n", *_rows(table), ""])
+
+
+def _rows(table: Table) -> Iterator[str]:
+    yield "| column | type | |"
+    yield "|---|---|---|"
+    for field in table.schema:
+        yield f"| `{field.name}` | {_type(field.type)} | {table.columns[field.name]} |"
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_fixed_size_list(kind):
+        length = {_WIDTH: "D", _NUM_NEIGHBORS: "k"}[kind.list_size]
+        return f"{_type(kind.value_type)}[{length}]"
+    if pa.types.is_list(kind):
+        return f"list of {_type(kind.value_type)}"
+    if pa.types.is_struct(kind):
+        return "{" + ", ".join(f"{field.name}: {_type(field.type)}" for field in kind) + "}"
+    return {"halffloat": "float16", "float": "float32"}.get(str(kind), str(kind))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(document(), encoding="utf-8")
+    print(PAGE)
