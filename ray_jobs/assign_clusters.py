@@ -1,16 +1,20 @@
 """Stage 5 as a Ray job: clusters are measured on a sample in one task, then every part of the images is assigned."""
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from dxmc_core.artifacts.heads import load_heads
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import load_matrix
-from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
+from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.errors import InputError
+from dxmc_core.method.cluster_identity import Identities
 from dxmc_core.stages.assign_clusters import (
-    AssignClustersConfig,
     AssignImages,
     ClusterSample,
     assign_sample,
@@ -22,83 +26,177 @@ from dxmc_core.stages.assign_clusters import (
 from dxmc_core.stages.assign_clusters import (
     fingerprint as stage_fingerprint,
 )
+from dxmc_core.stages.cluster_names import read_renames, settle_names
+from dxmc_core.stages.previous_clusters import (
+    IDS_GIVEN,
+    Comparison,
+    RenumberAssignments,
+    compare_with_previous,
+    lineage_table,
+    previous_manifest,
+    with_cluster_ids,
+)
 from ray_jobs.cluster import Progress, Step, map_rows, run_on_node, workers_for
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
 NAME = "assign_clusters"
+#: Under this name the manifest's inputs hold the fingerprint of the earlier run's assignments.
+KEEP_IDS_FROM = "keep_ids_from"
 
 
 def reads(_context: RunContext) -> tuple[str, ...]:
     return ("embed_images", "build_semantic_space", "train_heads")
 
 
+def check(context: RunContext) -> None:
+    """Look at what lies outside the run directory before anything runs.
+
+    Raises:
+        InputError: the earlier run or the file of names cannot be used.
+    """
+    _inputs(context)
+    _renames(context)
+
+
 def fingerprint(context: RunContext) -> str:
-    return stage_fingerprint(context.config.assign_clusters, inputs=context.inputs_of(*reads(context)) or {})
+    return stage_fingerprint(context.config.assign_clusters, inputs=_inputs(context), renames=_renames(context))
+
+
+def _renames(context: RunContext) -> dict[int, str]:
+    uri = context.config.assign_clusters.renames
+    return read_renames(uri) if uri is not None else {}
+
+
+def _inputs(context: RunContext) -> dict[str, str]:
+    inputs = context.inputs_of(*reads(context)) or {}
+    uri = context.config.assign_clusters.keep_ids_from
+    # What this run directory held before is no input: a run that changes nothing must find itself up to date.
+    if uri is None or RunDir.at(uri) == context.run_dir:
+        return inputs
+    previous, own = previous_manifest(uri), context.manifest(NAME)
+    if previous is not None:
+        return {**inputs, KEEP_IDS_FROM: previous.fingerprint}
+    if own is not None and KEEP_IDS_FROM in own.inputs:
+        # Once its ids are taken over, an earlier run may be deleted.
+        return {**inputs, KEEP_IDS_FROM: own.inputs[KEEP_IDS_FROM]}
+    raise InputError(f"assign_clusters.keep_ids_from: {uri} holds no finished run")
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
     started = time.perf_counter()
-    config = context.config
-    images, space, output = (context.stage(name) for name in ("embed_images", "build_semantic_space", NAME))
-    heads = context.stage("train_heads")
-    sample: ClusterSample = run_on_node(_measure, images, space, heads, config.assign_clusters, config.seed)
-    centers = output.write_part("centers", center_table(sample), fingerprint=fingerprint)
-    parts = images.require_manifest().tables["images"]
-    kwargs = {
-        "images": images,
-        "semantic_space": space,
-        "output": output,
-        "fingerprint": fingerprint,
-        "heads": heads,
-        "centers": centers,
-    }
-    receipts = []
-    with Progress(NAME, sum(part.rows for part in parts), unit="images") as progress:
-        rows = [{"part": index} for index in range(len(parts))]
-        workers, cores = workers_for(context.num_images)
-        for row in map_rows(rows, Step(AssignImages, kwargs, workers, num_cpus=cores)):
-            receipts.append(row)
-            progress.add(row["rows"])
-    sizes = np.sum([receipt["sizes"] for receipt in receipts], axis=0)
-    described: dict[str, pa.Table] = run_on_node(
-        _describe, sample, sizes, space.read_table("selected_nouns"), config.assign_clusters
-    )
+    output = context.stage(NAME)
+    sample: ClusterSample = run_on_node(_measure, context)
+    centers = center_table(sample)
+    assignments, sizes = _assign(context, fingerprint, centers)
+    assignments, comparison = _keep_ids(context, fingerprint, assignments, sizes)
+    identities = Identities.first(len(sizes)) if comparison is None else comparison.identities
+    tables: dict[str, pa.Table] = run_on_node(_describe, context, sample, sizes, identities, comparison)
+    tables["centers"] = with_cluster_ids(centers, identities.cluster_ids)
     return output.publish(
         fingerprint=fingerprint,
-        inputs=context.inputs_of(*reads(context)) or {},
+        inputs=_inputs(context),
         tables={
-            "assignments": parts_in_order(receipts),
-            "centers": [centers],
-            **{name: [output.write_part(name, table, fingerprint=fingerprint)] for name, table in described.items()},
+            "assignments": assignments,
+            **{name: [output.write_part(name, table, fingerprint=fingerprint)] for name, table in tables.items()},
         },
         metrics={
             "num_clusters": len(sizes),
-            "clusters_with_images": described["clusters"].num_rows,
+            "clusters_with_images": tables["clusters"].num_rows,
             "mean_confidence": round(float(sample.confidences.mean()), 4),
+            IDS_GIVEN: identities.ids_given,
+            "lineage": None if comparison is None else comparison.metrics(),
         },
         seconds=time.perf_counter() - started,
     )
 
 
-def _measure(
-    images: StageDir, space: StageDir, heads_dir: StageDir, config: AssignClustersConfig, seed: int
-) -> ClusterSample:
-    heads = load_heads(heads_dir)
+def _measure(context: RunContext) -> ClusterSample:
+    images, space = context.stage("embed_images"), context.stage("build_semantic_space")
+    heads = load_heads(context.stage("train_heads"))
     counterparts = load_matrix(space, "text_counterparts") if heads.needs_text else None
-    return assign_sample(sample_images(images, max_images=config.max_described_images, seed=seed), heads, counterparts)
+    max_images = context.config.assign_clusters.max_described_images
+    return assign_sample(sample_images(images, max_images=max_images, seed=context.config.seed), heads, counterparts)
+
+
+def _assign(context: RunContext, fingerprint: str, centers: pa.Table) -> tuple[list[Part], np.ndarray]:
+    """Assign every image; the parts, with labels for ids, and the size of each label (K,)."""
+    images, output = context.stage("embed_images"), context.stage(NAME)
+    kwargs = {
+        "images": images,
+        "semantic_space": context.stage("build_semantic_space"),
+        "output": output,
+        "fingerprint": fingerprint,
+        "heads": context.stage("train_heads"),
+        "centers": output.write_part("centers", centers, fingerprint=fingerprint),
+    }
+    parts = images.require_manifest().tables["images"]
+    receipts = _map_parts(context, AssignImages, kwargs, parts)
+    return parts_in_order(receipts), np.sum([receipt["sizes"] for receipt in receipts], axis=0)
+
+
+def _keep_ids(
+    context: RunContext, fingerprint: str, assignments: list[Part], sizes: np.ndarray
+) -> tuple[list[Part], Comparison | None]:
+    """Give the clusters the ids they had in an earlier run, where one is named; the parts with these ids."""
+    previous_run = context.config.assign_clusters.keep_ids_from
+    if previous_run is None:
+        return assignments, None
+    if RunDir.at(previous_run) == context.run_dir and context.manifest(NAME) is None:
+        return assignments, None
+    output = context.stage(NAME)
+    comparison: Comparison = run_on_node(compare_with_previous, previous_run, output, assignments, sizes)
+    kwargs = {
+        "output": output,
+        "fingerprint": fingerprint,
+        "parts": assignments,
+        "cluster_ids": comparison.identities.cluster_ids,
+    }
+    return parts_in_order(_map_parts(context, RenumberAssignments, kwargs, assignments)), comparison
+
+
+def _map_parts(context: RunContext, mapper: type, kwargs: dict[str, Any], parts: Sequence[Part]) -> list[dict]:
+    workers, cores = workers_for(context.num_images)
+    receipts = []
+    with Progress(NAME, sum(part.rows for part in parts), unit="images") as progress:
+        rows = [{"part": index} for index in range(len(parts))]
+        for row in map_rows(rows, Step(mapper, kwargs, workers, num_cpus=cores)):
+            receipts.append(row)
+            progress.add(row["rows"])
+    return receipts
 
 
 def _describe(
-    sample: ClusterSample, sizes: np.ndarray, selected_nouns: pa.Table, config: AssignClustersConfig
+    context: RunContext,
+    sample: ClusterSample,
+    sizes: np.ndarray,
+    identities: Identities,
+    comparison: Comparison | None,
 ) -> dict[str, pa.Table]:
-    clusters = describe_clusters(sample, sizes, selected_nouns, config)
-    return {"clusters": clusters, "cluster_tree": describe_tree(sample, clusters)}
+    """The tables `clusters`, `cluster_tree` and `lineage`, with final ids and names."""
+    nouns = context.stage("build_semantic_space").read_table("selected_nouns")
+    clusters = describe_clusters(sample, sizes, nouns, context.config.assign_clusters)
+    clusters = settle_names(
+        with_cluster_ids(clusters, identities.cluster_ids),
+        previous={} if comparison is None else comparison.previous_clusters,
+        renames=_renames(context),
+    )
+    return {
+        "clusters": clusters,
+        "cluster_tree": describe_tree(sample.centers[sizes > 0], clusters),
+        "lineage": lineage_table(comparison, clusters),
+    }
 
 
 def summary(context: RunContext) -> str:
     metrics = context.stage(NAME).require_manifest().metrics
-    return f"{metrics['clusters_with_images']} clusters, mean confidence {metrics['mean_confidence']:.2f}"
+    text = f"{metrics['clusters_with_images']} clusters, mean confidence {metrics['mean_confidence']:.2f}"
+    if lineage := metrics.get("lineage"):
+        text += (
+            f"; kept {lineage['kept']} ids of {lineage['previous_run']}, born {lineage['born']}, "
+            f"died {lineage['died']}, churn {lineage['churn']:.1%}"
+        )
+    return text
 
 
 if __name__ == "__main__":

@@ -163,6 +163,17 @@ def stage_states(context: RunContext, jobs: dict[str, ModuleType]) -> list[Stage
     return states
 
 
+def check_outside(context: RunContext, jobs: Sequence[tuple[str, ModuleType]]) -> None:
+    """Let the jobs that read something outside the run directory look at it before the first of them starts.
+
+    Raises:
+        InputError: something cannot be used.
+    """
+    for _, job in jobs:
+        if hasattr(job, "check"):
+            job.check(context)
+
+
 def run_stages(context: RunContext, jobs: Sequence[tuple[str, ModuleType]], start_ray: Callable[[], None]) -> int:
     """Run the given stages in order, skipping those whose fingerprint matches; the number that ran.
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from dxmc_core.config import load_config
 from dxmc_core.errors import DxmcError, InputError
-from ray_jobs.context import RunContext, run_stages
+from ray_jobs.context import RunContext, check_outside, run_stages
 
 EXIT_FAILED = 1
 EXIT_UNUSABLE_INPUT = 2
@@ -58,7 +58,9 @@ def run(stages: Sequence[str], arguments: argparse.Namespace) -> RunContext:
 
 def run_in_order(context: RunContext, stages: Sequence[str]) -> int:
     """Run those of the stages that are not up to date; how many that were. The run directory has to be locked."""
-    return run_stages(context, [(name, job_of(name)) for name in stages], lambda: _start_ray(context))
+    jobs = [(name, job_of(name)) for name in stages]
+    check_outside(context, jobs)
+    return run_stages(context, jobs, lambda: _start_ray(context))
 
 
 def job_of(stage: str) -> ModuleType:

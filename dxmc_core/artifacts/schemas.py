@@ -133,7 +133,7 @@ ASSIGNMENTS = pa.schema(
 
 
 def centers(width: int) -> pa.Schema:
-    """Where every cluster lies: the normalised mean of its images, zero for a cluster without images."""
+    """Where every cluster lies: the normalised mean of its images, zero without any. Row k is the heads' output k."""
     return pa.schema(
         [
             pa.field("cluster_id", pa.int32(), nullable=False),
@@ -170,5 +170,22 @@ CLUSTER_TREE = pa.schema(
         pa.field("num_clusters", pa.int32(), nullable=False),
         pa.field("name", pa.string(), nullable=False),
         pa.field("name_source", pa.string(), nullable=False),  # as in clusters; inner nodes: hypernym, noun or members
+    ]
+)
+
+#: What became of every cluster of this run and of the one it keeps ids from; see `method.cluster_identity`.
+LINEAGE = pa.schema(
+    [
+        pa.field("relation", pa.string(), nullable=False),
+        pa.field("previous_id", pa.int32()),
+        pa.field("cluster_id", pa.int32()),
+        pa.field("previous_name", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("previous_size", pa.int64()),
+        pa.field("size", pa.int64()),
+        pa.field("overlap", pa.int64(), nullable=False),
+        pa.field("previous_share", pa.float32(), nullable=False),
+        pa.field("share", pa.float32(), nullable=False),
+        pa.field("jaccard", pa.float32(), nullable=False),
     ]
 )

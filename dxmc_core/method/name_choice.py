@@ -1,7 +1,7 @@
 """Which cluster gets which name: from evidence for each cluster by itself to names of which no two are alike."""
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal
@@ -56,12 +56,13 @@ def choose_names(
     taken = {key for name in chosen.values() for key in (name.name.casefold(), spelling_key(name.name))}
     for cluster in sorted(set(range(len(evidence))) - set(chosen), key=lambda cluster: _rank(*evidence[cluster])):
         own, above = evidence[cluster]
+        others = [evidence.noun for evidence in own if evidence.share >= _MIN_SHARE]
         if cluster in by_noun:
-            chosen[cluster] = ChosenName(_told_apart(without_gloss(own[0].noun), own, taken), "noun")
+            chosen[cluster] = ChosenName(told_apart(without_gloss(own[0].noun), others, taken), "noun")
         elif above is not None:
-            chosen[cluster] = ChosenName(_told_apart(above.noun, own, taken), "hypernym")
+            chosen[cluster] = ChosenName(told_apart(above.noun, others, taken), "hypernym")
         else:
-            chosen[cluster] = ChosenName(_told_apart(f"unnamed {cluster}", (), taken), "unnamed")
+            chosen[cluster] = ChosenName(told_apart(f"unnamed {cluster}", (), taken), "unnamed")
         taken.add(chosen[cluster].name.casefold())
     return [chosen[cluster] for cluster in range(len(evidence))]
 
@@ -106,10 +107,15 @@ def _distribute(by_noun: Mapping[int, Sequence[NounEvidence]]) -> dict[int, str]
     return given
 
 
-def _told_apart(name: str, own: Sequence[NounEvidence], taken: set[str]) -> str:
-    """The name if it is free, else with another noun of the cluster behind it, else with the first free number."""
-    others = [without_gloss(evidence.noun) for evidence in own if evidence.share >= _MIN_SHARE]
-    qualified = [f"{name} ({other})" for other in others if other.casefold() != name.casefold()]
+def told_apart(name: str, others: Sequence[str], taken: Container[str]) -> str:
+    """The name if it is free, else with another noun of the cluster behind it, else with the first free number.
+
+    Args:
+        others: further nouns of the cluster, best first.
+        taken: names of other clusters, casefolded.
+    """
+    nouns = [without_gloss(other) for other in others]
+    qualified = [f"{name} ({noun})" for noun in nouns if noun.casefold() != name.casefold()]
     for candidate in [name, *qualified]:
         if candidate.casefold() not in taken:
             return candidate

@@ -53,7 +53,7 @@ class ReportCluster:
 
     Attributes:
         names: further names after `name`, best first (a repeated `name` is not shown twice).
-        name_source: "noun", "hypernym" or "unnamed".
+        name_source: "noun", "hypernym", "unnamed" or "person".
         cohesion: mean cosine of the members to their centre.
         exemplars: row_ids nearest the centre, the nearest first.
         border: row_ids that nearly went elsewhere.

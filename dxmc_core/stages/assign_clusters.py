@@ -32,10 +32,25 @@ class AssignClustersConfig(Settings):
     """Images with the smallest margin that are listed for each cluster."""
     max_described_images: int = Field(500_000, ge=1)
     """Names, centres and exemplars are worked out on a seeded sample of at most this many images."""
+    keep_ids_from: str | None = None
+    """Run directory of an earlier run over the same source: clusters that are still there keep their ids and names, and
+    the table `lineage` tells what became of the others. This run's own directory means what it held before, if
+    anything. By default ids are 0..K-1."""
+    renames: str | None = None
+    """A .yaml, .csv or .parquet file of names that a person gives to cluster ids; they come before all others."""
 
 
-def fingerprint(config: AssignClustersConfig, *, inputs: dict[str, str]) -> str:
-    return fingerprint_of("assign_clusters", config.model_dump(mode="json"), inputs)
+def fingerprint(config: AssignClustersConfig, *, inputs: dict[str, str], renames: dict[int, str]) -> str:
+    """Of the settings and inputs.
+
+    Args:
+        inputs: fingerprints of the stages read, that of an earlier run's assignments included.
+        renames: what the file `config.renames` holds; its place does not matter, nor that of the earlier run.
+    """
+    settings = config.model_dump(mode="json", exclude={"keep_ids_from", "renames"})
+    if renames:
+        settings["renames"] = {str(cluster_id): name for cluster_id, name in sorted(renames.items())}
+    return fingerprint_of("assign_clusters", settings, inputs)
 
 
 @dataclass(frozen=True)
@@ -100,7 +115,7 @@ def _decisions(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 
 def center_table(sample: ClusterSample) -> pa.Table:
-    """The table `centers`: centre and mean distance of every cluster, those without images included."""
+    """The table `centers`: centre and mean distance of every cluster, those without images included, by label."""
     table = pa.table(
         {
             "cluster_id": pa.array(range(len(sample.centers)), pa.int32()),
@@ -177,7 +192,7 @@ def outlier_scores(distances: np.ndarray, mean_distances: np.ndarray) -> np.ndar
 def describe_clusters(
     sample: ClusterSample, sizes: np.ndarray, selected_nouns: pa.Table, config: AssignClustersConfig
 ) -> pa.Table:
-    """The table `clusters`: one row for every cluster that has images.
+    """The table `clusters`: one row for every cluster that has images, with labels for ids.
 
     Args:
         sizes: (K,) images of each cluster, all images counted.
@@ -236,14 +251,15 @@ def _describe(
     }
 
 
-def describe_tree(sample: ClusterSample, clusters: pa.Table) -> pa.Table:
+def describe_tree(centers: np.ndarray, clusters: pa.Table) -> pa.Table:
     """The table `cluster_tree`: which of the clusters belong together.
 
     Args:
-        clusters: the table `clusters`, as of `describe_clusters`.
+        centers: (K', D), those of the clusters that have images.
+        clusters: the table `clusters` with final ids and names, K' rows in the order of `centers`.
     """
     rows = clusters.to_pylist()
-    tree = cluster_tree(sample.centers[clusters["cluster_id"].to_numpy()], clusters["size"].to_numpy())
+    tree = cluster_tree(centers, clusters["size"].to_numpy())
     named = [
         NamedCluster(
             row["name"],

@@ -14,12 +14,16 @@ from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.matrices import load_rows, read_rows
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
+from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.evaluation import evaluate_run, label_column
 from dxmc_core.images.sources import ImagesSource
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.report import (
+    Changes,
     KEvidence,
     MapPoints,
+    Move,
+    PastCluster,
     ReportData,
     ReportImage,
     Score,
@@ -127,6 +131,7 @@ def _without_images(
         curves=training_curves(history),
         k_evidence=_k_evidence(run_dir) if settings["num_clusters"] == "auto" else None,
         tree=tree_of(stage.read_table("cluster_tree", schema=schemas.CLUSTER_TREE).to_pylist()),
+        changes=_changes(stage),
         timings=_timings(run_dir, settings),
         settings=flatten_settings(settings),
         versions={package: version(package) for package in _SHOWN_PACKAGES},
@@ -173,6 +178,36 @@ def _map_points(
     rows = load_rows(run_dir.stage("embed_images"), "images", chosen)
     projection = project_2d(rows.values.astype(np.float32), max_points=max_points, seed=seed)
     return MapPoints(row_ids=rows.row_ids[projection.positions], xy=projection.xy, projection=projection.method)
+
+
+def _changes(stage: StageDir) -> Changes | None:
+    """What became of the clusters of the earlier run that this one keeps ids from, or None when there is none."""
+    figures = stage.require_manifest().metrics["lineage"]
+    if figures is None:
+        return None
+    lineage = stage.read_table("lineage", schema=schemas.LINEAGE).to_pylist()
+    return Changes(
+        previous_run=figures["previous_run"],
+        num_new=figures["new_images"],
+        num_removed=figures["removed_images"],
+        num_moved=figures["moved_images"],
+        born=[row["cluster_id"] for row in lineage if row["relation"] in ("split", "born")],
+        died=[
+            PastCluster(name=row["previous_name"], size=row["previous_size"])
+            for row in lineage
+            if row["relation"] in ("merged", "died")
+        ],
+        moves=[
+            Move(
+                origin=row["previous_name"],
+                destination=row["name"],
+                num_images=row["overlap"],
+                destination_id=row["cluster_id"],
+            )
+            for row in lineage
+            if row["relation"] in ("split", "merged")
+        ],
+    )
 
 
 def _timings(run_dir: RunDir, settings: Mapping[str, Any]) -> list[StageTiming]:

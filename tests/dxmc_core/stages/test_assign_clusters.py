@@ -74,7 +74,7 @@ def test_the_tree_holds_every_cluster_once_and_adds_up(assigned):
     selected = run.run_dir.stage("build_semantic_space").read_table("selected_nouns")
     sizes = np.array(receipts[0]["sizes"])
     clusters = describe_clusters(sample, sizes, selected, AssignClustersConfig())
-    table = describe_tree(sample, clusters)
+    table = describe_tree(sample.centers, clusters)
     assert table.schema.equals(schemas.CLUSTER_TREE)
     nodes = table.to_pylist()
     leaves, inner = nodes[:4], nodes[4:]

@@ -1,0 +1,133 @@
+"""Names that clusters keep: those of the run before, and those that a person gave, read from a small file."""
+
+import csv
+import io
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from dxmc_core.artifacts.storage import filesystem_of
+from dxmc_core.errors import InputError
+from dxmc_core.method.name_choice import told_apart
+
+#: `name_source` of a name that a person gave.
+PERSON = "person"
+_UNNAMED = "unnamed"
+_COLUMNS = ("cluster_id", "name")
+_MAX_ID = 2**31 - 1
+_MAX_NAME_LENGTH = 200
+_EXPECTED = "expected .yaml with `17: red cars` a line, or .csv or .parquet with the columns cluster_id and name"
+
+
+def read_renames(uri: str) -> dict[int, str]:
+    """Names that a person gave, by cluster id, from .yaml, .csv or .parquet on local disk or in object storage.
+
+    YAML is taken as it is written: `17: no` names a cluster "no", and nothing in the file is executed.
+
+    Raises:
+        InputError: the file cannot be read or is of another kind, an id is no id or appears twice, or a name is empty,
+            too long, holds control characters, or is given to two clusters.
+    """
+    fs, path = filesystem_of(uri)
+    try:
+        data = fs.cat_file(path)
+    except OSError as error:
+        raise InputError(f"assign_clusters.renames: cannot read {uri}: {error}") from error
+    readers = {".yaml": _yaml_pairs, ".yml": _yaml_pairs, ".csv": _csv_pairs, ".parquet": _parquet_pairs}
+    suffix = posixpath.splitext(uri)[1].lower()
+    if suffix not in readers:
+        raise InputError(f"assign_clusters.renames: {uri} ends in {suffix or 'nothing'}; {_EXPECTED}")
+    try:
+        pairs = list(readers[suffix](data))
+    except (ValueError, yaml.YAMLError, csv.Error, pa.ArrowException, OSError) as error:
+        raise InputError(f"assign_clusters.renames: {uri}: {' '.join(str(error).split())}; {_EXPECTED}") from error
+    return _checked(pairs, uri)
+
+
+def _yaml_pairs(data: bytes) -> Iterable[tuple[str, str]]:
+    # Nodes instead of values: they keep keys that are there twice, and a name such as "no" stays text.
+    node = yaml.compose(data.decode("utf-8-sig"), Loader=yaml.SafeLoader)
+    if node is None:
+        return
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError("its top is a list or a single value")
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
+            raise ValueError(f"line {key.start_mark.line + 1} is not `id: name`")
+        yield key.value, value.value
+
+
+def _csv_pairs(data: bytes) -> Iterable[tuple[str, str]]:
+    reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), restval="")
+    _require_columns(reader.fieldnames or ())
+    for row in reader:
+        yield row["cluster_id"], row["name"]
+
+
+def _parquet_pairs(data: bytes) -> Iterable[tuple[str, str]]:
+    table = pq.read_table(pa.BufferReader(data))
+    _require_columns(table.column_names)
+    for row in table.select(_COLUMNS).to_pylist():
+        yield str(row["cluster_id"]), str(row["name"] or "")
+
+
+def _require_columns(found: Sequence[str]) -> None:
+    missing = [column for column in _COLUMNS if column not in found]
+    if missing:
+        raise ValueError(f"has no column {missing[0]}, only {', '.join(found) or 'none'}")
+
+
+def _checked(pairs: Iterable[tuple[str, str]], uri: str) -> dict[int, str]:
+    renames: dict[int, str] = {}
+    ids_by_name: dict[str, int] = {}
+    for text, raw in pairs:
+        where = f"assign_clusters.renames: {uri}: cluster_id {text!r}"
+        if not (text.strip().isascii() and text.strip().isdigit() and int(text) <= _MAX_ID):
+            raise InputError(f"{where} is not a number in 0..{_MAX_ID}")
+        cluster_id, name = int(text), raw.strip()
+        if not name or len(name) > _MAX_NAME_LENGTH or not name.isprintable():
+            raise InputError(f"{where}: expected a name of 1 to {_MAX_NAME_LENGTH} printable characters, found {raw!r}")
+        if cluster_id in renames:
+            raise InputError(f"{where} is there twice; give it one name")
+        other = ids_by_name.setdefault(name.casefold(), cluster_id)
+        if other != cluster_id:
+            raise InputError(f"{where} has the name of cluster {other}, {name!r}; no two names may be alike")
+        renames[cluster_id] = name
+    return renames
+
+
+def settle_names(
+    clusters: pa.Table, *, previous: Mapping[int, Mapping[str, Any]], renames: Mapping[int, str]
+) -> pa.Table:
+    """The table `clusters` with its final names: a person's, else the one the cluster had, else the new one.
+
+    A cluster that was "unnamed", or whose name a person gave and has since taken out of his file, gets its new name.
+    Names stay unique ignoring case: where two are alike, the one that ranks lower in this order is told apart.
+
+    Args:
+        clusters: with final cluster ids.
+        previous: rows of the previous run's `clusters` by id; only their name and name_source count.
+        renames: as of `read_renames`; ids that are not in the table do nothing.
+    """
+    chosen: list[tuple[int, int, str, str]] = []  # rank, position, name, source
+    rows = clusters.to_pylist()
+    for position, row in enumerate(rows):
+        before = previous.get(row["cluster_id"])
+        if row["cluster_id"] in renames:
+            chosen.append((0, position, renames[row["cluster_id"]], PERSON))
+        elif before is not None and before["name_source"] not in (PERSON, _UNNAMED):
+            chosen.append((1, position, before["name"], before["name_source"]))
+        elif row["name_source"] == _UNNAMED:
+            chosen.append((2, position, f"{_UNNAMED} {row['cluster_id']}", _UNNAMED))
+        else:
+            chosen.append((2, position, row["name"], row["name_source"]))
+    taken: set[str] = set()
+    for _, position, name, source in sorted(chosen):
+        final = told_apart(name, rows[position]["names"], taken)
+        taken.add(final.casefold())
+        rows[position] |= {"name": final, "name_source": source}
+    return pa.Table.from_pylist(rows, schema=clusters.schema)

@@ -1,0 +1,217 @@
+"""Clusters of an earlier run whose ids and names the clusters of this run keep: reading, comparing, renumbering."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from scipy.sparse import coo_array, csr_array
+
+from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.errors import InputError
+from dxmc_core.method.cluster_identity import Identities, keep_identities
+
+#: The manifest's metric that holds `Identities.ids_given`.
+IDS_GIVEN = "ids_given"
+
+
+def previous_manifest(run_dir_uri: str) -> Manifest | None:
+    """The manifest of the assignments in an earlier run, or None when there are none (any more).
+
+    Raises:
+        ArtifactError: there is one that cannot be read.
+        InputError: the place may not be read, or the manifest does not say how many ids were given.
+    """
+    stage = _stage(run_dir_uri)
+    try:
+        manifest = stage.manifest()
+    except OSError as error:
+        raise InputError(f"assign_clusters.keep_ids_from: cannot read {stage.storage.uri}: {error}") from error
+    if manifest is not None and IDS_GIVEN not in manifest.metrics:
+        raise InputError(
+            f"{stage.storage.uri} was written by an older dxmc, which did not record {IDS_GIVEN}; delete its "
+            "_manifest.json and run it again, or take another run for assign_clusters.keep_ids_from"
+        )
+    return manifest
+
+
+def _stage(run_dir_uri: str) -> StageDir:
+    return RunDir.at(run_dir_uri).stage("assign_clusters")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the clusters of this run are to those of an earlier one.
+
+    Attributes:
+        previous_run: where the earlier one lies.
+        previous_clusters: rows of the earlier run's table `clusters`, by cluster id.
+        num_new, num_removed: images that only this run, and only the earlier one has.
+    """
+
+    previous_run: str
+    identities: Identities
+    previous_clusters: Mapping[int, Mapping[str, Any]]
+    num_new: int
+    num_removed: int
+
+    def metrics(self) -> dict[str, Any]:
+        """Figures for the manifest; `born` and `died` count all new and all ended ids."""
+        found = self.identities
+        return {
+            "previous_run": self.previous_run,
+            "churn": round(found.churn, 6),
+            "kept": found.count("kept"),
+            "born": found.count("born", "split"),
+            "died": found.count("died", "merged"),
+            "common_images": found.num_common,
+            "moved_images": found.num_moved,
+            "new_images": self.num_new,
+            "removed_images": self.num_removed,
+        }
+
+
+def compare_with_previous(run_dir_uri: str, output: StageDir, parts: Sequence[Part], sizes: np.ndarray) -> Comparison:
+    """Ids for the labels of this run, by the images it shares with an earlier run.
+
+    Images are the same when their image_id is, of which a 64-bit hash is compared: an earlier image takes 12 bytes of
+    memory, and for 100 million images the chance that one of them is mistaken for another is below 1 in 1,000.
+
+    Args:
+        parts: of `assignments`, with labels for cluster ids, not published yet.
+        sizes: (K,) images of each label.
+
+    Raises:
+        InputError: the earlier run is not finished, or shares no image with this one.
+    """
+    stage = _stage(run_dir_uri)
+    manifest = previous_manifest(run_dir_uri)
+    if manifest is None:
+        raise InputError(f"assign_clusters.keep_ids_from: {stage.storage.uri} is not finished, or no longer there")
+    clusters = stage.read_table("clusters", ["cluster_id", "name", "name_source", "size"], schema=schemas.CLUSTERS)
+    previous_ids = clusters["cluster_id"].to_numpy()
+    labels = (output.read_part(part, ["image_id", "cluster_id"]) for part in parts)
+    overlaps = count_overlaps(
+        stage.iter_parts("assignments", ["image_id", "cluster_id"], schema=schemas.ASSIGNMENTS),
+        labels,
+        previous_ids=previous_ids,
+        num_clusters=len(sizes),
+    )
+    num_common = int(overlaps.sum())
+    if num_common == 0:
+        raise InputError(
+            f"assign_clusters.keep_ids_from: {run_dir_uri} shares no image_id with this run; expected a run over the "
+            "same source"
+        )
+    return Comparison(
+        run_dir_uri,
+        keep_identities(overlaps, previous_ids, sizes, ids_given=manifest.metrics[IDS_GIVEN]),
+        {row["cluster_id"]: row for row in clusters.to_pylist()},
+        num_new=int(sizes.sum()) - num_common,
+        num_removed=manifest.rows("assignments") - num_common,
+    )
+
+
+def count_overlaps(
+    previous: Iterator[pa.Table], now: Iterator[pa.Table], *, previous_ids: np.ndarray, num_clusters: int
+) -> csr_array:
+    """Images of each previous cluster by new label: (P, K), rows in the order of `previous_ids`.
+
+    Args:
+        previous, now: tables with the columns image_id (each once) and cluster_id; of `now`, cluster_id is a label.
+    """
+    order = np.argsort(previous_ids)
+    hashes, positions = [], []
+    for table in previous:
+        hashes.append(_hashes(table["image_id"]))
+        ids = table["cluster_id"].to_numpy()
+        positions.append(order[np.searchsorted(previous_ids, ids, sorter=order)].astype(np.int32))
+    known = np.concatenate(hashes)
+    by_hash = np.argsort(known)
+    known, cluster_of = known[by_hash], np.concatenate(positions)[by_hash]
+    overlaps = csr_array((len(previous_ids), num_clusters), dtype=np.int64)
+    for table in now:
+        wanted = _hashes(table["image_id"])
+        found = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+        is_common = known[found] == wanted
+        pairs = cluster_of[found[is_common]], table["cluster_id"].to_numpy()[is_common]
+        overlaps += coo_array((np.ones(is_common.sum(), dtype=np.int64), pairs), shape=overlaps.shape).tocsr()
+    return overlaps
+
+
+def _hashes(image_ids: pa.ChunkedArray) -> np.ndarray:
+    return pd.util.hash_array(image_ids.to_numpy(), categorize=False)
+
+
+def with_cluster_ids(table: pa.Table, cluster_ids: np.ndarray) -> pa.Table:
+    """A table whose labels are replaced by ids: its columns cluster_id, runner_up and nearest_clusters, nulls left.
+
+    Args:
+        cluster_ids: (K,) int32, by label.
+    """
+    ids = pa.array(cluster_ids, pa.int32())
+    for name in ("cluster_id", "runner_up", "nearest_clusters"):
+        if name not in table.column_names:
+            continue
+        column = table[name].combine_chunks()
+        if pa.types.is_list(column.type):
+            mapped = pa.ListArray.from_arrays(column.offsets, ids.take(column.values))
+        else:
+            mapped = ids.take(column)
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), mapped)
+    return table
+
+
+class RenumberAssignments:
+    """Parts of `assignments` with labels to parts with ids.
+
+    Called with a table of the column part (index into `parts`); the result has it and the columns of the part written.
+    """
+
+    def __init__(self, output: StageDir, *, fingerprint: str, parts: Sequence[Part], cluster_ids: np.ndarray) -> None:
+        self._output, self._fingerprint = output, fingerprint
+        self._parts, self._cluster_ids = parts, cluster_ids
+
+    def __call__(self, indexes: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([self._renumber(index) for index in indexes["part"].to_pylist()])
+
+    def _renumber(self, index: int) -> dict[str, Any]:
+        table = with_cluster_ids(self._output.read_part(self._parts[index]), self._cluster_ids)
+        part = self._output.write_part("assignments", table, fingerprint=self._fingerprint)
+        return {"part": index, **part.model_dump()}
+
+
+def lineage_table(comparison: Comparison | None, clusters: pa.Table) -> pa.Table:
+    """The table `lineage`; without rows when there is no earlier run.
+
+    Args:
+        clusters: with final ids and names.
+    """
+    if comparison is None:
+        return schemas.LINEAGE.empty_table()
+    now = {row["cluster_id"]: row for row in clusters.select(["cluster_id", "name", "size"]).to_pylist()}
+    rows = []
+    for relation in comparison.identities.lineage:
+        before = comparison.previous_clusters[relation.previous_id] if relation.previous_id is not None else {}
+        after = now[relation.cluster_id] if relation.cluster_id is not None else {}
+        rows.append(
+            {
+                "relation": relation.kind,
+                "previous_id": relation.previous_id,
+                "cluster_id": relation.cluster_id,
+                "previous_name": before.get("name"),
+                "name": after.get("name"),
+                "previous_size": before.get("size"),
+                "size": after.get("size"),
+                "overlap": relation.overlap,
+                "previous_share": relation.previous_share,
+                "share": relation.share,
+                "jaccard": relation.jaccard,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=schemas.LINEAGE)

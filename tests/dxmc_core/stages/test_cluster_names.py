@@ -1,0 +1,122 @@
+"""Names from a person's file, and which name of several a cluster ends up with."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dxmc_core.artifacts import schemas
+from dxmc_core.errors import InputError
+from dxmc_core.stages.cluster_names import read_renames, settle_names
+
+NAMES = {3: "red cars", 17: "no"}
+
+
+def write(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def test_every_kind_of_file_gives_the_same_names(tmp_path):
+    written = [
+        write(tmp_path, "a.yaml", "# mine\n3: ' red cars '\n17: no\n"),
+        write(tmp_path, "b.yml", '{"3": red cars, 17: "no"}'),
+        write(tmp_path, "c.csv", "\ufeffname,cluster_id\nred cars,3\nno,17\n"),
+    ]
+    pq.write_table(pa.table({"cluster_id": [3, 17], "name": ["red cars", "no"]}), tmp_path / "d.parquet")
+    assert [read_renames(uri) for uri in [*written, str(tmp_path / "d.parquet")]] == [NAMES] * 4
+
+
+def test_an_empty_file_renames_nothing(tmp_path):
+    assert read_renames(write(tmp_path, "a.yaml", "# nothing yet\n")) == {}
+    assert read_renames(write(tmp_path, "a.csv", "cluster_id,name\n")) == {}
+
+
+def test_files_in_object_storage(s3_bucket):
+    s3_bucket.put("names.yaml", b"17: no")
+    assert read_renames(f"{s3_bucket.uri}/names.yaml") == {17: "no"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.yaml", "3: x\n3: y", "'3' is there twice"),
+        ("a.yaml", "three: x", "'three' is not a number"),
+        ("a.yaml", "-1: x", "is not a number"),
+        ("a.yaml", "²: x", "is not a number"),
+        ("a.yaml", "4294967296: x", "is not a number"),
+        ("a.yaml", "3:\n", "expected a name"),
+        ("a.yaml", '3: "a\\tb"', "printable"),
+        ("a.yaml", f"3: {'x' * 201}", "expected a name of 1 to 200"),
+        ("a.yaml", "3: Cats\n4: cats", "has the name of cluster 3"),
+        ("a.yaml", "- 3", "its top is a list"),
+        ("a.yaml", "3: [x]", "line 1 is not"),
+        ("a.yaml", "3: 'x", "expected .yaml with"),
+        ("a.yaml", "3: !!python/object/apply:os.getcwd []", "line 1 is not"),
+        ("a.yaml", b"3: \xff", "utf-8"),
+        ("a.csv", "id,name\n3,x\n", "no column cluster_id, only id, name"),
+        ("a.csv", "cluster_id,name\n3\n", "expected a name"),
+        ("a.parquet", "PAR1", "expected .yaml with"),
+        ("a.json", "{}", "ends in .json"),
+    ],
+)
+def test_what_cannot_be_used_is_one_clear_line(tmp_path, name, content, message):
+    uri = write(tmp_path, name, content)
+    with pytest.raises(InputError, match=r"assign_clusters\.renames") as caught:
+        read_renames(uri)
+    assert message in str(caught.value)
+    assert uri in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="cannot read"):
+        read_renames(str(tmp_path / "none.yaml"))
+
+
+def clusters(*rows):
+    described = [
+        {
+            "cluster_id": cluster_id, "size": 1, "name": name, "names": list(names), "name_evidence": [],
+            "name_source": source, "exemplars": [], "border": [], "cohesion": 0.0, "mean_confidence": 0.0,
+            "nearest_clusters": [],
+        }
+        for cluster_id, name, source, names in rows
+    ]  # fmt: skip
+    return pa.Table.from_pylist(described, schema=schemas.CLUSTERS)
+
+
+def settled(table, *, previous=None, renames=None):
+    before = {key: {"name": name, "name_source": source} for key, (name, source) in (previous or {}).items()}
+    result = settle_names(table, previous=before, renames=renames or {})
+    return [(row["cluster_id"], row["name"], row["name_source"]) for row in result.to_pylist()]
+
+
+def test_a_person_comes_first_then_the_name_a_cluster_had_then_the_new_one():
+    table = clusters((4, "dog", "noun", ["dog"]), (7, "cat", "noun", ["cat"]), (9, "animal", "hypernym", []))
+    found = settled(table, previous={4: ("hound", "noun"), 7: ("kitten", "noun")}, renames={7: "Tom", 50: "gone"})
+    assert found == [(4, "hound", "noun"), (7, "Tom", "person"), (9, "animal", "hypernym")]
+
+
+def test_a_name_taken_out_of_the_file_and_an_old_unnamed_give_way_to_the_new_name():
+    table = clusters((4, "dog", "noun", ["dog"]), (7, "cat", "noun", ["cat"]))
+    found = settled(table, previous={4: ("Rex", "person"), 7: ("unnamed 7", "unnamed")})
+    assert found == [(4, "dog", "noun"), (7, "cat", "noun")]
+
+
+def test_unnamed_clusters_are_called_by_their_id():
+    assert settled(clusters((31, "unnamed 2", "unnamed", []))) == [(31, "unnamed 31", "unnamed")]
+
+
+def test_names_stay_unique_and_the_lower_in_rank_is_told_apart():
+    table = clusters(
+        (4, "wolf", "noun", ["wolf"]), (7, "cat", "noun", ["cat"]), (9, "dog", "noun", ["dog", "puppy"]),
+        (12, "bus", "noun", []),
+    )  # fmt: skip
+    found = settled(table, previous={4: ("dog", "noun"), 7: ("bus", "noun")}, renames={7: "Bus"})
+    assert [name for _, name, _ in found] == ["dog", "Bus", "dog (puppy)", "bus 2"]
+
+
+def test_nothing_changes_without_an_earlier_run_and_a_file():
+    table = clusters((0, "dog", "noun", ["dog"]), (1, "unnamed 1", "unnamed", []))
+    assert settle_names(table, previous={}, renames={}).equals(table)
