@@ -43,6 +43,11 @@ class ResourcesConfig(Settings):
     """Cores of the Ray that `dxmc run` starts on this machine; by default all. Without effect on a cluster."""
     use_gpu: bool | None = None
     """By default GPUs are used when the cluster has any."""
+    num_gpus: int | None = Field(None, ge=1)
+    """GPUs to use; by default all that are there when a stage starts. Those that are missing are asked for, so that a
+    cluster that scales by itself starts them."""
+    gpu_timeout_s: float = Field(1800, gt=0)
+    """How long to wait for them. A stage then goes on with what is there, and fails when there is none."""
     embed_workers: int | None = Field(None, ge=1)
     """Processes that run the encoder; by default one a GPU, or one a core."""
     decode_workers: int | None = Field(None, ge=0)

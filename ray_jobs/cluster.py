@@ -16,6 +16,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, WorkerCrashedError
+from ray.util.placement_group import placement_group, remove_placement_group
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -64,11 +65,39 @@ def start_ray(resources: ResourcesConfig) -> None:
 
 
 def num_gpus(resources: ResourcesConfig) -> int:
-    """GPUs to use."""
-    available = int(ray.cluster_resources().get("GPU", 0))
-    if resources.use_gpu and not available:
-        raise DxmcError("resources.use_gpu is true, but the cluster has no GPU; set it to null or false")
-    return 0 if resources.use_gpu is False else available
+    """GPUs to use; those of `resources.num_gpus` that are missing are waited for.
+
+    Raises:
+        DxmcError: GPUs are wanted and there is none.
+    """
+    if resources.use_gpu is False:
+        return 0
+    wanted = resources.num_gpus
+    if wanted is not None and _gpus_there() < wanted:
+        _ask_for_gpus(wanted, resources.gpu_timeout_s)
+    available = _gpus_there()
+    if not available and (resources.use_gpu or wanted):
+        key = "num_gpus" if wanted else "use_gpu"
+        value = wanted or "true"
+        raise DxmcError(f"resources.{key} is {value}, but the cluster has no GPU; add some, or set it to null")
+    return available if wanted is None else min(available, wanted)
+
+
+def _gpus_there() -> int:
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _ask_for_gpus(wanted: int, timeout_s: float) -> None:
+    """Have the autoscaler start machines. The request ends with this job: one that is killed leaves none behind."""
+    logger.info("waiting for %d GPUs, %d are there (at most %.0f s)", wanted, _gpus_there(), timeout_s)
+    group = placement_group([{"GPU": 1}] * wanted)
+    try:
+        if not group.wait(timeout_s):
+            logger.warning(
+                "after %.0f s %d of %d GPUs are there; going on with these", timeout_s, _gpus_there(), wanted
+            )
+    finally:
+        remove_placement_group(group)
 
 
 def cores_per_node() -> int:
