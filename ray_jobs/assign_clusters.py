@@ -55,6 +55,9 @@ def check(context: RunContext) -> None:
     Raises:
         InputError: the earlier run or the file of names cannot be used.
     """
+    uri = context.config.assign_clusters.keep_ids_from
+    if uri is not None:
+        previous_manifest(uri)
     _inputs(context)
     _renames(context)
 

@@ -182,7 +182,7 @@ def _map_points(
 
 def _changes(stage: StageDir) -> Changes | None:
     """What became of the clusters of the earlier run that this one keeps ids from, or None when there is none."""
-    figures = stage.require_manifest().metrics["lineage"]
+    figures = stage.require_manifest().metrics.get("lineage")
     if figures is None:
         return None
     lineage = stage.read_table("lineage", schema=schemas.LINEAGE).to_pylist()

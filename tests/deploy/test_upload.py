@@ -1,7 +1,6 @@
 """What `ray job submit --working-dir .` uploads from a checkout in use, by Ray's own packing."""
 
 import shutil
-import subprocess
 import zipfile
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from ray._private.runtime_env.packaging import create_package
 
 REPOSITORY = Path(__file__).parents[2]
+FOLDERS = ("dxmc_core", "ray_jobs", "configs")
 MAX_BYTES = 10_000_000
 
 
@@ -16,14 +16,10 @@ MAX_BYTES = 10_000_000
 def uploaded(tmp_path_factory):
     """Names and sizes in the package of a checkout that has an environment, a run, photographs and caches."""
     checkout = tmp_path_factory.mktemp("checkout") / "dxmc"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    for name in filter(None, listed.stdout.split("\0")):
-        if (REPOSITORY / name).is_file():
-            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(REPOSITORY / name, checkout / name)
+    for name in (*FOLDERS, "docs", "tests", "deploy"):
+        shutil.copytree(REPOSITORY / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (".gitignore", ".rayignore", "README.md", "constraints.txt", "cluster.yaml"):
+        shutil.copyfile(REPOSITORY / name, checkout / name)
     for name in (
         ".venv/lib/torch.so", "runs/demo/report/index.html", "photos/a.jpg", "notes.txt", ".git/objects/x", ".env",
         "dxmc_core/__pycache__/config.pyc", "dxmc.egg-info/PKG-INFO", "mine.yaml",
@@ -44,10 +40,7 @@ def test_only_the_library_its_jobs_and_the_configurations_travel(uploaded):
 
 
 def test_all_of_the_library_travels(uploaded):
-    listed = subprocess.run(
-        ["git", "ls-files", "dxmc_core", "ray_jobs", "configs"], cwd=REPOSITORY, check=True, capture_output=True,
-        text=True,
-    )  # fmt: skip
-    present = {name for name in listed.stdout.split() if (REPOSITORY / name).is_file()}
+    files = [path for folder in FOLDERS for path in (REPOSITORY / folder).rglob("*") if path.is_file()]
+    present = {str(path.relative_to(REPOSITORY)) for path in files if "__pycache__" not in path.parts}
     assert present
     assert present <= uploaded.keys()

@@ -58,6 +58,9 @@ def test_what_the_run_directory_held_before_does_not_make_it_stale(tmp_path):
     fingerprint = assign_clusters.fingerprint(context_of(tmp_path / "run", **settings))
     publish(tmp_path / "run", fingerprint=fingerprint, metrics={"ids_given": 3})
     assert assign_clusters.fingerprint(context_of(tmp_path / "run", **settings)) == fingerprint
+    publish(tmp_path / "run", fingerprint=fingerprint, metrics={})
+    with pytest.raises(InputError, match="older dxmc"):
+        assign_clusters.check(context_of(tmp_path / "run", **settings))
 
 
 def test_an_earlier_run_may_be_deleted_once_its_ids_are_taken_over(tmp_path):
