@@ -24,7 +24,7 @@ _NOUN = {
     "noun": "the word or phrase",
     "synset_id": "WordNet 3.0 name such as `dog.n.01`, null where unknown",
 }
-_NAME_SOURCE = "`noun`, `hypernym` (the members agree on a wider word) or `unnamed`"
+_NAME_SOURCE = "`noun`, `hypernym` (the members agree on a wider word), `unnamed`, or `person`"
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ TABLES = (
         schemas.CLUSTERS,
         "One row a cluster that has images.",
         {
-            "cluster_id": "number of the cluster",
+            "cluster_id": "number of the cluster: 0 to K-1, or with `keep_ids_from` the one it has kept",
             "size": "its images",
             "name": "different for every cluster",
             "names": "further nouns that fit, best first",
@@ -167,7 +167,7 @@ TABLES = (
         "assign_clusters",
         "centers",
         schemas.centers(_WIDTH),
-        "One row a cluster, those without images included.",
+        "One row a cluster, those without images included; row k is output k of the heads.",
         {
             "cluster_id": "number of the cluster",
             "mean_distance": "mean of 1 - cosine of the members to the centre",
@@ -188,6 +188,27 @@ TABLES = (
             "num_clusters": "clusters below it",
             "name": "of the cluster, or what its clusters have in common",
             "name_source": "as in `clusters`; of inner nodes `hypernym`, `noun` or `members`",
+        },
+    ),
+    Table(
+        "assign_clusters",
+        "lineage",
+        schemas.LINEAGE,
+        "With `assign_clusters.keep_ids_from`, one row a cluster of this run or of the one before; shares and overlap "
+        "count the images that both have.",
+        {
+            "relation": "`kept`, `split` (new, most of it from previous_id), `born` (new), `merged` (ended, most of it "
+            "in cluster_id) or `died` (ended)",
+            "previous_id": "cluster of the run before, null for `born`",
+            "cluster_id": "cluster of this run, null for `died`",
+            "previous_name": "of the former",
+            "name": "of the latter",
+            "previous_size": "images of the former",
+            "size": "images of the latter",
+            "overlap": "images in both",
+            "previous_share": "overlap as a fraction of the former",
+            "share": "overlap as a fraction of the latter",
+            "jaccard": "overlap as a fraction of the images in either",
         },
     ),
 )
