@@ -1,7 +1,7 @@
 """How far the suggested number of clusters is from the true one, on labelled embeddings and on planted mixtures.
 
     python benchmarks/suggest_k.py --datasets DIR/ucf101.npz DIR/dtd.npz --seeds 5
-    python benchmarks/suggest_k.py --planted 5 20 60 200 --seeds 3
+    python benchmarks/suggest_k.py --planted 5 20 60 --separations badly --seeds 3
 
 Prints JSON. Labels are only counted and compared with; nothing that suggests sees them. A distance is
 |log2(suggested / true)|, in octaves: 0 is right, 1 is twice or half as many.
@@ -82,12 +82,13 @@ def labelled_files(paths: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple
             yield Labelled(embeddings, np.array(file.labels), {"name": Path(path).stem}), seed
 
 
-def planted_mixtures(counts: Sequence[int], seeds: Sequence[int]) -> Iterator[tuple[Labelled, int]]:
-    for (separation, distance), (sizes, spread) in itertools.product(SEPARATIONS.items(), SIZES.items()):
-        for num_clusters, seed in itertools.product(counts, seeds):
-            mixture = planted_mixture(num_clusters, separation=distance, spread=spread, seed=seed)
-            facts = {"name": f"{separation} separated, {sizes}, {num_clusters}"}
-            yield Labelled(mixture.embeddings, mixture.labels, facts), seed
+def planted_mixtures(
+    counts: Sequence[int], separations: Sequence[str], sizes: Sequence[str], seeds: Sequence[int]
+) -> Iterator[tuple[Labelled, int]]:
+    for separation, size, num_clusters, seed in itertools.product(separations, sizes, counts, seeds):
+        mixture = planted_mixture(num_clusters, separation=SEPARATIONS[separation], spread=SIZES[size], seed=seed)
+        facts = {"name": f"{separation} separated, {size}, {num_clusters}"}
+        yield Labelled(mixture.embeddings, mixture.labels, facts), seed
 
 
 def kmeans_partitions(rows: np.ndarray, grid: Sequence[int], seed: int) -> Iterator[np.ndarray]:
@@ -150,13 +151,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=[], metavar="FILE", help=".npz with embeddings and labels")
     parser.add_argument("--planted", nargs="+", type=int, default=[], metavar="K", help="numbers of planted clusters")
+    parser.add_argument("--separations", nargs="+", choices=SEPARATIONS, default=list(SEPARATIONS))
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to this less one")
     parser.add_argument("--partitions", choices=("ward", "kmeans"), default="ward")
     options = parser.parse_args(arguments)
     seeds = range(options.seeds)
     results = []
     try:
-        sources = itertools.chain(labelled_files(options.datasets, seeds), planted_mixtures(options.planted, seeds))
+        planted = planted_mixtures(options.planted, options.separations, options.sizes, seeds)
+        sources = itertools.chain(labelled_files(options.datasets, seeds), planted)
         for data, seed in sources:
             results.append(measure(data, partitions=options.partitions, seed=seed))
             print(json.dumps(results[-1]), file=sys.stderr, flush=True)

@@ -100,7 +100,7 @@ class KChoice:
 def suggest_num_clusters(
     image_embeddings: np.ndarray,
     *,
-    max_rows: int = 20_000,
+    max_rows: int = 10_000,
     max_clusters: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -109,12 +109,12 @@ def suggest_num_clusters(
     """Score numbers of clusters from 2 to a tenth of the rows, and suggest three. Same seed and machine, same result.
 
     Images are looked at under half-power whitening. A Ward tree over k-means micro-clusters gives the partition for
-    every K at once; k-means for each K takes ten times as long and was further off (docs/METHODS.md).
+    every K at once; k-means for each K took longer and suggested nothing nearer (docs/METHODS.md).
 
     Args:
         image_embeddings: (N, D), any float type.
         max_rows: a seeded sample of at most this many rows is scored; the work depends on it and not on N.
-        max_clusters: end of the grid; by default one cluster for ten rows of the sample.
+        max_clusters: end of the grid; by default, and at most, one cluster for ten rows of the sample.
         device: where k-means runs.
         partition: makes the clusters in place of the Ward trees.
 

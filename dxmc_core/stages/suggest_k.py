@@ -24,10 +24,10 @@ PLOT_NAME = "scores.html"
 class SuggestKConfig(Settings):
     """Which numbers of clusters are looked at, and on how many images."""
 
-    max_images: int = Field(20_000, ge=MIN_ROWS)
-    """Scores are taken on a seeded sample of at most this many images."""
+    max_images: int = Field(10_000, ge=MIN_ROWS)
+    """Scores are taken on a seeded sample of at most this many images; the work grows with its square."""
     max_clusters: int | None = Field(None, ge=2)
-    """The largest K looked at; by default a tenth of the images in the sample."""
+    """The largest K looked at; by default, and at most, a tenth of the images in the sample."""
 
 
 def fingerprint(config: SuggestKConfig, *, seed: int, inputs: dict[str, str]) -> str:
