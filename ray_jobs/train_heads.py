@@ -14,6 +14,7 @@ from typing import Any
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.method.fit import CENTROID_METHODS
+from dxmc_core.report import flatten_settings
 from dxmc_core.stages.train_heads import (
     METRICS_NAME,
     TrainingJob,
@@ -25,6 +26,7 @@ from dxmc_core.stages.train_heads import (
 from dxmc_core.stages.train_heads import (
     fingerprint as stage_fingerprint,
 )
+from dxmc_core.training_log import LogEpoch, training_log
 from ray_jobs.cluster import Progress, num_cores, num_gpus, run_on_node, unwrapped_errors
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
@@ -70,7 +72,15 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         checkpoint_every_s=config.train_heads.checkpoint_every_s,
     )
     use_gpu = num_gpus(config.resources) > 0
-    with _LiveView(job):
+    with (
+        training_log(
+            config.train_heads.log_to,
+            context.run_dir,
+            fingerprint=fingerprint,
+            settings=flatten_settings(config.model_dump(mode="json")),
+        ) as log_epoch,
+        _LiveView(job, log_epoch),
+    ):
         if config.method.name in CENTROID_METHODS or (config.resources.train_workers == 1 and not use_gpu):
             run_on_node(train_heads, job)
         else:
@@ -119,10 +129,11 @@ def _train_worker(config: dict[str, Any]) -> None:
 
 
 class _LiveView:
-    """Shows the epochs that the workers report in the stage folder while they train."""
+    """Shows and logs the epochs that the workers report in the stage folder while they train."""
 
-    def __init__(self, job: TrainingJob) -> None:
+    def __init__(self, job: TrainingJob, log_epoch: LogEpoch) -> None:
         self._job = job
+        self._log_epoch = log_epoch
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="dxmc-live-view")
 
@@ -148,6 +159,7 @@ class _LiveView:
             changed = "-" if last["num_changed"] is None else last["num_changed"]
             progress.add(len(epochs) - shown, loss=f"{last['terms']['total']:.3f}", changed=changed)
             for epoch in epochs[shown:]:
+                self._log_epoch(epoch)
                 # Clusters fill up in the first epochs; what is empty after a quarter of them tends to stay so.
                 if epoch["warning"] and epoch["epoch"] > epoch["num_epochs"] // 4:
                     logger.warning("%s epoch %d: %s", NAME, epoch["epoch"], epoch["warning"])

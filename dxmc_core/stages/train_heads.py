@@ -25,6 +25,7 @@ from dxmc_core.method.preparation import hypernym_pairs
 from dxmc_core.method.training import EpochReport, TrainingState
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.settings import Settings
+from dxmc_core.training_log import LogTarget
 from dxmc_core.vocabulary import hypernym_table
 
 METRICS_NAME = "metrics.jsonl"
@@ -70,6 +71,8 @@ class TrainHeadsConfig(Settings):
 
     checkpoint_every_s: float = Field(10.0, ge=0)
     """A checkpoint is written after an epoch when the last one is this old; 0 writes one after every epoch."""
+    log_to: LogTarget | None = None
+    """tensorboard (into the run directory) or mlflow (where MLFLOW_TRACKING_URI says): losses and figures an epoch."""
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,10 @@ def ran(result):
 
 
 def test_run_finds_planted_clusters_and_names_them(dxmc, planted, tmp_path):
-    config = planted.config(tmp_path / "run")
+    config = planted.config(tmp_path / "run", train_heads={"log_to": "tensorboard"})
     result = dxmc("run", "--config", config)
     assert ran(result) == list(STAGES)
+    assert len(list((tmp_path / "run/tensorboard").glob("*/events.*"))) == 1
     scores = json.loads(dxmc("evaluate", str(tmp_path / "run"), "--json").stdout)
     assert scores["images"] == scores["labelled_images"] == 600
     assert scores["external"]["acc"] > 0.95
@@ -58,7 +59,8 @@ def test_rerun_does_nothing_and_changes_rebuild_only_what_depends_on_them(dxmc, 
     assert ran(again) == []
     assert "nothing to do" in again.stderr
     assert time.monotonic() - started < 60
-    assert ran(dxmc("run", "--config", config, "--set", "resources.train_workers=2")) == []
+    assert ran(dxmc("run", "--config", config, "--set", "resources.train_workers=2",
+                    "--set", "train_heads.log_to=tensorboard")) == []  # fmt: skip
     changed = dxmc("run", "--config", config, "--set", "method.cluster_temperature=0.4")
     assert ran(changed) == ["train_heads", "assign_clusters", "write_report"]
     back = dxmc("run", "--config", config)
