@@ -225,6 +225,8 @@ def gpu_model(config: EncoderConfig, options: argparse.Namespace) -> dict[str, f
 
 def threaded_decode(config: EncoderConfig, images: list[Path], options: argparse.Namespace) -> dict[str, float]:
     """The decoding half of the loop alone, with all threads."""
+    import pyarrow as pa
+
     from dxmc_core.images.catalog import list_source
     from dxmc_core.images.fetch import FetchImages
     from dxmc_core.images.sources import ImagesSource
@@ -232,10 +234,10 @@ def threaded_decode(config: EncoderConfig, images: list[Path], options: argparse
 
     preprocess = load_preprocess(config)
     source = ImagesSource(uri=str(images[0].parent))
-    rows, _ = list_source(source)
+    rows = pa.concat_tables(list_source(source).tables())
     decode = DecodeImages(
         preprocess,
-        FetchImages(),
+        FetchImages(source),
         image_size=preprocess.image_size,
         batch_size=256,
         max_pixels=source.max_pixels,
@@ -256,14 +258,16 @@ def loop_in_one_process(
     """`EmbedImages` as a Ray actor runs it, but in this process and with all cores; the model is loaded before."""
     from dxmc_core.artifacts.stage_dir import StageDir
     from dxmc_core.artifacts.storage import Storage
-    from dxmc_core.images.catalog import list_source, write_catalog
+    from dxmc_core.images.catalog import list_source
+    from dxmc_core.images.renewal import renew_catalog
     from dxmc_core.images.sources import ImagesSource
     from dxmc_core.stages.embedded_rows import EmbeddedRows
     from dxmc_core.stages.embedding_workers import EmbedImages
 
     source = ImagesSource(uri=str(images[0].parent))
-    rows, fingerprint = list_source(source)
-    catalog = write_catalog(StageDir(Storage(str(work / "loop")), "embed_images"), rows, fingerprint=fingerprint)
+    listing = list_source(source)
+    fingerprint = listing.digest
+    catalog = renew_catalog(StageDir(Storage(str(work / "loop")), "embed_images"), listing, fingerprint=fingerprint)
     embed = EmbedImages(
         config,
         source,

@@ -297,7 +297,7 @@ def labelled_images(folder: Path, known: PaperSet | None) -> tuple[list[ListedIm
     labels: list[str] = []
     test: list[bool] = []
     for part, is_test in parts:
-        for image in list_images(str(part), label_from="parent_folder"):
+        for image in _images_below(part):
             label = _class_of(image.label or "", known)
             if label is not None:
                 images.append(image)
@@ -309,6 +309,11 @@ def labelled_images(folder: Path, known: PaperSet | None) -> tuple[list[ListedIm
             f"{', '.join(sorted(set(labels))[:25])}; expected train/<class>/ and test/<class>/, or <class>/"
         )
     return images, np.array(labels), np.array(test) if len(parts) == 2 else None
+
+
+def _images_below(folder: Path) -> Iterator[ListedImage]:
+    for table in list_images(str(folder), label_from="parent_folder"):
+        yield from (ListedImage(**row) for row in table.to_pylist())
 
 
 def _class_of(label: str, known: PaperSet | None) -> str | None:

@@ -8,6 +8,7 @@ import argparse
 import random
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,15 @@ from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-_SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+_ANSWERS = {
+    "slow_down": (
+        "503 Slow Down",
+        b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>",
+    ),
+    "gone": ("404 Not Found", b"<Error><Code>NoSuchKey</Code><Message>There is no such key.</Message></Error>"),
+    "denied": ("403 Forbidden", b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"),
+}
+_SILENCE_S = 5.0
 _CREDENTIAL = "loopback-only"
 
 
@@ -28,14 +37,17 @@ class Faults:
 
     Attributes:
         share: of the requests that are broken, 0 to 1; may be changed while the server runs.
-        always: keys for which every request is broken, with the kind of fault.
+        always: keys for which every request is broken, with the kind of fault; here also `denied` (403), `gone` (404)
+            and `silence` (no answer for some seconds).
         counts: how many faults of each kind there were.
+        num_requests: all of them, the broken ones included.
     """
 
     share: float = 0.0
     seed: int = 0
     always: dict[str, str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    num_requests: int = 0
 
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
@@ -45,6 +57,7 @@ class Faults:
         """The fault of one request, or None."""
         key = environ["PATH_INFO"].strip("/").partition("/")[2]
         with self._lock:
+            self.num_requests += 1
             kind = self.always.get(key)
             if kind is None and self._chance.random() < self.share:
                 kind = self._chance.choice(("slow_down", "reset", "cut"))
@@ -66,10 +79,13 @@ class _FaultyApplication:
         kind = self._faults.draw(environ)
         if kind is None:
             return self._application(environ, start_response)
-        if kind == "slow_down":
+        if kind in _ANSWERS:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response("503 Slow Down", [("Content-Type", "application/xml")])
-            return [_SLOW_DOWN]
+            status, body = _ANSWERS[kind]
+            start_response(status, [("Content-Type", "application/xml")])
+            return [body]
+        if kind == "silence":
+            time.sleep(_SILENCE_S)
         if kind == "reset":
             return _hang_up(environ)
         return _half_of(self._application(environ, start_response), environ)

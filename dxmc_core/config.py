@@ -94,7 +94,7 @@ class PipelineConfig(Settings):
     @property
     def needs_encoder(self) -> bool:
         """False when images and nouns both come as embeddings."""
-        return self.source.kind == "images" or self.vocabulary.kind != "embeddings"
+        return self.source.kind != "embeddings" or self.vocabulary.kind != "embeddings"
 
 
 def load_config(uri: str, overrides: Sequence[str] = (), *, run_dir: str | None = None) -> PipelineConfig:

@@ -13,6 +13,7 @@ from dxmc_core.artifacts.run_dir import CHOICE_OF_K, RUN_NAME, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.config import AUTO, PipelineConfig, read_run_config
 from dxmc_core.errors import ArtifactError, InputError
+from dxmc_core.images.catalog import Listing
 from dxmc_core.stages.embed_images import source_identity
 
 logger = logging.getLogger(__name__)
@@ -20,10 +21,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RunContext:
-    """One run as the jobs see it. Manifests are read once: a published one never changes while the run is locked."""
+    """One run as the jobs see it. Manifests are read once: a published one never changes while the run is locked.
+
+    Attributes:
+        listing: what the source of images held when this command first asked.
+    """
 
     config: PipelineConfig
     run_dir: RunDir
+    listing: Listing | None = None
     _manifests: dict[str, Manifest] = field(default_factory=dict)
 
     @classmethod

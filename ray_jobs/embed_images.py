@@ -8,10 +8,14 @@ from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.storage import stat_file
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.encoders import embedding_width, load_preprocess
-from dxmc_core.images.catalog import Catalog, list_source, read_catalog, write_catalog
-from dxmc_core.images.sources import EmbeddingsSource
+from dxmc_core.errors import InputError
+from dxmc_core.images.catalog import Catalog, Listing, list_source, read_catalog
+from dxmc_core.images.quarantine import Quarantine, forget_transient_rejects, scouts_first
+from dxmc_core.images.renewal import renew_catalog
+from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.stages.embed_images import (
     check_disk,
+    describe_rejects,
     import_embeddings,
     publish_embeddings,
     source_identity,
@@ -42,8 +46,17 @@ def fingerprint(context: RunContext) -> str:
     identity = source_identity(source, context.config.encoder)
     if isinstance(source, EmbeddingsSource):
         return stage_fingerprint(identity, stat_file(source.uri).etag)
-    _, digest = list_source(source)
-    return stage_fingerprint(identity, digest)
+    return stage_fingerprint(identity, _listing(context, source).digest)
+
+
+def _listing(context: RunContext, source: ImageSource) -> Listing:
+    """What the source holds, listed once a command."""
+    if context.listing is None:
+        started = time.perf_counter()
+        context.listing = list_source(source)
+        seconds = time.perf_counter() - started
+        logger.info("%s: %d images listed in %.1f s", NAME, context.listing.num_rows, seconds)
+    return context.listing
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
@@ -55,8 +68,10 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         return publish_embeddings(catalog, done, fingerprint=fingerprint, seconds=time.perf_counter() - started)
     catalog_found = read_catalog(stage_dir)
     if catalog_found is None or catalog_found.manifest.fingerprint != fingerprint:
-        rows, _ = list_source(source)
-        catalog_found = write_catalog(stage_dir, rows, fingerprint=fingerprint)
+        catalog_found = renew_catalog(stage_dir, _listing(context, source), fingerprint=fingerprint)
+    num_forgotten = forget_transient_rejects(stage_dir, fingerprint=fingerprint)
+    if num_forgotten:
+        logger.info("%s: %d rejects are tried again with what is left", NAME, num_forgotten)
     done = EmbeddedRows.of(catalog_found, fingerprint=fingerprint)
     num_resumed = done.num_done
     check_disk(
@@ -111,6 +126,8 @@ def choose_layout(resources: ResourcesConfig, *, cores: int, gpus: int) -> Layou
 
 def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerprint: str) -> None:
     """Embed what is left, and count it as done."""
+    source = context.config.source
+    assert not isinstance(source, EmbeddingsSource)
     layout = choose_layout(context.config.resources, cores=num_cores(), gpus=num_gpus(context.config.resources))
     if layout.decode_workers:
         chunk_rows = min(catalog.chunk_rows, decoded_chunk_rows(load_preprocess(context.config.encoder).image_size))
@@ -118,10 +135,19 @@ def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerp
     else:
         chunk_rows = catalog.chunk_rows
         steps = _all_in_one(context, catalog, layout, fingerprint=fingerprint)
+    quarantine = Quarantine(
+        catalog.num_rows, max_fraction=source.max_reject_fraction, num_rejects=done.num_rows_of("rejects")
+    )
     with Progress(NAME, catalog.num_rows, unit="images", done=done.num_done) as progress:
-        for receipt in map_rows(list(done.chunks(chunk_rows)), *steps):
-            done.add_receipt(receipt)
+        for receipt in map_rows(scouts_first(list(done.chunks(chunk_rows))), *steps):
+            if not done.add_receipt(receipt):
+                continue
+            is_reject = receipt["table"] == "rejects"
             progress.add(receipt["rows"], rejects=done.num_rows_of("rejects"))
+            quarantine.add(receipt["row_start"] // chunk_rows, receipt["rows"], rejected=is_reject)
+            if is_reject and quarantine.is_exceeded:
+                found = describe_rejects(catalog.stage_dir, done.parts("rejects"))
+                raise InputError(f"{quarantine.finding}: {found}; mend the source or raise it, and run again to go on")
 
 
 def _all_in_one(context: RunContext, catalog: Catalog, layout: Layout, *, fingerprint: str) -> tuple[Step, ...]:

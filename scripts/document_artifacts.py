@@ -43,13 +43,15 @@ TABLES = (
         "embed_images",
         "catalog",
         schemas.CATALOG,
-        "One row an image of the source, frozen when the run first listed it.",
+        "One row an image of the source, as listed. Columns of the user's own list or Parquet files follow.",
         {
             **_IDS,
-            "uri": "where its file lies",
-            "size": "bytes; -1 where only a list vouches for it",
+            "uri": "where its file lies; the tar or Parquet file that holds it",
+            "size": "bytes; -1 where nothing said so",
             "etag": "changes when the file does",
             "label": "true class where the source knows one; used by evaluation only",
+            "offset": "place in `uri`: the byte of a tar, the row of a Parquet file; null for a file of its own",
+            "problem": "why there can be no image, where the listing has shown it; null otherwise",
         },
     ),
     Table(
@@ -67,7 +69,7 @@ TABLES = (
         {
             **_IDS,
             "uri": "where its file should lie",
-            "reason": "one of a closed list: `missing`, `truncated`, `too_large`, ...",
+            "reason": "one of a closed list: `missing`, `truncated`, `too_large`, ...; see [SOURCES.md](SOURCES.md)",
             "message": "one line for a person",
         },
     ),

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 #: Raised whenever a schema below or the manifest changes; an artifact of another version is rebuilt, never guessed at.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _EVIDENCE = pa.struct(
     [("noun", pa.string()), ("synset_id", pa.string()), ("share", pa.float32()), ("margin", pa.float32())]
@@ -15,6 +15,8 @@ def embedding_type(width: int, dtype: pa.DataType | None = None) -> pa.DataType:
     return pa.list_(dtype or pa.float16(), width)
 
 
+#: `offset` is where in `uri` an image lies: the byte of a tar, the row of a Parquet file, null for a file of its own.
+#: `problem` says why there can be no image where the listing has shown that. Columns that users bring follow these.
 CATALOG = pa.schema(
     [
         pa.field("row_id", pa.int64(), nullable=False),
@@ -23,6 +25,8 @@ CATALOG = pa.schema(
         pa.field("size", pa.int64(), nullable=False),
         pa.field("etag", pa.string(), nullable=False),
         pa.field("label", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("problem", pa.string()),
     ]
 )
 

@@ -14,7 +14,7 @@ from dxmc_core.evaluation import cluster_names
 from dxmc_core.images.decode import ImageRejectedError
 from dxmc_core.images.fetch import FetchImages
 from dxmc_core.images.formats import Format, sniff_format
-from dxmc_core.images.sources import ImagesSource
+from dxmc_core.images.sources import ImageSource
 
 SKIPPED_NAME = "skipped.jsonl"
 _FILES_AT_A_TIME = 32
@@ -67,9 +67,9 @@ class Export:
             file.write(json.dumps({"image_id": image_id, "reason": reason}) + "\n")
 
 
-def exported_images(export: Export, run_dir: RunDir, source: ImagesSource) -> Iterator[ExportedImage]:
+def exported_images(export: Export, run_dir: RunDir, source: ImageSource) -> Iterator[ExportedImage]:
     """The assigned images in row order; memory holds a few files and one part of each table."""
-    fetch = FetchImages()
+    fetch = FetchImages(source)
     names = cluster_names(run_dir)
     for table in _assigned_rows(run_dir):
         for start in range(0, table.num_rows, _FILES_AT_A_TIME):

@@ -1,21 +1,162 @@
-"""The catalog: the frozen list of a run's images, which gives each a dense `row_id`, in parts of a fixed length."""
+"""The catalog: the frozen list of a run's images, which gives each a dense `row_id`, in parts of a fixed length.
 
+A source is listed into a local file first, with a digest that tells whether anything has changed since the run was
+made: an image has when its size or its etag has.
+"""
+
+import atexit
 import hashlib
-import json
+import itertools
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.errors import InputError
 from dxmc_core.images.listing import list_images
-from dxmc_core.images.sources import ImagesSource
+from dxmc_core.images.parquet_images import list_parquet
+from dxmc_core.images.sources import ImageSource, ParquetSource, WebDatasetSource
+from dxmc_core.images.tar_listing import list_tars
 
 CATALOG_PART_ROWS = 65_536
 CATALOG_NAME = "_catalog.json"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source held when it was listed: rows of the catalog in a file of this machine, which is gone at exit.
+
+    Attributes:
+        digest: changes whenever the listing does.
+    """
+
+    path: Path
+    digest: str
+    num_rows: int
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows with their row ids, in tables of `CATALOG_PART_ROWS`."""
+        with pa.memory_map(str(self.path)) as source, pa.ipc.open_stream(source) as batches:
+            for batch in batches:
+                yield pa.Table.from_batches([batch])
+
+
+def list_source(source: ImageSource) -> Listing:
+    """List an image source; memory holds one part of the catalog and 16 bytes an image.
+
+    Raises:
+        InputError: there is nothing, it may not be listed, or an image id comes twice.
+    """
+    path = _listing_folder() / f"{uuid.uuid4().hex}.arrow"
+    digest = hashlib.sha256()
+    ids, num_rows = _Ids(), 0
+    tables = catalog_tables(_tables(source))
+    first = next(tables, None)
+    if first is None:
+        raise InputError(f"{source.uri} holds no images; check source.uri")
+    with (
+        pa.OSFile(str(path), "wb") as sink,
+        pa.ipc.new_stream(sink, first.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer,
+    ):
+        digest.update(first.schema.serialize())
+        for table in itertools.chain([first], tables):
+            batch = table.combine_chunks().to_batches()[0]
+            digest.update(batch.serialize())
+            ids.add(table["image_id"])
+            num_rows += table.num_rows
+            writer.write_batch(batch)
+    listing = Listing(path, digest.hexdigest()[:32], num_rows)
+    _require_unique_ids(listing, ids, source.uri)
+    return listing
+
+
+def _tables(source: ImageSource) -> Iterator[pa.Table]:
+    if isinstance(source, WebDatasetSource):
+        return list_tars(source)
+    if isinstance(source, ParquetSource):
+        return list_parquet(source)
+    return list_images(source.uri, label_from=source.label_from)
+
+
+@cache
+def _listing_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="dxmc-listing-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def catalog_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Listed rows in tables of `CATALOG_PART_ROWS`, with row ids."""
+    waiting: list[pa.Table] = []
+    num_waiting, start = 0, 0
+    for table in tables:
+        waiting.append(table)
+        num_waiting += table.num_rows
+        while num_waiting >= CATALOG_PART_ROWS:
+            rows = pa.concat_tables(waiting)
+            yield _with_row_ids(rows.slice(0, CATALOG_PART_ROWS), start)
+            start += CATALOG_PART_ROWS
+            waiting, num_waiting = [rows.slice(CATALOG_PART_ROWS)], rows.num_rows - CATALOG_PART_ROWS
+    if num_waiting:
+        yield _with_row_ids(pa.concat_tables(waiting), start)
+
+
+def _with_row_ids(rows: pa.Table, start: int) -> pa.Table:
+    rows = rows.add_column(0, "row_id", pa.array(np.arange(start, start + rows.num_rows)))
+    return rows.cast(pa.schema([*schemas.CATALOG, *list(rows.schema)[len(schemas.CATALOG) :]]))
+
+
+class _Ids:
+    """Finds out whether ids repeat, by 8 bytes of each."""
+
+    def __init__(self) -> None:
+        self._hashes: list[np.ndarray] = []
+
+    def add(self, ids: pa.ChunkedArray) -> None:
+        self._hashes.append(hash_texts(ids))
+
+    def repeated(self) -> np.ndarray:
+        """The hashes that more than one id has."""
+        hashes = np.concatenate(self._hashes)
+        self._hashes.clear()
+        hashes.sort()
+        return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+
+
+def hash_texts(texts: pa.ChunkedArray) -> np.ndarray:
+    """A hash of each text, (N,) uint64; the same on every machine."""
+    return pd.util.hash_array(texts.to_numpy(zero_copy_only=False).astype(object), categorize=False)
+
+
+def _require_unique_ids(listing: Listing, ids: _Ids, uri: str) -> None:
+    suspects = ids.repeated()
+    if not len(suspects):
+        return
+    places: dict[str, list[str]] = {}
+    for table in listing.tables():
+        mask = pa.array(np.isin(hash_texts(table["image_id"]), suspects))
+        rows = table.filter(mask)
+        for image_id, place in zip(rows["image_id"].to_pylist(), rows["uri"].to_pylist(), strict=True):
+            places.setdefault(image_id, []).append(place)
+    twice = {image_id: found for image_id, found in places.items() if len(found) > 1}
+    if twice:
+        image_id, found = next(iter(twice.items()))
+        others = f" (and {len(twice) - 1} more ids)" if len(twice) > 1 else ""
+        where = f", in {found[0]} and {found[1]}" if found[0] != found[1] else ""
+        hint = "; source.image_id: shard_and_key tells equal keys of several tars apart" if where else ""
+        raise InputError(
+            f"{uri} lists {image_id!r} twice{where}{others}; image ids are what results are joined on{hint}"
+        )
 
 
 @dataclass(frozen=True)
@@ -52,39 +193,17 @@ class Catalog:
 
 
 def read_catalog(stage_dir: StageDir) -> Catalog | None:
-    """The catalog that an earlier attempt wrote, or None. A damaged one counts as none: listing again is cheap."""
+    """The catalog that an earlier attempt froze, or None. A damaged one counts as none: listing again is cheap."""
     try:
         manifest = Manifest.model_validate_json(stage_dir.storage.read_bytes(CATALOG_NAME))
     except (FileNotFoundError, ValueError):
         return None
-    return Catalog(manifest, stage_dir)
+    return Catalog(manifest, stage_dir) if manifest.schema_version == schemas.SCHEMA_VERSION else None
 
 
-def list_source(source: ImagesSource) -> tuple[pa.Table, str]:
-    """The catalog of an image source and a digest that changes whenever the listing does."""
-    images = list_images(source.uri, label_from=source.label_from)
-    table = pa.table(
-        {
-            "row_id": np.arange(len(images), dtype=np.int64),
-            "image_id": [image.image_id for image in images],
-            "uri": [image.uri for image in images],
-            "size": [image.size for image in images],
-            "etag": [image.etag for image in images],
-            "label": pa.array([image.label for image in images], pa.string()),
-        }
-    ).cast(schemas.CATALOG)
-    digest = hashlib.sha256()
-    for image in images:
-        digest.update(json.dumps([image.image_id, image.uri, image.size, image.etag, image.label]).encode())
-    return table, digest.hexdigest()[:32]
-
-
-def write_catalog(stage_dir: StageDir, rows: pa.Table, *, fingerprint: str) -> Catalog:
-    """Freeze the catalog of a run; from here on a rerun with the same fingerprint resumes."""
-    parts = [
-        stage_dir.write_part("catalog", rows.slice(start, CATALOG_PART_ROWS), fingerprint=fingerprint)
-        for start in range(0, rows.num_rows, CATALOG_PART_ROWS)
-    ]
+def stage_catalog(stage_dir: StageDir, tables: Iterable[pa.Table], *, fingerprint: str) -> Catalog:
+    """Write the parts of a catalog, given as `Listing.tables` has them; it counts once it is frozen."""
+    parts = [stage_dir.write_part("catalog", table, fingerprint=fingerprint) for table in tables]
     manifest = Manifest(
         stage=stage_dir.stage,
         fingerprint=fingerprint,
@@ -96,8 +215,13 @@ def write_catalog(stage_dir: StageDir, rows: pa.Table, *, fingerprint: str) -> C
         seconds=0.0,
         dxmc_version="",
     )
-    stage_dir.write_file(CATALOG_NAME, manifest.model_dump_json().encode())
     return Catalog(manifest, stage_dir)
+
+
+def freeze_catalog(catalog: Catalog) -> Catalog:
+    """From here on a rerun with the same fingerprint resumes."""
+    catalog.stage_dir.write_file(CATALOG_NAME, catalog.manifest.model_dump_json().encode())
+    return catalog
 
 
 def catalog_rows(catalog: Catalog, chunk: dict) -> pa.Table:

@@ -28,7 +28,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from dxmc_core.images.formats import UNDECODABLE, Format, ends_early, sniff_format
+from dxmc_core.images.formats import UNDECODABLE, Format, announced_size, ends_early, sniff_format
 
 MAX_PIXELS = 200_000_000
 THUMBNAIL_QUALITY = 80
@@ -40,7 +40,10 @@ DRAFT_MARGIN = 4
 
 
 class RejectReason(StrEnum):
-    """Why a row of the catalog has no embedding. A row of `rejects` carries one of these, and no other word."""
+    """Why a row of the catalog has no embedding. A row of `rejects` carries one of these, and no other word.
+
+    `unreadable` is damage in what was read, `unreachable` a service that did not deliver it.
+    """
 
     MISSING = "missing"
     EMPTY = "empty"
@@ -51,6 +54,8 @@ class RejectReason(StrEnum):
     TIMEOUT = "timeout"
     ACCESS_DENIED = "access_denied"
     UNREADABLE = "unreadable"
+    UNREACHABLE = "unreachable"
+    DUPLICATE_KEY = "duplicate_key"
     NOT_FINITE = "not_finite"
     ZERO_NORM = "zero_norm"
 
@@ -95,9 +100,10 @@ class OpenedImage:
 def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_size: int | None = None) -> OpenedImage:
     """Read the header of one file; the arguments and what is raised are those of `decode_image`."""
     found = _require_image(data)
+    _check_size(announced_size(data, found) or (0, 0), max_pixels)
     with _rejecting(data, found):
         image = _PLUGINS[found](io.BytesIO(data))
-        _check_size(image, max_pixels)
+        _check_size(image.size, max_pixels)
         if min_size is not None:
             # Formats other than JPEG ignore this.
             image.draft(None, (DRAFT_MARGIN * min_size, DRAFT_MARGIN * min_size))
@@ -148,8 +154,8 @@ def _require_image(data: bytes) -> Format:
     return found
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
     if width * height > max_pixels:
         raise ImageRejectedError(
             RejectReason.TOO_LARGE, f"{width} x {height} pixels, more than the {max_pixels} that are decoded"
@@ -259,7 +265,7 @@ def _rejection(data: bytes, found: Format, error: Exception) -> ImageRejectedErr
     """Tell a file that was cut off from one that is damaged or of a kind the decoder does not know."""
     said = " ".join(str(error).split()) or type(error).__name__
     lowered = said.lower()
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, Image.DecompressionBombError) or "decompressed data too large" in lowered:
         return ImageRejectedError(RejectReason.TOO_LARGE, said)
     if "truncated" in lowered or ends_early(data, found):
         return ImageRejectedError(RejectReason.TRUNCATED, f"{found} file cut off: {said}")

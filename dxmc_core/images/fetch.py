@@ -1,37 +1,131 @@
-"""Brings the files of catalog rows here, many at a time; what cannot be had is a reason for `rejects`."""
+"""Brings the images of catalog rows here, many at a time; what cannot be had is a reason for `rejects`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import fsspec.asyn
 import pyarrow as pa
+from botocore.exceptions import BotoCoreError, ClientError
+from fsspec import AbstractFileSystem
 
 from dxmc_core.artifacts.storage import filesystem_of
+from dxmc_core.errors import InputError
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
+from dxmc_core.images.listing import rejection_of
+from dxmc_core.images.parquet_images import ParquetCells
+from dxmc_core.images.sources import ImageSource, ParquetSource
 
 _IO_THREADS = 16
+DEFAULT_TIMEOUT_S = 120.0
+#: Images of a tar that lie this near one another are read together, up to so many bytes.
+_MAX_GAP_BYTES = 64 << 10
+_MAX_RUN_BYTES = 8 << 20
+
+File = bytes | ImageRejectedError
 
 
 class FetchImages:
-    """Catalog rows to the bytes of their files, in the order of the rows."""
+    """Catalog rows to the bytes of their images, in the order of the rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: ImageSource) -> None:
         self._threads = ThreadPoolExecutor(_IO_THREADS, thread_name_prefix="dxmc-fetch")
+        self._timeout_s = source.timeout_s
+        self._cells = ParquetCells(source) if isinstance(source, ParquetSource) else None
 
-    def __call__(self, rows: pa.Table) -> Iterator[bytes | ImageRejectedError]:
+    def __call__(self, rows: pa.Table) -> Iterator[File]:
         """Start fetching all rows, and yield the file of each, or why there is none."""
-        return self._threads.map(fetch, rows["uri"].to_pylist())
+        columns = [rows[name].to_pylist() for name in ("uri", "offset", "size", "problem")]
+        if self._cells is not None:
+            return self._read_cells(columns)
+        runs = [self._threads.submit(self._fetch_run, run) for run in _runs(zip(*columns, strict=True))]
+        return (file for run in runs for file in run.result())
+
+    def _read_cells(self, columns: list[list[Any]]) -> Iterator[File]:
+        assert self._cells is not None
+        for uri, offset, _, problem in zip(*columns, strict=True):
+            yield rejection_of(problem) if problem is not None else self._cells.read(uri, offset)
+
+    def _fetch_run(self, run: "list[_Row]") -> list[File]:
+        """The files of rows that were put together by `_runs`."""
+        uri, start, _, problem = run[0]
+        if problem is not None:
+            return [rejection_of(problem)]
+        if start is None:
+            return [fetch(uri, timeout_s=self._timeout_s)]
+        stop = max(offset + size for _, offset, size, _ in run)
+        data = fetch(uri, start=start, stop=stop, timeout_s=self._timeout_s)
+        if isinstance(data, ImageRejectedError):
+            return [data] * len(run)
+        return [_member(data, offset - start, size) for _, offset, size, _ in run]
 
 
-def fetch(uri: str) -> bytes | ImageRejectedError:
-    """The content of one object, or why there is none."""
+_Row = tuple[str, Any, int, str | None]
+
+
+def _runs(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    """Neighbours in a tar that one request brings; every other row by itself."""
+    run: list[_Row] = []
+    for row in rows:
+        uri, offset, size, problem = row
+        if run:
+            first_uri, first_offset, _, _ = run[0]
+            _, last_offset, last_size, _ = run[-1]
+            if (
+                offset is None
+                or problem is not None
+                or uri != first_uri
+                or not 0 <= offset - (last_offset + last_size) <= _MAX_GAP_BYTES
+                or offset + size - first_offset > _MAX_RUN_BYTES
+            ):
+                yield run
+                run = []
+        run.append(row)
+        if offset is None or problem is not None:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _member(data: bytes, start: int, size: int) -> File:
+    member = data[start : start + size]
+    if len(member) < size:
+        return ImageRejectedError(
+            RejectReason.TRUNCATED, f"the tar ends {size - len(member)} bytes before the image does"
+        )
+    return member
+
+
+def fetch(uri: str, *, start: int | None = None, stop: int | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> File:
+    """The content of one object, or its bytes [start, stop), or why there is none.
+
+    A service that is overloaded or breaks a connection is asked again, with growing pauses, until `timeout_s` is over:
+    on S3 botocore tries a request 5 times and s3fs repeats that 5 times.
+    """
     try:
         fs, path = filesystem_of(uri)
-        return fs.cat_file(path)
+        return _read(fs, path, start, stop, timeout_s)
     except FileNotFoundError:
         return ImageRejectedError(RejectReason.MISSING, "the object is gone or never was there")
     except PermissionError as error:
-        return ImageRejectedError(RejectReason.ACCESS_DENIED, str(error))
-    except TimeoutError as error:
-        return ImageRejectedError(RejectReason.TIMEOUT, str(error))
-    except OSError as error:
-        return ImageRejectedError(RejectReason.UNREADABLE, f"{type(error).__name__}: {error}")
+        return _rejected(RejectReason.ACCESS_DENIED, error)
+    except TimeoutError:
+        return ImageRejectedError(RejectReason.TIMEOUT, f"not delivered within {timeout_s:g} s, with all retries")
+    except (OSError, BotoCoreError, ClientError) as error:
+        return _rejected(RejectReason.UNREACHABLE, error)
+    except (InputError, ValueError) as error:
+        return _rejected(RejectReason.MISSING, error)
+
+
+def _read(fs: AbstractFileSystem, path: str, start: int | None, stop: int | None, timeout_s: float) -> bytes:
+    if not isinstance(fs, fsspec.asyn.AsyncFileSystem):
+        return fs.cat_file(path, start=start, end=stop)
+    # With max_concurrency above 1 s3fs asks for the size of every object before it reads it.
+    options = {"max_concurrency": 1} if "s3" in fs.protocol else {}
+    read: Callable[..., Any] = fs._cat_file
+    return fsspec.asyn.sync(fs.loop, read, path, start=start, end=stop, timeout=timeout_s, **options)
+
+
+def _rejected(reason: RejectReason, error: Exception) -> ImageRejectedError:
+    return ImageRejectedError(reason, " ".join(f"{type(error).__name__}: {error}".split()))

@@ -171,3 +171,31 @@ _END_CHECKS = {
     Format.HEIF: _boxes_end_early,
     Format.JPEG2000: _jpeg2000_ends_early,
 }
+
+
+def announced_size(data: bytes, found: Format) -> tuple[int, int] | None:
+    """Width and height of the largest picture in a container whose reader takes memory for it at once (ICO, WebP).
+
+    None for other formats, whose readers look at the header first, and where the header is too short.
+    """
+    try:
+        if found is Format.ICO:
+            return max(_icon_sizes(data), key=lambda size: size[0] * size[1], default=None)
+        if found is Format.WEBP and data[12:16] == b"VP8X":
+            width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+            return width, height
+    except struct.error:
+        pass
+    return None
+
+
+def _icon_sizes(data: bytes) -> Iterator[tuple[int, int]]:
+    """The sizes that the PNG and BMP pictures of an icon have by their own headers; its list says less than 257."""
+    (num_pictures,) = struct.unpack_from("<H", data, 4)
+    for index in range(num_pictures):
+        (start,) = struct.unpack_from("<I", data, 6 + 16 * index + 12)
+        if data[start : start + 8] == b"\x89PNG\r\n\x1a\n":
+            yield struct.unpack_from(">II", data, start + 16)
+        else:
+            width, twice_the_height = struct.unpack_from("<ii", data, start + 4)
+            yield abs(width), abs(twice_the_height) // 2

@@ -1,6 +1,6 @@
 """The sections `source` of a configuration: what kinds of places images, or embeddings, are read from."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -8,19 +8,56 @@ from dxmc_core.images.decode import MAX_PIXELS
 from dxmc_core.settings import Settings
 
 
-class ImagesSource(Settings):
-    """Image files: a folder or prefix, a glob, or a list file."""
+class _ReadsImages(Settings):
+    """What all sources of images have in common."""
 
-    kind: Literal["images"] = "images"
-    uri: str
-    """Folder, prefix (s3://bucket/photos/), glob, or a .txt, .csv or .parquet list with a `uri` column."""
-    label_from: str | None = None
-    """`parent_folder`, or a column of the list file. Labels are used by evaluation only."""
     max_pixels: int = Field(MAX_PIXELS, gt=0)
     """Images with more pixels than this are rejected as too_large before they are decoded."""
     fast_jpeg: bool = False
     """Decode JPEGs much larger than the encoder's input at a fraction of their size: 2 to 4 times faster for photos.
     The embedding's cosine to that of the full decode was 0.9996 in the mean and 0.9987 at the lowest (52 pictures)."""
+    max_reject_fraction: float = Field(0.5, ge=0, le=1)
+    """A run stops as soon as it is clear that more than this share of the images will be rejected; 1 never stops. It
+    may be changed and the run goes on."""
+    timeout_s: float = Field(120.0, gt=0)
+    """Seconds for fetching one file, or a group of small neighbours in a tar, with all retries."""
+
+
+class ImagesSource(_ReadsImages):
+    """Image files: a folder or prefix, a glob, or a list file."""
+
+    kind: Literal["images"] = "images"
+    uri: str
+    """Folder, prefix (s3://bucket/photos/), glob, or a .txt, .csv or .parquet list with a `uri` column. A list's
+    columns `image_id`, `size` and `etag` are used where it has them; others are carried into the catalog."""
+    label_from: str | None = None
+    """`parent_folder`, or a column of the list file. Labels are used by evaluation only."""
+
+
+class WebDatasetSource(_ReadsImages):
+    """Images in .tar files as WebDataset writes them: the members of a sample stand together and share a key."""
+
+    kind: Literal["webdataset"]
+    uri: str
+    """A .tar file, a folder or prefix, a glob, or names in braces: s3://bucket/shards/train-{0000..0127}.tar"""
+    label_from: str | None = None
+    """`parent_folder` of the key, or a member of the sample: `cls`, `txt`, or `json.<field>`."""
+    image_id: Literal["key", "shard_and_key"] = "key"
+    """What an image is called: its key, or <tar without .tar>/<key> where several tars use the same keys."""
+
+
+class ParquetSource(_ReadsImages):
+    """Images in a column of Parquet files: bytes, or the {bytes, path} of Hugging Face data sets."""
+
+    kind: Literal["parquet"]
+    uri: str
+    """A .parquet file, a folder or prefix, or a glob."""
+    image_column: str | None = None
+    """By default the one column that holds bytes."""
+    id_column: str | None = None
+    """The column of image ids (`image.path` for the path beside the bytes); by default <file>#<row>."""
+    label_from: str | None = None
+    """The column of labels."""
 
 
 class EmbeddingsSource(Settings):
@@ -33,4 +70,14 @@ class EmbeddingsSource(Settings):
     """Parquet: the column of labels. In .npz it is `labels`, and this may name another array."""
 
 
-SourceConfig = Annotated[ImagesSource | EmbeddingsSource, Field(discriminator="kind")]
+ImageSource = ImagesSource | WebDatasetSource | ParquetSource
+SourceConfig = Annotated[
+    ImagesSource | WebDatasetSource | ParquetSource | EmbeddingsSource, Field(discriminator="kind")
+]
+
+_CHANGES_NOTHING = {"max_reject_fraction", "timeout_s"}
+
+
+def identity_of(source: ImageSource | EmbeddingsSource) -> dict[str, Any]:
+    """The settings that decide what is embedded; a run directory holds one of these."""
+    return source.model_dump(mode="json", exclude=_CHANGES_NOTHING)

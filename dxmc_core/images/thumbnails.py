@@ -6,20 +6,20 @@ import pyarrow as pa
 
 from dxmc_core.images.decode import ImageRejectedError, decode_image, thumbnail
 from dxmc_core.images.fetch import FetchImages
-from dxmc_core.images.sources import ImagesSource
+from dxmc_core.images.sources import ImageSource
 
 _DECODING_THREADS = 8
 _FILES_AT_A_TIME = 32
 
 
-def make_thumbnails(catalog: pa.Table, source: ImagesSource, *, size: int) -> dict[int, bytes]:
+def make_thumbnails(catalog: pa.Table, source: ImageSource, *, size: int) -> dict[int, bytes]:
     """WebP pictures by row id; none of a file that has gone or changed since it was embedded.
 
     Args:
         catalog: rows of the catalog.
         size: longest edge in pixels.
     """
-    fetch = FetchImages()
+    fetch = FetchImages(source)
 
     def made(file: bytes | ImageRejectedError) -> bytes | None:
         try:

@@ -4,22 +4,21 @@ The catalog is written first and gives every image a dense `row_id`. Chunks of i
 (embedding_workers.py); each part they write carries its row ids, and so a rerun knows what is left (embedded_rows.py).
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import Manifest, Part, fingerprint_of
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import check_free_space
 from dxmc_core.encoders import EncoderConfig, encoder_identity
 from dxmc_core.errors import ArtifactError, InputError
-from dxmc_core.images.catalog import Catalog, write_catalog
+from dxmc_core.images.catalog import Catalog, catalog_tables, freeze_catalog, stage_catalog
 from dxmc_core.images.decode import RejectReason
-from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
+from dxmc_core.images.sources import EmbeddingsSource, ImageSource, identity_of
 from dxmc_core.stages.embedded_rows import TABLES, EmbeddedRows
 from dxmc_core.stages.embedding_files import read_embedding_file
 from dxmc_core.stages.embedding_workers import WriteEmbeddings
@@ -28,13 +27,14 @@ _IMPORT_PART_ROWS = 8192
 _OTHER_BYTES_PER_ROW = 1200  # catalog, 2 x 50 neighbours, assignments
 _OTHER_BYTES = 300_000_000  # nouns, heads, checkpoints, report
 _REJECT_EXAMPLES = 3
+_COMMON_REASONS = 3
 
 
-def source_identity(source: ImagesSource | EmbeddingsSource, encoder: EncoderConfig | None) -> dict:
+def source_identity(source: ImageSource | EmbeddingsSource, encoder: EncoderConfig | None) -> dict:
     """What the embeddings depend on, JSON-able: the settings of source and encoder."""
     return {
-        "source": source.model_dump(mode="json"),
-        "encoder": encoder_identity(encoder) if encoder is not None and source.kind == "images" else None,
+        "source": identity_of(source),
+        "encoder": encoder_identity(encoder) if encoder is not None and source.kind != "embeddings" else None,
     }
 
 
@@ -53,15 +53,16 @@ def import_embeddings(
     count = len(file.embeddings)
     rows = pa.table(
         {
-            "row_id": np.arange(count, dtype=np.int64),
             "image_id": file.image_ids,
             "uri": pa.array([source.uri] * count, pa.string()),
             "size": np.full(count, file.embeddings.shape[1] * file.embeddings.itemsize, dtype=np.int64),
             "etag": pa.array([""] * count, pa.string()),
             "label": file.labels if file.labels is not None else pa.nulls(count, pa.string()),
+            "offset": pa.nulls(count, pa.int64()),
+            "problem": pa.nulls(count, pa.string()),
         }
-    ).cast(schemas.CATALOG)
-    catalog = write_catalog(stage_dir, rows, fingerprint=fingerprint)
+    )
+    catalog = freeze_catalog(stage_catalog(stage_dir, catalog_tables([rows]), fingerprint=fingerprint))
     write = WriteEmbeddings(stage_dir, fingerprint=fingerprint)
     done = EmbeddedRows(count)
     for start in range(0, count, _IMPORT_PART_ROWS):
@@ -99,9 +100,9 @@ def publish_embeddings(
     stage_dir = catalog.stage_dir
     if done.num_left:
         raise ArtifactError(f"{done.num_left} catalog rows are in neither images nor rejects; rerun")
-    rejects = reject_summary(stage_dir, done.parts("rejects"))
     if not done.num_rows_of("images"):
-        raise InputError(f"none of the {catalog.num_rows} images could be read: {_describe(rejects)}")
+        found = describe_rejects(stage_dir, done.parts("rejects"))
+        raise InputError(f"none of the {catalog.num_rows} images could be read: {found}")
     return stage_dir.publish(
         fingerprint=fingerprint,
         inputs={},
@@ -109,29 +110,34 @@ def publish_embeddings(
         metrics={
             "images": done.num_rows_of("images"),
             "rejects": done.num_rows_of("rejects"),
-            "reject_reasons": {reason: len(examples) for reason, examples in rejects.items()},
+            "reject_reasons": dict(count_rejects(stage_dir, done.parts("rejects"))[0].most_common()),
             "rows_resumed": num_resumed,
+            **catalog.manifest.metrics,
         },
         seconds=seconds,
     )
 
 
-def reject_summary(stage_dir: StageDir, parts: Sequence[Part]) -> dict[str, list[str]]:
-    """Image ids by reason, commonest reason first."""
+def count_rejects(stage_dir: StageDir, parts: Sequence[Part]) -> tuple[Counter[str], dict[str, list[str]]]:
+    """How many rejects have each reason, and the first three of them as `image_id (message)`."""
     counts: Counter[str] = Counter()
-    ids: dict[str, list[str]] = {}
+    examples: defaultdict[str, list[str]] = defaultdict(list)
     for part in parts:
-        table = stage_dir.read_part(part, ["image_id", "reason"])
-        for image_id, reason in zip(table["image_id"].to_pylist(), table["reason"].to_pylist(), strict=True):
+        table = stage_dir.read_part(part, ["image_id", "reason", "message"])
+        for image_id, reason, message in zip(*(column.to_pylist() for column in table.columns), strict=True):
             counts[reason] += 1
-            ids.setdefault(reason, []).append(image_id)
-    return {reason: ids[reason] for reason, _ in counts.most_common()}
+            if len(examples[reason]) < _REJECT_EXAMPLES:
+                examples[reason].append(f"{image_id} ({message})")
+    return counts, examples
 
 
-def _describe(rejects: dict[str, list[str]]) -> str:
-    return "; ".join(
-        f"{len(ids)} {reason} (e.g. {', '.join(ids[:_REJECT_EXAMPLES])})" for reason, ids in rejects.items()
+def describe_rejects(stage_dir: StageDir, parts: Sequence[Part]) -> str:
+    """The commonest reasons with their numbers, and three examples of each."""
+    counts, examples = count_rejects(stage_dir, parts)
+    shown = (
+        f"{count} {reason}, e.g. {', '.join(examples[reason])}" for reason, count in counts.most_common(_COMMON_REASONS)
     )
+    return "; ".join(shown)
 
 
 def fingerprint(identity: dict, content_digest: str) -> str:

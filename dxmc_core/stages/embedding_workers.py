@@ -27,7 +27,7 @@ from dxmc_core.encoders.batch_size import GPU_BATCHES, tune_batch_size
 from dxmc_core.images.catalog import Catalog, catalog_rows
 from dxmc_core.images.decode import ImageRejectedError, open_image
 from dxmc_core.images.fetch import FetchImages
-from dxmc_core.images.sources import ImagesSource
+from dxmc_core.images.sources import ImageSource
 from dxmc_core.lookahead import Budget, map_ahead, prefetched
 from dxmc_core.stages.embedded_rows import pack_rows
 
@@ -265,7 +265,7 @@ class EmbedImages:
     def __init__(
         self,
         encoder: EncoderConfig,
-        source: ImagesSource,
+        source: ImageSource,
         catalog: Catalog,
         *,
         fingerprint: str,
@@ -277,7 +277,7 @@ class EmbedImages:
         self._catalog = catalog
         self._decode = DecodeImages(
             model.preprocess,
-            FetchImages(),
+            FetchImages(source),
             image_size=model.image_size,
             batch_size=model.batch_size,
             max_pixels=source.max_pixels,
@@ -314,13 +314,13 @@ class DecodeChunks:
     fetched while another is decoded.
     """
 
-    def __init__(self, encoder: EncoderConfig, source: ImagesSource, catalog: Catalog, *, num_threads: int) -> None:
+    def __init__(self, encoder: EncoderConfig, source: ImageSource, catalog: Catalog, *, num_threads: int) -> None:
         reuse_freed_memory()
         preprocess = load_preprocess(encoder)
         self._catalog = catalog
         self._decode = DecodeImages(
             preprocess,
-            FetchImages(),
+            FetchImages(source),
             image_size=preprocess.image_size,
             batch_size=decoded_chunk_rows(preprocess.image_size),
             max_pixels=source.max_pixels,

@@ -16,7 +16,7 @@ from dxmc_core.artifacts.matrices import load_rows, read_rows
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.evaluation import evaluate_run, label_column
-from dxmc_core.images.sources import ImagesSource
+from dxmc_core.images.sources import ImageSource, ImagesSource
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.report import (
     Changes,
@@ -77,7 +77,7 @@ def fingerprint(config: WriteReportConfig, *, inputs: dict[str, str]) -> str:
 
 
 def build_report(
-    run_dir: RunDir, config: WriteReportConfig, *, settings: Mapping[str, Any], seed: int, source: ImagesSource | None
+    run_dir: RunDir, config: WriteReportConfig, *, settings: Mapping[str, Any], seed: int, source: ImageSource | None
 ) -> str:
     """The page of a finished run as HTML.
 
@@ -95,7 +95,7 @@ def build_report(
 
 
 def _has_files(settings: Mapping[str, Any]) -> bool:
-    return settings["source"]["kind"] == "images"
+    return settings["source"]["kind"] != "embeddings"
 
 
 def _without_images(
@@ -223,7 +223,7 @@ def _timings(run_dir: RunDir, settings: Mapping[str, Any]) -> list[StageTiming]:
 
 
 def _report_images(
-    run_dir: RunDir, rows: np.ndarray, *, source: ImagesSource | None, config: WriteReportConfig
+    run_dir: RunDir, rows: np.ndarray, *, source: ImageSource | None, config: WriteReportConfig
 ) -> dict[int, ReportImage]:
     catalog = read_rows(run_dir.stage("embed_images"), "catalog", rows)
     assigned = read_rows(run_dir.stage("assign_clusters"), "assignments", rows)

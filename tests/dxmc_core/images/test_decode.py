@@ -1,7 +1,9 @@
 import io
 import pickle
 import random
+import resource
 import struct
+import sys
 import warnings
 import zlib
 
@@ -60,6 +62,7 @@ def _files() -> dict[str, bytes]:
         "avif": _encode(picture, "AVIF"),
         "jpeg 2000": _encode(picture, "JPEG2000"),
         "ppm": _encode(picture, "PPM"),
+        "ico": _encode(picture, "ICO", sizes=[(WIDTH, HEIGHT)]),
         "pgm 16 bit": _encode(_gray16().convert("I"), "PPM"),
     }
 
@@ -167,20 +170,55 @@ def test_reasons():
     assert _reason(bytes(damaged)) == RejectReason.UNREADABLE
 
 
+def test_heif_without_its_plugin_is_unsupported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert _reason(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100) == RejectReason.UNSUPPORTED
+
+
 def test_lab_is_unsupported():
     lab = Image.new("LAB", (8, 8))
     assert _reason(_encode(lab, "TIFF")) == RejectReason.UNSUPPORTED
 
 
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
 def test_bomb_is_refused_by_its_header_alone():
     """A PNG of 100,000 x 100,000 pixels whose data are missing: were it decoded, it would be truncated."""
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"x")
+    bomb = b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", b"x")
     assert _reason(bomb) == RejectReason.TOO_LARGE
+
+
+def test_bombs_of_containers_are_refused_before_their_readers_take_memory():
+    """Readers of icons decode when they are opened, and those of animated WebP take memory for two whole canvases."""
+    header = struct.pack(">IIBBBBB", 13_000, 13_000, 8, 2, 0, 0, 0)  # just below what Pillow itself refuses
+    png = b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    icon = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, len(png), 22) + png
+    animated = bytearray(FILES["webp animated"])
+    animated[24:30] = (59_999).to_bytes(3, "little") * 2
+    tracker = _PeakMemory()
+    assert _reason(icon, max_pixels=1_000_000) == RejectReason.TOO_LARGE
+    assert _reason(bytes(animated)) == RejectReason.TOO_LARGE
+    assert tracker.grown_bytes() < 50 << 20
+
+
+def test_comment_that_is_a_bomb():
+    whole = FILES["png"]
+    comment = _png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"\0" * (16 << 20)))
+    assert _reason(whole[:33] + comment + whole[33:]) == RejectReason.TOO_LARGE
+
+
+class _PeakMemory:
+    """How far the peak of this process's memory has risen since it was made."""
+
+    def __init__(self) -> None:
+        self._before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def grown_bytes(self) -> int:
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self._before) * 1024
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -2,7 +2,7 @@ import struct
 
 import pytest
 
-from dxmc_core.images.formats import Format, ends_early, sniff_format
+from dxmc_core.images.formats import Format, announced_size, ends_early, sniff_format
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,24 @@ def test_tiff_whose_directory_lies_outside():
     assert not ends_early(b"II*\0" + struct.pack("<I", 8) + directory, Format.TIFF)
     assert ends_early(b"II*\0" + struct.pack("<I", 80) + directory, Format.TIFF)
     assert ends_early(b"MM\0+\0\x08\0\0" + struct.pack(">Q", 80) + directory, Format.TIFF)
+
+
+def test_icon_announces_the_largest_of_its_pictures():
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 90_000, 3)
+    bmp = struct.pack("<Iii", 40, 32, 64)
+    entries = b"".join(
+        struct.pack("<BBBBHHII", 32, 32, 0, 0, 1, 32, len(picture), 38 + start)
+        for picture, start in ((bmp, 0), (png, len(bmp)))
+    )
+    icon = struct.pack("<HHH", 0, 1, 2) + entries + bmp + png
+    assert announced_size(icon, Format.ICO) == (90_000, 3)
+    assert announced_size(icon[:40], Format.ICO) is None
+    assert announced_size(struct.pack("<HHH", 0, 1, 0), Format.ICO) is None
+
+
+def test_webp_announces_its_canvas():
+    canvas = (59_999).to_bytes(3, "little") + (49_999).to_bytes(3, "little")
+    file = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0" + canvas
+    assert announced_size(file, Format.WEBP) == (60_000, 50_000)
+    assert announced_size(file[:12] + b"VP8 " + file[16:], Format.WEBP) is None
+    assert announced_size(b"\x89PNG", Format.PNG) is None

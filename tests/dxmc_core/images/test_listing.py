@@ -5,7 +5,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from dxmc_core.errors import InputError
-from dxmc_core.images.listing import list_images
+from dxmc_core.images.decode import ImageRejectedError, RejectReason
+from dxmc_core.images.listing import LISTED, ListedImage, list_images, problem_of, rejection_of
+
+
+def listed(uri, **options) -> list[ListedImage]:
+    rows = [row for table in list_images(str(uri), **options) for row in table.select(LISTED.names).to_pylist()]
+    return [ListedImage(**row) for row in rows]
 
 
 @pytest.fixture
@@ -18,7 +24,7 @@ def photos(tmp_path):
 
 
 def test_folder_is_searched_at_all_depths_in_the_order_of_ids(photos):
-    images = list_images(str(photos), label_from="parent_folder")
+    images = listed(photos, label_from="parent_folder")
     assert [image.image_id for image in images] == ["cat/1.jpg", "cat/2.JPEG", "dog/bare", "dog/deep/3.png"]
     assert [image.label for image in images] == ["cat", "cat", "dog", "deep"]
     assert images[0].uri == str(photos / "cat/1.jpg")
@@ -26,38 +32,36 @@ def test_folder_is_searched_at_all_depths_in_the_order_of_ids(photos):
 
 
 def test_etag_changes_with_the_content(photos):
-    before = {image.image_id: image.etag for image in list_images(str(photos))}
+    before = {image.image_id: image.etag for image in listed(photos)}
     (photos / "cat/1.jpg").write_bytes(b"longer than it was")
-    after = {image.image_id: image.etag for image in list_images(str(photos))}
+    after = {image.image_id: image.etag for image in listed(photos)}
     assert [name for name in before if before[name] != after[name]] == ["cat/1.jpg"]
 
 
 def test_glob(photos):
-    assert [image.image_id for image in list_images(f"{photos}/*/*.jpg")] == ["cat/1.jpg"]
-    assert [image.image_id for image in list_images(f"{photos}/cat/*")] == ["1.jpg", "2.JPEG"]
+    assert [image.image_id for image in listed(f"{photos}/*/*.jpg")] == ["cat/1.jpg"]
+    assert [image.image_id for image in listed(f"{photos}/cat/*")] == ["1.jpg", "2.JPEG"]
 
 
 def test_folder_whose_name_looks_like_a_glob(tmp_path):
     folder = tmp_path / "holiday [2024]"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"x")
-    assert [image.image_id for image in list_images(str(folder))] == ["a.jpg"]
+    assert [image.image_id for image in listed(folder)] == ["a.jpg"]
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".csv", ".parquet"])
 def test_list_file(photos, suffix):
-    listed = ["cat/1.jpg", str(photos / "dog/deep/3.png"), "gone.jpg"]
+    names = ["cat/1.jpg", str(photos / "dog/deep/3.png"), "gone.jpg"]
     path = photos / f"list{suffix}"
     if suffix == ".txt":
-        path.write_text("\n".join([*listed, ""]))
+        path.write_text("\n".join([*names, "", ""]))
     elif suffix == ".csv":
-        path.write_text("uri,kind\n" + "".join(f"{uri},{uri[-3:]}\n" for uri in listed))
+        path.write_text("uri,kind\n" + "".join(f"{uri},{uri[-3:]}\n" for uri in names))
     else:
-        pq.write_table(pa.table({"uri": listed, "kind": [uri[-3:] for uri in listed]}), path)
-    images = {
-        image.image_id: image for image in list_images(str(path), label_from=None if suffix == ".txt" else "kind")
-    }
-    assert set(images) == set(listed)
+        pq.write_table(pa.table({"uri": names, "kind": [uri[-3:] for uri in names]}), path)
+    images = {image.image_id: image for image in listed(path, label_from=None if suffix == ".txt" else "kind")}
+    assert list(images) == names
     assert images["cat/1.jpg"].uri == str(photos / "cat/1.jpg")
     assert images["gone.jpg"].size == -1
     assert images["cat/1.jpg"].label == (None if suffix == ".txt" else "jpg")
@@ -68,7 +72,8 @@ def test_list_file(photos, suffix):
     [
         ("nowhere", None, "does not exist"),
         ("empty", "", "no images in"),
-        ("a.txt", "one.jpg\none.jpg\n", "lists 'one.jpg' twice"),
+        ("a.csv", "uri,kind\nx.jpg\n", "a row of 1 values under 2 columns"),
+        ("a.txt", "\n\n", "no images in"),
         ("a.csv", "path\nx.jpg\n", "no column 'uri'; it has \\['path'\\]"),
         ("a.parquet", "not parquet", "not a readable parquet file"),
         ("photo.jpg", "x", "is one file"),
@@ -90,3 +95,49 @@ def test_label_column_that_is_not_there(photos):
         list_images(str(photos / "list.csv"), label_from="kind")
     with pytest.raises(InputError, match="expected parent_folder"):
         list_images(str(photos), label_from="kind")
+
+
+def test_columns_of_a_list_are_used_or_carried(tmp_path):
+    table = pa.table(
+        {
+            "uri": ["a.jpg", "s3://elsewhere/b.jpg"],
+            "image_id": [7, 8],
+            "size": [10, None],
+            "etag": ['"abc"', None],
+            "price": [1.5, None],
+            "label": ["cat", "dog"],
+            "thumbnail": [b"x", b"y"],
+        }
+    )
+    pq.write_table(table, tmp_path / "list.parquet")
+    (rows,) = list_images(str(tmp_path / "list.parquet"))
+    assert rows["image_id"].to_pylist() == ["7", "8"]
+    assert rows["uri"].to_pylist() == [str(tmp_path / "a.jpg"), "s3://elsewhere/b.jpg"]
+    assert rows["size"].to_pylist() == [10, -1]  # from the list: no file was looked at
+    assert rows["etag"].to_pylist() == ["abc", ""]
+    assert rows["price"].to_pylist() == [1.5, None]
+    assert rows["label"].to_pylist() == [None, None]
+    assert rows["source_label"].to_pylist() == ["cat", "dog"]
+    assert "thumbnail" not in rows.column_names
+
+
+def test_csv_with_commas_and_line_breaks_in_values(tmp_path):
+    (tmp_path / "list.csv").write_text('\ufeffuri,note\n"a, b.jpg","two\nlines"\n\nc.jpg,\n', encoding="utf-8")
+    (rows,) = list_images(str(tmp_path / "list.csv"))
+    assert rows["image_id"].to_pylist() == ["a, b.jpg", "c.jpg"]
+    assert rows["note"].to_pylist() == ["two\nlines", ""]
+
+
+def test_list_of_many_rows_comes_in_tables_in_its_order(tmp_path):
+    names = [f"{index:05}.jpg" for index in reversed(range(20_000))]
+    path = tmp_path / "list.parquet"
+    pq.write_table(pa.table({"uri": names, "size": [1] * 20_000, "etag": names}), path)
+    tables = list(list_images(str(path)))
+    assert len(tables) > 1
+    assert [name for table in tables for name in table["image_id"].to_pylist()] == names
+
+
+def test_problem_keeps_reason_and_message():
+    found = rejection_of(problem_of(RejectReason.TRUNCATED, "cut: at 7"))
+    assert isinstance(found, ImageRejectedError)
+    assert (found.reason, found.message) == (RejectReason.TRUNCATED, "cut: at 7")

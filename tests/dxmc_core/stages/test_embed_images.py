@@ -13,7 +13,8 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import ArtifactError, InputError
-from dxmc_core.images.catalog import list_source, read_catalog, write_catalog
+from dxmc_core.images.catalog import list_source, read_catalog
+from dxmc_core.images.renewal import renew_catalog
 from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
 from dxmc_core.stages import embedding_workers
 from dxmc_core.stages.embed_images import fingerprint, import_embeddings, publish_embeddings
@@ -48,8 +49,7 @@ def photos(tmp_path):
 
 
 def catalog_of(stage, photos):
-    rows, _ = list_source(ImagesSource(uri=str(photos)))
-    return write_catalog(stage, rows, fingerprint=FINGERPRINT)
+    return renew_catalog(stage, list_source(ImagesSource(uri=str(photos))), fingerprint=FINGERPRINT)
 
 
 def embed(catalog, *, stop_after=None):
@@ -133,17 +133,18 @@ def test_source_without_one_readable_image_is_an_input_error(stage, tmp_path):
     for name in ("a.jpg", "b.jpg"):
         (folder / name).write_bytes(b"no")
     catalog = catalog_of(stage, folder)
-    with pytest.raises(InputError, match=r"none of the 2 images could be read: 2 not_an_image \(e.g. a.jpg, b.jpg\)"):
+    with pytest.raises(InputError, match=r"none of the 2 images could be read: 2 not_an_image, e.g. a.jpg \(the first"):
         publish(catalog, embed(catalog))
 
 
 def test_listing_digest_and_fingerprint_follow_the_content(photos):
     source = ImagesSource(uri=str(photos))
-    _, before = list_source(source)
-    assert list_source(source)[1] == before
+    before = list_source(source).digest
+    assert list_source(source).digest == before
     (photos / "003.png").write_bytes(b"changed")
-    assert list_source(source)[1] != before
-    assert fingerprint({}, before) != fingerprint({}, list_source(source)[1])
+    after = list_source(source).digest
+    assert after != before
+    assert fingerprint({}, before) != fingerprint({}, after)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -166,17 +167,6 @@ def test_embeddings_are_normalised_and_unusable_rows_set_aside(stage, tmp_path, 
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(images.values, expected, atol=1e-3)
     assert stage.read_table("catalog")["label"].to_pylist()[:5] == ["0", "1", "2", "3", "0"]
-
-
-def test_catalog_rows_across_parts(stage, monkeypatch):
-    monkeypatch.setattr("dxmc_core.images.catalog.CATALOG_PART_ROWS", 10)
-    ids = [f"{index:02}" for index in range(35)]
-    rows = pa.table(
-        {"row_id": list(range(35)), "image_id": ids, "uri": ids, "size": [1] * 35, "etag": ids, "label": [None] * 35}
-    )
-    catalog = write_catalog(stage, rows, fingerprint=FINGERPRINT)
-    assert catalog.rows(8, 23)["image_id"].to_pylist() == ids[8:23]
-    assert catalog.rows(30, 35)["image_id"].to_pylist() == ids[30:]
 
 
 def test_two_kinds_of_workers_write_what_one_kind_does(stage, photos, tmp_path, monkeypatch, mean_color):

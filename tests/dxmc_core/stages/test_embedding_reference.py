@@ -11,7 +11,8 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.demo import SCENES, open_picture
 from dxmc_core.encoders import OpenClipConfig
-from dxmc_core.images.catalog import list_source, write_catalog
+from dxmc_core.images.catalog import list_source
+from dxmc_core.images.renewal import renew_catalog
 from dxmc_core.images.sources import ImagesSource
 from dxmc_core.stages.embed_images import publish_embeddings
 from dxmc_core.stages.embedded_rows import EmbeddedRows
@@ -59,8 +60,7 @@ def reference(checkpoint, photos):
 def test_stored_embeddings_are_the_references(checkpoint, photos, reference, tmp_path, precision, least_cosine):
     stage = StageDir(Storage(str(tmp_path / "embed_images")), "embed_images")
     source = ImagesSource(uri=str(photos))
-    rows, _ = list_source(source)
-    catalog = write_catalog(stage, rows, fingerprint=FINGERPRINT)
+    catalog = renew_catalog(stage, list_source(source), fingerprint=FINGERPRINT)
     config = OpenClipConfig(model=MODEL, pretrained=str(checkpoint), precision=precision)
     embed = EmbedImages(config, source, catalog, fingerprint=FINGERPRINT, device="cpu", batch_size=8, num_threads=1)
     done = EmbeddedRows(catalog.num_rows)

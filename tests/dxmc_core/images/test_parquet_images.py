@@ -1,0 +1,152 @@
+"""Images in Parquet columns: rows listed without their bytes, cells read in order, damage kept to its row group."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dxmc_core.errors import InputError
+from dxmc_core.images.fetch import FetchImages
+from dxmc_core.images.parquet_images import list_parquet
+from dxmc_core.images.sources import ParquetSource
+
+
+def source_at(uri, **options):
+    return ParquetSource(kind="parquet", uri=str(uri), **options)
+
+
+def listed(source) -> pa.Table:
+    return pa.concat_tables(list_parquet(source))
+
+
+def fetched(source, rows=None):
+    files = FetchImages(source)(listed(source) if rows is None else rows)
+    return [file if isinstance(file, bytes) else str(file.reason) for file in files]
+
+
+def hugging_face(numbers, **columns) -> pa.Table:
+    """A table as Hugging Face's datasets write images."""
+    images = [{"bytes": f"image {number}".encode(), "path": f"{number:04}.jpg"} for number in numbers]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return pa.table({"image": pa.array(images, kind), "label": [number % 3 for number in numbers], **columns})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pq.write_table(hugging_face(range(50)), tmp_path / "a.parquet", row_group_size=20)
+    pq.write_table(hugging_face(range(50, 70)), tmp_path / "b.parquet", row_group_size=7)
+    return tmp_path
+
+
+def test_rows_of_a_folder(folder):
+    source = source_at(folder, label_from="label", id_column="image.path")
+    rows = listed(source)
+    assert rows["image_id"].to_pylist() == [f"{number:04}.jpg" for number in range(70)]
+    assert rows["label"].to_pylist()[:4] == ["0", "1", "2", "0"]
+    assert rows["offset"].to_pylist() == [*range(50), *range(20)]
+    assert fetched(source) == [f"image {number}".encode() for number in range(70)]
+
+
+def test_ids_are_file_and_row_where_no_column_is_named(folder):
+    rows = listed(source_at(folder / "*.parquet"))
+    assert rows["image_id"].to_pylist()[48:52] == ["a.parquet#48", "a.parquet#49", "b.parquet#0", "b.parquet#1"]
+    assert rows["source_label"].to_pylist()[:3] == [0, 1, 2]
+
+
+def test_rows_in_any_order_and_some_left_out(folder):
+    source = source_at(folder)
+    rows = listed(source)
+    chosen = [3, 4, 30, 47, 12, 12, 69, 51, 0]
+    assert fetched(source, rows.take(chosen)) == [f"image {number}".encode() for number in chosen]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_plain_bytes_with_nulls_and_empty_cells(tmp_path, kind):
+    table = pa.table({"key": ["x", "y", "z"], "jpeg": pa.array([b"a", None, b""], kind), "width": [1, 2, 3]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = source_at(tmp_path / "x.parquet", id_column="key")
+    rows = listed(source)
+    assert rows["image_id"].to_pylist() == ["x", "y", "z"]
+    assert rows["width"].to_pylist() == [1, 2, 3]
+    assert rows.column_names[-1] == "width"
+    assert fetched(source) == [b"a", "missing", b""]
+
+
+def test_struct_that_is_null_and_one_with_a_path_only(tmp_path):
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = pa.array([None, {"bytes": None, "path": "x"}, {"bytes": b"c", "path": None}], kind)
+    pq.write_table(pa.table({"img": cells}), tmp_path / "x.parquet")
+    source = source_at(tmp_path, id_column="img.path")
+    assert listed(source)["image_id"].to_pylist() == ["x.parquet#0", "x", "x.parquet#2"]
+    assert fetched(source) == ["missing", "missing", b"c"]
+
+
+def test_damage_costs_its_row_group_and_no_other(folder):
+    path = folder / "a.parquet"
+    group = pq.read_metadata(path).row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    start = group.dictionary_page_offset or group.data_page_offset
+    data[start : start + group.total_compressed_size] = b"\xff" * group.total_compressed_size
+    path.write_bytes(data)
+    found = fetched(source_at(folder))
+    assert found[:20] == [f"image {number}".encode() for number in range(20)]
+    assert set(found[20:40]) == {"unreadable"}
+    assert found[40:] == [f"image {number}".encode() for number in range(40, 70)]
+
+
+def test_file_that_is_no_parquet_is_one_row(folder):
+    (folder / "0.parquet").write_bytes(b"PAR1 but not really")
+    source = source_at(folder)
+    rows = listed(source)
+    assert rows.num_rows == 71
+    assert rows["image_id"][0].as_py() == "0.parquet"
+    assert fetched(source)[0] == "unreadable"
+    assert fetched(source)[1:] == [f"image {number}".encode() for number in range(70)]
+
+
+def test_file_that_is_gone(folder):
+    source = source_at(folder)
+    rows = listed(source)
+    (folder / "a.parquet").unlink()
+    assert fetched(source, rows) == ["missing"] * 50 + [f"image {number}".encode() for number in range(50, 70)]
+
+
+def test_columns_that_differ_between_files(folder):
+    pq.write_table(hugging_face(range(3), split=["x", "y", "z"]), folder / "c.parquet")
+    assert "split" not in listed(source_at(folder)).column_names
+    pq.write_table(hugging_face(range(3)).set_column(1, "label", pa.array(["cat"] * 3)), folder / "c.parquet")
+    with pytest.raises(InputError, match="column 'source_label' is string, in the first file it is int64"):
+        listed(source_at(folder))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_column": "label"}, "holds no bytes, only .'image'. do"),
+        ({"id_column": "key"}, "no column 'key' for source.id_column"),
+        ({"label_from": "image.size"}, "no column 'image.size' for source.label_from"),
+    ],
+)
+def test_columns_that_are_not_there(folder, options, message):
+    with pytest.raises(InputError, match=message):
+        listed(source_at(folder, **options))
+
+
+def test_several_columns_of_bytes_must_be_told_apart(tmp_path):
+    pq.write_table(pa.table({"a": [b"1"], "b": [b"2"]}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=r"expected one column of bytes, found \['a', 'b'\]"):
+        listed(source_at(tmp_path))
+    assert fetched(source_at(tmp_path, image_column="b")) == [b"2"]
+
+
+def test_folder_without_parquet(tmp_path):
+    with pytest.raises(InputError, match=r"no \.parquet files"):
+        listed(source_at(tmp_path))
+
+
+def test_bucket_with_large_cells(s3_bucket, tmp_path):
+    cells = [np.random.default_rng(number).bytes(300_000) for number in range(20)]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "x.parquet", row_group_size=10)
+    s3_bucket.put("set/x.parquet", (tmp_path / "x.parquet").read_bytes())
+    s3_bucket.faults.share = 0.2
+    assert fetched(source_at(f"{s3_bucket.uri}/set/")) == cells
