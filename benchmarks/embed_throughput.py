@@ -184,7 +184,7 @@ def _remember(barrier: Any) -> None:
 def model_core_seconds(config: EncoderConfig, images: list[Path]) -> tuple[int, float]:
     encoder = load_encoder(config, device="cpu", batch_size=_CPU_BATCH_SIZE, num_threads=1)
     ready = [_decoded(path, encoder.preprocess) for path in images[:_CPU_BATCH_SIZE]]
-    crops = np.stack(list(islice(cycle(ready), _MODEL_IMAGES)))
+    crops = np.stack(list(islice(cycle(ready), min(max(len(images), _CPU_BATCH_SIZE), _MODEL_IMAGES))))
     encoder.encode_images(crops[:_CPU_BATCH_SIZE])
     _start_line.wait()
     started = time.process_time()

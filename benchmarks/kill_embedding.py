@@ -1,11 +1,12 @@
 """Kills embed_images at random, lets it finish, and compares the result with that of a run left alone.
 
-    python benchmarks/kill_embedding.py --source s3://bucket/photos --run-dirs s3://bucket/runs --kills 20 --seed 0
+    python benchmarks/kill_embedding.py --planted 6000 --kills 20
+    python benchmarks/kill_embedding.py --source s3://bucket/photos --run-dirs s3://bucket/runs --kills 20
 
+With `--planted` the source is damaged_bucket.py's, on an S3 server of its own, and the runs are in the same bucket.
 Each attempt is the stage as a user starts it, with a Ray of its own. The victim of a kill (SIGKILL) is the driver, a
 worker, or the raylet, which is what the loss of a machine is. After the loss of a worker the run has to go on by
-itself; after the others the same command is given again. With `--leave` the run is not finished, so that kills can be
-spread over several calls.
+itself; after the others the same command is given again.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 import yaml
+from damaged_bucket import damaged_bucket, differences
 
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.run_dir import RunDir
@@ -40,23 +42,39 @@ _POLL_S = 0.1
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", required=True, metavar="URI", help="images, as source.uri takes them")
-    parser.add_argument("--run-dirs", required=True, metavar="URI", help="two run directories are made below it")
+    parser.add_argument("--planted", type=int, metavar="N", help="so many objects, every eighth of them damaged")
+    parser.add_argument("--faults", type=float, default=0.0, help="with --planted: share of the requests that break")
+    parser.add_argument("--source", metavar="URI", help="images, as source.uri takes them")
+    parser.add_argument("--run-dirs", metavar="URI", help="two run directories are made below it")
     parser.add_argument("--set", dest="settings", default="{}", metavar="JSON", help="further sections of the settings")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--longest-wait", type=float, default=15.0, help="seconds from workers at work to a kill")
-    parser.add_argument("--leave", action="store_true", help="do not finish the run, and compare nothing")
     options = parser.parse_args()
-    settings = {"source": {"uri": options.source}, "encoder": {"kind": "offline"}, **json.loads(options.settings)}
-    killed = Attempts(f"{options.run_dirs}/killed", settings)
-    calm = Attempts(f"{options.run_dirs}/calm", settings)
-    report = kill_at_random(killed, options.kills, seed=options.seed, longest_wait_s=options.longest_wait)
-    if not options.leave:
-        killed.finish()
-        calm.finish()
-        report |= compare(killed.stage, calm.stage)
+    if options.planted:
+        with damaged_bucket(options.planted, faults=options.faults, seed=options.seed) as bucket:
+            os.environ.update(bucket.server.environment)
+            report = kill_and_compare(bucket.uri, "s3://damaged/runs", options)
+            wrong = differences(bucket, RunDir.at("s3://damaged/runs/killed"))
+            report |= {"otherwise_than_planted": wrong[:20], "broken_requests": dict(bucket.server.faults.counts)}
+    elif options.source and options.run_dirs:
+        report = kill_and_compare(options.source, options.run_dirs, options)
+    else:
+        parser.error("give --planted, or --source and --run-dirs")
     print(json.dumps(report, indent=1))
+
+
+def kill_and_compare(source: str, run_dirs: str, options: argparse.Namespace) -> dict[str, Any]:
+    """A run that is killed and then finished, and one that is left alone."""
+    settings = {"source": {"uri": source}, "encoder": {"kind": "offline"}, **json.loads(options.settings)}
+    killed, calm = (Attempts(f"{run_dirs}/{name}", settings) for name in ("killed", "calm"))
+    started = time.perf_counter()
+    report = kill_at_random(killed, options.kills, seed=options.seed, longest_wait_s=options.longest_wait)
+    if not killed.is_done():
+        killed.finish()
+    report["seconds_with_kills"] = round(time.perf_counter() - started, 1)
+    report["seconds_left_alone"] = calm.finish().seconds
+    return report | compare(killed.stage, calm.stage)
 
 
 class Attempts:

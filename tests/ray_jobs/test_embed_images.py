@@ -83,3 +83,44 @@ def test_killed_at_random_the_table_is_that_of_a_run_left_alone(photos, tmp_path
     assert report["each_row_once"]
     assert report["same_images"]
     assert report["same_rejects"]
+
+
+DYING = """
+import os, sys
+import pyarrow as pa
+from dxmc_core.config import ResourcesConfig
+from dxmc_core.errors import DxmcError
+from ray_jobs.cluster import Step, map_rows, start_ray
+
+class Dying:
+    def __init__(self, marker, at, always):
+        self.marker, self.at, self.always = marker, at, always
+
+    def __call__(self, rows):
+        [row] = rows["row"].to_pylist()
+        if row == self.at and (self.always or not os.path.exists(self.marker)):
+            open(self.marker, "w").close()
+            os.kill(os.getpid(), 9)
+        return pa.table({"row": [row, -row]})
+
+marker, num_workers, always = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "always"
+start_ray(ResourcesConfig())
+step = Step(Dying, {"marker": marker, "at": 3, "always": always}, num_workers, num_cpus=1)
+try:
+    found = [row["row"] for row in map_rows([{"row": row} for row in range(1, 7)], step)]
+    print(sorted(found))
+except DxmcError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("how_often", ["once", "always"])
+def test_worker_that_dies_is_replaced_but_not_for_ever(ray_cluster, tmp_path, num_workers, how_often):
+    command = [sys.executable, "-c", DYING, str(tmp_path / "marker"), str(num_workers), how_often]
+    done = subprocess.run(command, env=ray_cluster, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    if how_often == "once":
+        assert done.stdout.strip() == str([*range(-6, 0), *range(1, 7)])
+    else:
+        assert "a worker died 4 times on the same piece of work" in done.stdout

@@ -62,6 +62,23 @@ def test_damaged_part_is_not_resumed(stage, damage):
     assert list(stage.staged_row_ids("images", fingerprint=FINGERPRINT)) == []
 
 
+def test_parts_in_a_store_are_resumed_by_their_row_ids_alone(tmp_path):
+    """Nothing but the ends of the file is read: what is wrong in between is found by whoever reads it."""
+    stage = StageDir(Storage(f"memory://{tmp_path.name}/embed_images"), "embed_images")
+    rows = [3, 5, 9]
+    part = stage.write_part("images", images_table(rows, width=4000), fingerprint=FINGERPRINT)
+    cut = stage.write_part("images", images_table([7], width=4000), fingerprint=FINGERPRINT)
+    stage.storage.write_bytes(cut.name, stage.storage.read_bytes(cut.name)[:-200])
+    data = bytearray(stage.storage.read_bytes(part.name))
+    data[len(data) // 2] ^= 1
+    stage.storage.write_bytes(part.name, bytes(data))
+    [(found, row_ids)] = stage.staged_row_ids("images", fingerprint=FINGERPRINT)
+    assert found == part
+    assert row_ids.tolist() == rows
+    with pytest.raises(ArtifactError, match="damaged"):
+        stage.read_part(found)
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_damaged_part_is_named_and_never_used(stage, damage):
     part = stage.write_part("images", images_table([0, 1]), fingerprint=FINGERPRINT)
