@@ -32,7 +32,7 @@ def main() -> None:
     request = json.loads(sys.argv[1])
     config: EncoderConfig = TypeAdapter(EncoderConfig).validate_python(request["config"])
     on_gpu = request["device"] != "cpu"
-    ray.init(num_cpus=request["cores"], include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=request["cores"], include_dashboard=False, log_to_driver=False)
     preprocess = load_preprocess(config)
 
     def resize(row: dict[str, Any]) -> dict[str, Any]:
