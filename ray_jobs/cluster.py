@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, WorkerCrashedError
+from ray.util.annotations import RayDeprecationWarning
 from ray.util.placement_group import placement_group, remove_placement_group
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -196,6 +198,7 @@ def _map_here(rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], cores:
 
 def _map_in_actors(rows: Sequence[dict], steps: Sequence[Step]) -> Iterator[pa.Table]:
     dataset: ray.data.Dataset = ray.data.from_arrow([pa.Table.from_pylist([row]) for row in rows])
+    warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated", RayDeprecationWarning)
     for step in steps:
         dataset = dataset.map_batches(
             _GuardedMapper,
@@ -212,7 +215,8 @@ def _map_in_actors(rows: Sequence[dict], steps: Sequence[Step]) -> Iterator[pa.T
             ),
             num_cpus=step.num_cpus,
             num_gpus=step.num_gpus or None,
-            max_task_retries=_TASK_RETRIES,  # Ray Data's own default is to try for ever
+            # Ray Data's own default is to try for ever. It deprecates this way to say so, and has no other (2.60).
+            max_task_retries=_TASK_RETRIES,
         )
     for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         assert isinstance(table, pa.Table)
