@@ -85,19 +85,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "versions": {"dxmc": __version__, "python": platform.python_version()},
             "machine": _machine(options),
         }
-        if options.device == "cpu":
-            result["model"] = on_all_cores(model_core_seconds, config, all_images, options)
-            result["decode"] = on_all_cores(decode_core_seconds, config, all_images, options)
-        else:
-            result["model"] = gpu_model(config, options)
-            result["decode"] = threaded_decode(config, all_images, options)
+        alone = cpu_parts if options.device == "cpu" else gpu_parts
+        before = alone(config, all_images, options)
         if options.without_ray:
             result["pipeline"] = loop_in_one_process(config, all_images, work, options)
         else:
             few_images = copy_images(Path(options.images), work / "few", FEW_IMAGES)
             result["pipeline"] = further_images(stage_seconds, config, few_images, all_images, work, options)
-            if not options.without_plain:
-                result["plain"] = further_images(plain_seconds, config, few_images, all_images, work, options)
+        result |= {name: _mean(before[name], part) for name, part in alone(config, all_images, options).items()}
+        if not options.without_ray and not options.without_plain:
+            result["plain"] = further_images(plain_seconds, config, few_images, all_images, work, options)
         return result | {"ratios": ratios(result, options)}
 
 
@@ -133,7 +130,7 @@ def encoder_config(options: argparse.Namespace, work: Path) -> EncoderConfig:
 
 def copy_images(source: Path, target: Path, count: int) -> list[Path]:
     """So many files in a folder: those of `source` by turns, under numbered names."""
-    files = [Path(image.uri) for image in list_images(str(source))]
+    files = [Path(uri) for table in list_images(str(source)) for uri in table["uri"].to_pylist()]
     target.mkdir()
     copies = []
     for number, file in enumerate(islice(cycle(files), count)):
@@ -151,7 +148,25 @@ def _machine(options: argparse.Namespace) -> dict[str, Any]:
     return {"cores": options.cores, "gpu": gpu, "load_average_before": round(os.getloadavg()[0], 2)}
 
 
-# ---- the parts alone
+# ---- the parts alone, before and after the whole, since a machine is not equally fast at all times
+
+
+def cpu_parts(config: EncoderConfig, images: list[Path], options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Model and decoder, each on all cores."""
+    return {
+        "model": on_all_cores(model_core_seconds, config, images, options),
+        "decode": on_all_cores(decode_core_seconds, config, images, options),
+    }
+
+
+def gpu_parts(config: EncoderConfig, images: list[Path], options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The model on the GPU, the decoder on all cores."""
+    return {"model": gpu_model(config, options), "decode": threaded_decode(config, images, options)}
+
+
+def _mean(first: dict[str, float], second: dict[str, float]) -> dict[str, Any]:
+    mean: dict[str, Any] = {name: round((first[name] + second[name]) / 2, 3) for name in first}
+    return mean | {"both_images_per_second": [first["images_per_second"], second["images_per_second"]]}
 
 
 def on_all_cores(

@@ -6,9 +6,9 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -149,6 +149,7 @@ class Step:
         num_cpus: cores of each.
         num_gpus: GPUs of each.
         calls_at_a_time: threads of a worker that call its mapper.
+        environment: variables that its process starts with.
     """
 
     mapper: type
@@ -157,6 +158,7 @@ class Step:
     num_cpus: float = 1
     num_gpus: float = 0
     calls_at_a_time: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def map_rows(rows: Sequence[dict], *steps: Step) -> Iterator[dict]:
@@ -209,12 +211,11 @@ def _map_in_actors(rows: Sequence[dict], steps: Sequence[Step]) -> Iterator[pa.T
                 size=step.num_workers,
                 max_concurrent_calls_per_actor=step.calls_at_a_time,
                 max_tasks_in_flight_per_actor=step.calls_at_a_time + 1,
-                # Without it Ray calls the mapper in a thread of its own. The main thread is where glibc gives freed
-                # memory back to the model (see dxmc_core.allocator): 20 ms an image on one core, not 24.
-                enable_true_multi_threading=True,
+                enable_true_multi_threading=step.calls_at_a_time > 1,
             ),
             num_cpus=step.num_cpus,
             num_gpus=step.num_gpus or None,
+            runtime_env={"env_vars": dict(step.environment)} if step.environment else None,
             # Ray Data's own default is to try for ever. It deprecates this way to say so, and has no other (2.60).
             max_task_retries=_TASK_RETRIES,
         )

@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 
+from dxmc_core import allocator
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.storage import stat_file
 from dxmc_core.config import ResourcesConfig
@@ -30,7 +31,7 @@ from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
 NAME = "embed_images"
-_CHUNKS_PER_DECODER = 2  # one is fetched while one is decoded
+_CHUNKS_AHEAD = 2  # one is written, or begun, while one is in the model, or decoded
 _CHUNKS_PER_GPU = 6  # two are in the GPU, the others are on their way from or to storage
 _USUAL_WIDTH = 1024  # for the estimate of disk space, where only loading the model would tell
 
@@ -160,7 +161,17 @@ def _all_in_one(context: RunContext, catalog: Catalog, layout: Layout, *, finger
         "batch_size": context.config.resources.embed_batch_size,
         "num_threads": layout.threads_per_worker,
     }
-    return (Step(EmbedImages, kwargs, layout.embed_workers, layout.num_cpus, layout.gpus_per_worker),)
+    return (
+        Step(
+            EmbedImages,
+            kwargs,
+            layout.embed_workers,
+            layout.num_cpus,
+            layout.gpus_per_worker,
+            calls_at_a_time=_CHUNKS_AHEAD,
+            environment=allocator.ENVIRONMENT,
+        ),
+    )
 
 
 def _decode_then_embed(
@@ -182,7 +193,14 @@ def _decode_then_embed(
         "chunk_rows": chunk_rows,
     }
     return (
-        Step(DecodeChunks, decode, layout.decode_workers, layout.num_cpus, calls_at_a_time=_CHUNKS_PER_DECODER),
+        Step(
+            DecodeChunks,
+            decode,
+            layout.decode_workers,
+            layout.num_cpus,
+            calls_at_a_time=_CHUNKS_AHEAD,
+            environment=allocator.ENVIRONMENT,
+        ),
         Step(
             EmbedDecoded,
             embed,

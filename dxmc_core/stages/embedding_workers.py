@@ -257,6 +257,9 @@ class WriteEmbeddings:
 class EmbedImages:
     """The whole way from chunks of catalog rows to written parts in one process.
 
+    It may be called by two threads at a time: then the model does not wait for the end of one chunk and the begin of
+    the next.
+
     Args:
         batch_size: images of one forward pass; by default 32 on the CPU, and on a GPU what is best there.
         num_threads: cores that this process may use: threads that decode, and on the CPU those of the model.
@@ -286,6 +289,7 @@ class EmbedImages:
         )
         self._encode = EncodeImages(model)
         self._encoders = ThreadPoolExecutor(GPU_BATCHES, "dxmc-encode") if _is_gpu(device) else None
+        self._turns = _turns_of(device)
         self._write = WriteEmbeddings(catalog.stage_dir, fingerprint=fingerprint)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="dxmc-write")
 
@@ -304,7 +308,8 @@ class EmbedImages:
 
     def _encode_batch(self, item: tuple[int, pa.Table]) -> tuple[int, pa.Table]:
         index, decoded = item
-        return index, self._encode(decoded)
+        with self._turns:
+            return index, self._encode(decoded)
 
 
 class DecodeChunks:
@@ -360,7 +365,7 @@ class EmbedDecoded:
     ) -> None:
         model = _load_tuned(encoder, device, batch_size, num_threads=num_threads, largest=chunk_rows)
         self._encode = EncodeImages(model)
-        self._turns = threading.Semaphore(GPU_BATCHES if _is_gpu(device) else 1)
+        self._turns = _turns_of(device)
         self._write = WriteEmbeddings(stage_dir, fingerprint=fingerprint)
 
     def __call__(self, decoded: pa.Table) -> pa.Table:
@@ -371,6 +376,11 @@ class EmbedDecoded:
 
 def _is_gpu(device: str) -> bool:
     return device.startswith("cuda")
+
+
+def _turns_of(device: str) -> threading.Semaphore:
+    """Held while a batch is in the model."""
+    return threading.Semaphore(GPU_BATCHES if _is_gpu(device) else 1)
 
 
 def _load_tuned(
