@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import aiohttp
 import fsspec
+from botocore.exceptions import BotoCoreError, ClientError
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from dxmc_core.errors import DxmcError, InputError
+
+#: What a file system raises when a service fails for good: s3fs hands on what botocore and aiohttp raised last.
+STORAGE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
 
 
 def normalize_uri(uri: str) -> str:
@@ -35,11 +40,14 @@ def is_local(uri: str) -> bool:
 def filesystem_of(uri: str) -> tuple[AbstractFileSystem, str]:
     """The fsspec file system of a URI and the path in it.
 
+    It keeps no listings: other processes write and delete where this one has listed before, and s3fs takes an object
+    that its kept listing lacks for one that does not exist.
+
     Raises:
         InputError: the URI's scheme is unknown or needs a package that is not installed.
     """
     try:
-        return fsspec.core.url_to_fs(normalize_uri(uri))
+        return fsspec.core.url_to_fs(normalize_uri(uri), use_listings_cache=False)
     except (ValueError, ImportError) as error:
         raise InputError(f"cannot use {uri!r}: {error}; expected a local path or s3://bucket/prefix") from error
 
@@ -117,7 +125,7 @@ class Storage:
                 _write_local(Path(self.path(name)), data)
             else:
                 self.fs.pipe_file(self.path(name), data)
-        except OSError as error:
+        except STORAGE_ERRORS as error:
             raise write_error(f"{self.uri}/{name}", error) from error
 
     def create_bytes(self, name: str, data: bytes) -> bool:
@@ -139,7 +147,6 @@ class Storage:
 
     def list_files(self, name: str = "") -> dict[str, int]:
         """Sizes in bytes of all files below a folder, by name relative to this storage; empty when it is not there."""
-        self.fs.invalidate_cache()
         prefix = self.path() + "/"
         try:
             found = self.fs.find(self.path(name), detail=True)
@@ -155,13 +162,14 @@ class Storage:
             return
 
 
-def write_error(uri: str, error: OSError) -> DxmcError:
+def write_error(uri: str, error: Exception) -> DxmcError:
     """What to tell a person when a write failed: a place that cannot be used is an `InputError`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    reason = getattr(error, "strerror", None) or error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(f"no space left to write {uri}; free some or choose another --run-dir, then run again")
     if isinstance(error, PermissionError | NotADirectoryError | FileExistsError | FileNotFoundError):
-        return InputError(f"cannot write {uri}: {error.strerror or error}; choose another --run-dir")
-    return DxmcError(f"cannot write {uri}: {error.strerror or error}; run again to go on from here")
+        return InputError(f"cannot write {uri}: {reason}; choose another --run-dir")
+    return DxmcError(f"cannot write {uri}: {reason}; run again to go on from here")
 
 
 def write_output(uri: str, data: bytes) -> str:
@@ -177,8 +185,8 @@ def write_output(uri: str, data: bytes) -> str:
             _write_local(Path(path), data)
         else:
             fs.pipe_file(path, data)
-    except OSError as error:
-        raise InputError(f"cannot write {uri}: {error.strerror or error}") from error
+    except STORAGE_ERRORS as error:
+        raise InputError(f"cannot write {uri}: {getattr(error, 'strerror', None) or error}") from error
     return uri
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import fsspec.asyn
 import pyarrow as pa
-from botocore.exceptions import BotoCoreError, ClientError
 from fsspec import AbstractFileSystem
 
-from dxmc_core.artifacts.storage import filesystem_of
+from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of
 from dxmc_core.errors import InputError
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.listing import rejection_of
@@ -112,7 +111,7 @@ def fetch(uri: str, *, start: int | None = None, stop: int | None = None, timeou
         return _rejected(RejectReason.ACCESS_DENIED, error)
     except TimeoutError:
         return ImageRejectedError(RejectReason.TIMEOUT, f"not delivered within {timeout_s:g} s, with all retries")
-    except (OSError, BotoCoreError, ClientError) as error:
+    except STORAGE_ERRORS as error:
         return _rejected(RejectReason.UNREACHABLE, error)
     except (InputError, ValueError) as error:
         return _rejected(RejectReason.MISSING, error)

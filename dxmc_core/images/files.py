@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.exceptions import NoCredentialsError
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
-from dxmc_core.artifacts.storage import filesystem_of, normalize_uri, stat_of
+from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, normalize_uri, stat_of
 from dxmc_core.errors import DxmcError, InputError
 from dxmc_core.images.object_listing import list_objects, listing_filesystem
 
@@ -147,7 +147,7 @@ def _s3_files(fs: Any, root: str, wanted: Callable[[str], bool], *, uri: str) ->
         raise InputError(f"{uri} does not exist: {error}; check source.uri") from error
     except (PermissionError, NoCredentialsError) as error:
         raise InputError(f"{uri} may not be listed: {error}") from error
-    except (OSError, BotoCoreError) as error:
+    except STORAGE_ERRORS as error:
         raise DxmcError(f"listing {uri} failed: {error}; run again") from error
     if not found_any:
         if folder and fs.isfile(root):

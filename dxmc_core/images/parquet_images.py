@@ -9,9 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from botocore.exceptions import BotoCoreError
 
-from dxmc_core.artifacts.storage import filesystem_of, normalize_uri, stat_file
+from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, normalize_uri, stat_file
 from dxmc_core.errors import DxmcError, InputError
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.files import UNKNOWN_SIZE, FoundFile, find_files, is_glob
@@ -205,7 +204,7 @@ class ParquetCells:
             return self._lose(uri, row, RejectReason.ACCESS_DENIED, str(error))
         except (pa.ArrowException, InputError, StopIteration) as error:
             return self._lose(uri, row, RejectReason.UNREADABLE, f"damaged Parquet file: {error}")
-        except (OSError, BotoCoreError) as error:
+        except STORAGE_ERRORS as error:
             if _is_damage(error):
                 return self._lose(uri, row, RejectReason.UNREADABLE, f"damaged Parquet file: {error}")
             return self._lose(uri, row, RejectReason.UNREACHABLE, f"{type(error).__name__}: {error}")

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from dxmc_core.artifacts.storage import filesystem_of, normalize_uri, stat_file
+from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, normalize_uri, stat_file
 from dxmc_core.errors import DxmcError, InputError
 from dxmc_core.images.decode import RejectReason
 from dxmc_core.images.files import FoundFile, find_files, is_glob
@@ -231,5 +231,5 @@ def _members(tar: FoundFile) -> Iterator[tuple[tarfile.TarInfo, BinaryIO] | _Dam
     except tarfile.ReadError as error:
         reason = RejectReason.TRUNCATED if offset else RejectReason.UNREADABLE
         yield _Damage(offset, reason, f"the tar cannot be read from byte {offset} on: {error}")
-    except OSError as error:
+    except STORAGE_ERRORS as error:
         raise DxmcError(f"reading {tar.uri} failed: {error}; run again") from error

@@ -59,6 +59,12 @@ def test_broken_requests_are_tried_again_until_time_is_up(s3_bucket, kind):
     assert s3_bucket.faults.counts[kind] >= 2
 
 
+def test_download_that_is_cut_short_every_time_is_unreachable(s3_bucket):
+    s3_bucket.put("there", b"x" * 1000)
+    s3_bucket.faults.always["there"] = "cut"
+    assert reason_of(fetch(f"{s3_bucket.uri}/there", timeout_s=60.0)) == "unreachable"
+
+
 def test_service_that_never_answers_is_a_timeout(s3_bucket):
     s3_bucket.put("there", b"x")
     s3_bucket.faults.always["there"] = "silence"
