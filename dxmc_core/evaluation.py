@@ -16,6 +16,7 @@ from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import normalize_uri
 from dxmc_core.errors import InputError
 from dxmc_core.method.metrics import cross_tabulate, external_scores, label_free_scores
+from dxmc_core.name_agreement import name_agreement
 
 MAX_SCORED_IMAGES = 20_000
 #: In the place of a file of labels: an image's label is the folder that its image_id lies in.
@@ -27,7 +28,8 @@ def evaluate_run(run_dir: RunDir, *, labels_uri: str | None = None, seed: int = 
 
     Returns:
         images, clusters, label_free (on a sample of at most 20,000 images) and, where labels are known,
-        labelled_images, external (acc, nmi, ari over the labelled images) and classes (see `class_rows`).
+        labelled_images, external (acc, nmi, ari over the labelled images), classes (see `class_rows`) and, when a label
+        is a noun of WordNet, names (see `name_agreement`).
 
     Raises:
         ArtifactError: the run is not finished.
@@ -49,7 +51,11 @@ def evaluate_run(run_dir: RunDir, *, labels_uri: str | None = None, seed: int = 
         true = np.array([label for label in labels if label is not None])
         result["labelled_images"] = int(known.sum())
         result["external"] = external_scores(true, clusters[known])
-        result["classes"] = class_rows(true, clusters[known], cluster_names(run_dir))
+        names, sources = _names_and_sources(run_dir)
+        result["classes"] = class_rows(true, clusters[known], names)
+        agreement = name_agreement(true, clusters[known], names, sources)
+        if agreement["unknown"] < sum(agreement.values()):
+            result["names"] = agreement
     return result
 
 
@@ -92,8 +98,14 @@ def class_rows(labels: np.ndarray, clusters: np.ndarray, names: Mapping[int, str
 
 def cluster_names(run_dir: RunDir) -> dict[int, str]:
     """Names by cluster id."""
-    clusters = run_dir.stage("assign_clusters").read_table("clusters", ["cluster_id", "name"], schema=schemas.CLUSTERS)
-    return dict(zip(clusters["cluster_id"].to_pylist(), clusters["name"].to_pylist(), strict=True))
+    return _names_and_sources(run_dir)[0]
+
+
+def _names_and_sources(run_dir: RunDir) -> tuple[dict[int, str], dict[int, str]]:
+    columns = ["cluster_id", "name", "name_source"]
+    clusters = run_dir.stage("assign_clusters").read_table("clusters", columns, schema=schemas.CLUSTERS)
+    cluster_ids, names, sources = (clusters[column].to_pylist() for column in columns)
+    return dict(zip(cluster_ids, names, strict=True)), dict(zip(cluster_ids, sources, strict=True))
 
 
 def label_column(run_dir: RunDir, assignments: pa.Table, *, labels_uri: str | None = None) -> list[str | None]:

@@ -118,14 +118,14 @@ def _concepts_above(
     nouns, columns = [], []
     for noun, synset_id in enumerate(synset_ids):
         if synset_id is not None and synset_id in hypernyms:
-            for concept in _closure(synset_id, hypernyms):
+            for concept in closure(synset_id, hypernyms):
                 nouns.append(noun)
                 columns.append(concepts.setdefault(concept, len(concepts)))
     ones = np.ones(len(nouns), dtype=np.float32)
     return list(concepts), csr_array((ones, (nouns, columns)), shape=(len(synset_ids), len(concepts)))
 
 
-def _closure(synset_id: str, links: Mapping[str, Sequence[str]]) -> set[str]:
+def closure(synset_id: str, links: Mapping[str, Sequence[str]]) -> set[str]:
     """A synset and all that its links lead to."""
     found, pending = {synset_id}, [synset_id]
     while pending:
@@ -143,5 +143,5 @@ def _information(synset_ids: set[str], hypernyms: Mapping[str, Sequence[str]]) -
             hyponyms[hypernym].append(synset_id)
     all_concepts = max(len(hypernyms), 2)
     return {
-        synset_id: 1 - math.log(len(_closure(synset_id, hyponyms))) / math.log(all_concepts) for synset_id in synset_ids
+        synset_id: 1 - math.log(len(closure(synset_id, hyponyms))) / math.log(all_concepts) for synset_id in synset_ids
     }

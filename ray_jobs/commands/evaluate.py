@@ -65,10 +65,21 @@ def _print_scores(result: dict[str, Any]) -> None:
     if "external" in result:
         print(f"against {result['labelled_images']} labels: {_scores(result['external'], upper=True)}")
     print(f"label-free: {_scores(result['label_free'])}")
+    if "names" in result:
+        _print_names(result["names"])
     if "classes" in result:
         _print_classes(result["classes"])
     if "confusion" in result:
         print(f"\nconfusion:  {result['confusion']}")
+
+
+def _print_names(names: dict[str, int]) -> None:
+    known = sum(names.values()) - names["unknown"]
+    print(
+        f"names of {known} clusters whose commonest class is in WordNet: {names['equal']} are that class, "
+        f"{names['hypernym']} are above it, {names['hyponym']} below it, {names['other']} are another thing, "
+        f"{names['unnamed']} have none"
+    )
 
 
 def _print_classes(classes: list[dict[str, Any]]) -> None:

@@ -1,75 +1,45 @@
 """Scores of a run: labels from the catalog, from a file, or none."""
 
-import numpy as np
-import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.evaluation import evaluate_run
-from dxmc_core.images.sources import EmbeddingsSource
-from dxmc_core.stages.embed_images import import_embeddings, publish_embeddings
 
-FINGERPRINT = "a" * 32
-
-
-def make_run(folder, *, labels):
-    """Two groups of six rows; the first row of the second group is assigned to the first."""
-    groups = np.repeat([0, 1], 6)
-    rows = np.eye(4)[groups] + 0.05 * np.random.default_rng(0).normal(size=(12, 4))
-    arrays = {"embeddings": rows, **({"labels": np.array(["cat", "dog"])[groups]} if labels else {})}
-    np.savez(folder / "x.npz", **arrays)
-    run_dir = RunDir.at(str(folder / "run"))
-    source = EmbeddingsSource(kind="embeddings", uri=str(folder / "x.npz"))
-    catalog, done = import_embeddings(source, run_dir.stage("embed_images"), fingerprint=FINGERPRINT)
-    publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=1.0)
-    clusters = groups.copy()
-    clusters[6] = 0
-    table = pa.table(
-        {
-            "row_id": list(range(12)),
-            "image_id": [str(row) for row in range(12)],
-            "cluster_id": clusters,
-            "confidence": [1.0] * 12,
-            "runner_up": 1 - clusters,
-            "margin": [1.0] * 12,
-            "outlier_score": [1.0] * 12,
-        }
-    ).cast(schemas.ASSIGNMENTS)
-    stage = run_dir.stage("assign_clusters")
-    part = stage.write_part("assignments", table, fingerprint=FINGERPRINT)
-    stage.publish(fingerprint=FINGERPRINT, inputs={}, tables={"assignments": [part]}, seconds=1.0)
-    return run_dir
+#: The first green image went to the red ones.
+ONE_MOVED = (0,) * 4 + (0, 1, 1, 1) + (2,) * 4
 
 
-def test_labels_of_the_source(tmp_path):
-    result = evaluate_run(make_run(tmp_path, labels=True))
-    assert (result["images"], result["clusters"], result["labelled_images"]) == (12, 2, 12)
+def test_labels_of_the_source(make_color_run):
+    result = evaluate_run(make_color_run(files=False, clusters=ONE_MOVED).run_dir)
+    assert (result["images"], result["clusters"], result["labelled_images"]) == (12, 3, 12)
     assert result["external"]["acc"] == pytest.approx(11 / 12)
     assert 0 < result["external"]["ari"] < result["external"]["acc"]
+    assert result["names"] == {"equal": 3, "hypernym": 0, "hyponym": 0, "other": 0, "unnamed": 0, "unknown": 0}
 
 
-def test_without_labels_there_are_label_free_scores_only(tmp_path):
-    result = evaluate_run(make_run(tmp_path, labels=False))
+def test_without_labels_there_are_label_free_scores_only(make_color_run):
+    result = evaluate_run(make_color_run(files=False, labels=False).run_dir)
     assert "external" not in result
     assert -1 <= result["label_free"]["silhouette"] <= 1
 
 
-def test_labels_of_a_file_may_cover_a_part(tmp_path):
-    run_dir = make_run(tmp_path, labels=False)
-    (tmp_path / "labels.csv").write_text("image_id,label\n0,a\n1,a\n7,b\n8,b\nelsewhere,c\n")
-    result = evaluate_run(run_dir, labels_uri=str(tmp_path / "labels.csv"))
-    assert result["labelled_images"] == 4
+def test_labels_of_a_file_may_cover_a_part(make_color_run, tmp_path):
+    run = make_color_run(files=False, labels=False)
+    labels = {run.image_ids[0]: "q1", run.image_ids[1]: "q1", run.image_ids[8]: "q2", "elsewhere": "q3"}
+    (tmp_path / "labels.csv").write_text("image_id,label\n" + "".join(f"{i},{label}\n" for i, label in labels.items()))
+    result = evaluate_run(run.run_dir, labels_uri=str(tmp_path / "labels.csv"))
+    assert result["labelled_images"] == 3
     assert result["external"] == {"acc": 1.0, "nmi": 1.0, "ari": 1.0}
+    assert "names" not in result  # no label is a noun of WordNet
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [("image_id,label\nzzz,a\n", "no image_id"), ("id,label\n0,a\n", "expected the columns"), (None, "cannot read")],
 )
-def test_unusable_label_files(tmp_path, content, message):
-    run_dir = make_run(tmp_path, labels=False)
+def test_unusable_label_files(make_color_run, tmp_path, content, message):
+    run_dir = make_color_run(files=False, labels=False).run_dir
     path = tmp_path / "labels.csv"
     if content is not None:
         path.write_text(content)
