@@ -5,9 +5,12 @@ with its last byte. Nothing here needs a rename on S3.
 """
 
 import errno
+import fcntl
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,20 +132,47 @@ class Storage:
             raise write_error(f"{self.uri}/{name}", error) from error
 
     def create_bytes(self, name: str, data: bytes) -> bool:
-        """Write a file only where none is; False when one was there first (the test is atomic, on S3 too)."""
+        """Write a file only where none is; False when one was there first (the test is atomic, on S3 too).
+
+        On a local disk it is so among processes of one machine.
+        """
         path = self.path(name)
         if isinstance(self.fs, LocalFileSystem):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with Path(path).open("xb") as file:
-                    file.write(data)
-            except FileExistsError:
-                return False
+            with _locked_folder(Path(path).parent):
+                if Path(path).exists():
+                    return False
+                _write_local(Path(path), data)
             return True
         try:
             self.fs.pipe_file(path, data, mode="create")
         except FileExistsError:
             return False
+        return True
+
+    def replace_bytes(self, name: str, data: bytes, *, expected: bytes) -> bool:
+        """Replace a file whose content is as expected; False when it is not (the test is atomic, on S3 too).
+
+        On a local disk it is so among processes of one machine.
+        """
+        path = self.path(name)
+        if isinstance(self.fs, LocalFileSystem):
+            with _locked_folder(Path(path).parent):
+                if not Path(path).exists() or Path(path).read_bytes() != expected:
+                    return False
+                _write_local(Path(path), data)
+            return True
+        try:
+            etag = self.fs.info(path)["ETag"]
+            if self.fs.cat_file(path) != expected:
+                return False
+            self.fs.pipe_file(path, data, IfMatch=etag)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if isinstance(error.__cause__, ClientError) and _is_lost_race(error.__cause__):
+                return False
+            raise
         return True
 
     def list_files(self, name: str = "") -> dict[str, int]:
@@ -207,6 +237,22 @@ def check_free_space(uri: str, needed_bytes: int) -> None:
             f"{uri} is on a disk with {free / 1e9:.1f} GB free, this run needs about {needed_bytes / 1e9:.1f} GB; "
             "choose another --run-dir"
         )
+
+
+def _is_lost_race(error: ClientError) -> bool:
+    """Whether S3 refused a conditional write because the object was written in between."""
+    return error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
+
+
+@contextmanager
+def _locked_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes of this machine that ask for the same out."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _write_local(path: Path, data: bytes) -> None:

@@ -1,0 +1,148 @@
+"""One writer a folder: a lock with an expiry that its owner keeps moving on, on local disk or in object storage."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from dxmc_core.artifacts.storage import STORAGE_ERRORS, Storage, write_error
+from dxmc_core.errors import DxmcError, InputError
+
+logger = logging.getLogger(__name__)
+
+LOCK_NAME = "_lock.json"
+LEASE_S = 60.0
+RENEW_EVERY_S = 15.0
+
+
+class Lease:
+    """The right to write into a folder.
+
+    The lock is a small file that is only ever made where none is, or replaced where it is still what was read: of two
+    that try, one succeeds. One left by a dead process of this machine is taken over at once, one of another machine
+    after it expired. An owner that was stopped for so long that another took over is interrupted as soon as it sees
+    that; one that cannot reach the storage goes on and tries again.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._owner = uuid.uuid4().hex
+        self._content = b""
+        self._is_lost = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold it for a block of the main thread; it is released at the end, and by itself when the process dies.
+
+        Raises:
+            InputError: another process holds it, or the folder may not be written.
+            DxmcError: another process has taken it over.
+        """
+        self._acquire()
+        stop = threading.Event()
+        renewer = threading.Thread(target=self._renew, args=(stop,), daemon=True, name="dxmc-lease")
+        renewer.start()
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self._is_lost:
+                raise
+            raise DxmcError(
+                f"{self._storage.uri} was taken over by another run, because this one had not been heard of for "
+                f"{LEASE_S:.0f} s; that run goes on from what is done"
+            ) from None
+        finally:
+            stop.set()
+            renewer.join()
+            if self._is_ours():
+                self._storage.delete(LOCK_NAME)
+
+    def _acquire(self) -> None:
+        content = _content_of(self._owner)
+        try:
+            for _ in range(3):
+                if self._storage.create_bytes(LOCK_NAME, content):
+                    break
+                found = self._read()
+                holder = _parse(found)
+                if holder and not _is_stale(holder):
+                    raise InputError(
+                        f"{self._storage.uri} is in use by another run (process {holder['pid']} on {holder['host']}); "
+                        "wait for it, or choose another --run-dir. If that run is dead, its lock expires within "
+                        f"{LEASE_S:.0f} s"
+                    )
+                if found is not None and self._storage.replace_bytes(LOCK_NAME, content, expected=found):
+                    break
+            else:
+                raise InputError(f"{self._storage.uri} is being started by several runs at once; try again")
+        except OSError as error:
+            raise write_error(f"{self._storage.uri}/{LOCK_NAME}", error) from error
+        self._content = content
+
+    def _renew(self, stop: threading.Event) -> None:
+        while not stop.wait(RENEW_EVERY_S):
+            content = _content_of(self._owner)
+            try:
+                if self._storage.replace_bytes(LOCK_NAME, content, expected=self._content):
+                    self._content = content
+                elif not self._is_ours():
+                    self._is_lost = True
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    return
+            except (DxmcError, *STORAGE_ERRORS) as error:
+                logger.warning("the lock of %s cannot be renewed now: %s", self._storage.uri, error)
+
+    def _is_ours(self) -> bool:
+        """Whether the lock is this owner's; then it is remembered as it stands there."""
+        found = self._read()
+        holder = _parse(found)
+        if found is None or not holder or holder["owner"] != self._owner:
+            return False
+        self._content = found
+        return True
+
+    def _read(self) -> bytes | None:
+        try:
+            return self._storage.read_bytes(LOCK_NAME)
+        except FileNotFoundError:
+            return None
+
+
+def _parse(content: bytes | None) -> dict | None:
+    try:
+        return json.loads(content) if content else None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def _content_of(owner: str) -> bytes:
+    content = {
+        "owner": owner,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "pid_started": _process_start(os.getpid()),
+        "expires_at": time.time() + LEASE_S,
+    }
+    return json.dumps(content).encode()
+
+
+def _is_stale(holder: dict) -> bool:
+    if time.time() > holder["expires_at"]:
+        return True
+    return holder["host"] == socket.gethostname() and _process_start(holder["pid"]) != holder["pid_started"]
+
+
+def _process_start(pid: int) -> float | None:
+    """When a process of this machine started (a reused pid has another start); None when there is none."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return None
