@@ -97,6 +97,10 @@ class PipelineConfig(Settings):
         return self.source.kind != "embeddings" or self.vocabulary.kind != "embeddings"
 
 
+#: The parser also raises ValueError (no UTF-8, the 45th of a month) and runs out of stack on deep nesting.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
+
+
 def load_config(uri: str, overrides: Sequence[str] = (), *, run_dir: str | None = None) -> PipelineConfig:
     """Read a YAML file, apply `section.key=value` overrides in their order, and check the whole.
 
@@ -141,7 +145,7 @@ def _read_yaml(uri: str) -> dict:
             values = yaml.safe_load(file.read())
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"cannot read the configuration {uri}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _YAML_ERRORS as error:
         raise InputError(f"{uri} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"{uri} holds {type(values).__name__}, expected keys and values such as `run_dir: runs/demo`")
@@ -154,7 +158,7 @@ def _apply_override(values: dict, override: str) -> None:
         raise InputError(f"--set {override!r}: expected section.key=value, such as --set method.name=kmeans")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except _YAML_ERRORS as error:
         raise InputError(f"--set {override!r}: {text!r} is not a YAML value") from error
     *sections, key = path.strip().split(".")
     for section in sections:

@@ -43,7 +43,7 @@ def read_renames(uri: str) -> dict[int, str]:
         raise InputError(f"assign_clusters.renames: {uri} ends in {suffix or 'nothing'}; {_EXPECTED}")
     try:
         pairs = list(readers[suffix](data))
-    except (ValueError, yaml.YAMLError, csv.Error, pa.ArrowException, OSError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError, csv.Error, pa.ArrowException, OSError) as error:
         raise InputError(f"assign_clusters.renames: {uri}: {' '.join(str(error).split())}; {_EXPECTED}") from error
     return _checked(pairs, uri)
 
