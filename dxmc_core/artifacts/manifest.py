@@ -52,6 +52,11 @@ class Manifest(BaseModel):
     def rows(self, table: str) -> int:
         return sum(part.rows for part in self.tables.get(table, []))
 
+    def to_json(self) -> bytes:
+        """The file: the fields, and a checksum over them."""
+        fields = json.loads(self.model_dump_json())
+        return json.dumps({**fields, "checksum": _checksum_of_fields(fields)}, indent=1).encode()
+
 
 def parse_manifest(data: bytes, *, where: str, stage: str) -> Manifest:
     """Read a manifest, refusing what is damaged, of another schema version or of another stage.
@@ -67,12 +72,18 @@ def parse_manifest(data: bytes, *, where: str, stage: str) -> Manifest:
             raise ArtifactError(
                 f"{where} has schema version {version!r}, this dxmc reads version {SCHEMA_VERSION}; {remedy}"
             )
+        if found.pop("checksum", None) != _checksum_of_fields(found):
+            raise ArtifactError(f"{where} is damaged: its checksum does not fit; {remedy}")
         manifest = Manifest.model_validate(found)
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
         raise ArtifactError(f"{where} is not a readable manifest ({type(error).__name__}); {remedy}") from error
     if manifest.stage != stage:
         raise ArtifactError(f"{where} belongs to stage {manifest.stage!r}, expected {stage!r}; {remedy}")
     return manifest
+
+
+def _checksum_of_fields(fields: Mapping[str, Any]) -> str:
+    return checksum_of(json.dumps(fields, sort_keys=True).encode())
 
 
 def fingerprint_of(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

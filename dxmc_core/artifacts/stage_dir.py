@@ -198,7 +198,7 @@ class StageDir:
             seconds=round(seconds, 3),
             dxmc_version=__version__,
         )
-        self.storage.write_bytes(MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
+        self.storage.write_bytes(MANIFEST_NAME, manifest.to_json())
         self._remove_unnamed(manifest)
         return manifest
 

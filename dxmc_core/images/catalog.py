@@ -20,9 +20,9 @@ import pandas as pd
 import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.manifest import Manifest, parse_manifest
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.errors import InputError
+from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.listing import list_images
 from dxmc_core.images.parquet_images import list_parquet
 from dxmc_core.images.sources import ImageSource, ParquetSource, WebDatasetSource
@@ -194,11 +194,12 @@ class Catalog:
 
 def read_catalog(stage_dir: StageDir) -> Catalog | None:
     """The catalog that an earlier attempt froze, or None. A damaged one counts as none: listing again is cheap."""
+    where = f"{stage_dir.storage.uri}/{CATALOG_NAME}"
     try:
-        manifest = Manifest.model_validate_json(stage_dir.storage.read_bytes(CATALOG_NAME))
-    except (FileNotFoundError, ValueError):
+        manifest = parse_manifest(stage_dir.storage.read_bytes(CATALOG_NAME), where=where, stage=stage_dir.stage)
+    except (FileNotFoundError, ArtifactError):
         return None
-    return Catalog(manifest, stage_dir) if manifest.schema_version == schemas.SCHEMA_VERSION else None
+    return Catalog(manifest, stage_dir)
 
 
 def stage_catalog(stage_dir: StageDir, tables: Iterable[pa.Table], *, fingerprint: str) -> Catalog:
@@ -220,7 +221,7 @@ def stage_catalog(stage_dir: StageDir, tables: Iterable[pa.Table], *, fingerprin
 
 def freeze_catalog(catalog: Catalog) -> Catalog:
     """From here on a rerun with the same fingerprint resumes."""
-    catalog.stage_dir.write_file(CATALOG_NAME, catalog.manifest.model_dump_json().encode())
+    catalog.stage_dir.write_file(CATALOG_NAME, catalog.manifest.to_json())
     return catalog
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest, fingerprint_of
+from dxmc_core.artifacts.manifest import MANIFEST_NAME, fingerprint_of
 from dxmc_core.artifacts.matrices import embedding_column, load_matrix, load_rows, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.artifacts.storage import Storage
@@ -99,7 +99,7 @@ def test_damaged_part_is_named_and_never_used(stage, damage):
         (b"{", "not a readable manifest"),
         (b"[]", "schema version None"),
         (b'{"schema_version": 999}', "schema version 999"),
-        (b'{"schema_version": %d, "stage": "embed_images"}' % schemas.SCHEMA_VERSION, "not a readable manifest"),
+        (b'{"schema_version": %d, "stage": "embed_images"}' % schemas.SCHEMA_VERSION, "its checksum does not fit"),
     ],
 )
 def test_unreadable_manifest_is_an_error(stage, content, message):
@@ -162,4 +162,4 @@ def test_fingerprint_depends_on_settings_and_inputs_not_on_their_order():
 def test_manifest_survives_json(stage):
     part = stage.write_part("images", images_table([0]), fingerprint=FINGERPRINT)
     manifest = publish(stage, {"images": [part]}, metrics={"recall": 0.5, "reasons": {"empty": 2}})
-    assert Manifest.model_validate_json(stage.storage.read_bytes(MANIFEST_NAME)) == manifest == stage.manifest()
+    assert stage.manifest() == manifest

@@ -94,7 +94,7 @@ def test_catalog_that_is_damaged_or_of_another_version_counts_as_none(stage, tmp
     freeze_catalog(stage_catalog(stage, listing.tables(), fingerprint=FINGERPRINT))
     assert read_catalog(stage) is not None
     with monkeypatch.context() as patch:
-        patch.setattr(schemas, "SCHEMA_VERSION", schemas.SCHEMA_VERSION + 1)
+        patch.setattr("dxmc_core.artifacts.manifest.SCHEMA_VERSION", schemas.SCHEMA_VERSION + 1)
         assert read_catalog(stage) is None
     stage.storage.write_bytes(CATALOG_NAME, b'{"half": ')
     assert read_catalog(stage) is None
