@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast check format clean
+.PHONY: demo test test-fast torture check format clean
 
 demo: $(STAMP)  ## cluster a folder of real photographs with the offline encoder, write a report
 	$(BIN)/python -m dxmc_core.demo runs/demo-images
@@ -16,6 +16,9 @@ test: $(STAMP)  ## the whole suite: fast tests first, then Ray and browser suite
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -m "not ray and not browser and not slow"
+
+torture: $(STAMP)  ## the long version of what tests/torture tries to break; TORTURE_SEED=1 for another one
+	TORTURE=long $(BIN)/python -m pytest tests/torture
 
 check: $(STAMP)  ## lint, format, types, import rules
 	$(BIN)/ruff check .
