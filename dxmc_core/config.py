@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
@@ -97,6 +98,9 @@ class PipelineConfig(Settings):
         return self.source.kind != "embeddings" or self.vocabulary.kind != "embeddings"
 
 
+#: user:password@ in an address, and what a signed one has in its query.
+_CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@|[?&](?:X-Amz-Signature|X-Goog-Signature|Signature|sig)=", re.IGNORECASE)
+
 #: The parser also raises ValueError (no UTF-8, the 45th of a month) and runs out of stack on deep nesting.
 _YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
 
@@ -117,10 +121,26 @@ def load_config(uri: str, overrides: Sequence[str] = (), *, run_dir: str | None 
 
 def parse_config(values: dict, *, where: str) -> PipelineConfig:
     """Check a configuration that is a dictionary already; see `load_config`."""
+    _refuse_credentials(values, where=where)
     try:
         return PipelineConfig.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{where}: " + "; ".join(_explain(detail) for detail in error.errors())) from error
+
+
+def _refuse_credentials(values: Any, *, where: str, key: str = "") -> None:
+    """A configuration is written into the run directory and into the report, where no secret may be."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            _refuse_credentials(value, where=where, key=f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list):
+        for value in values:
+            _refuse_credentials(value, where=where, key=key)
+    elif isinstance(values, str) and _CREDENTIALS.search(values):
+        raise InputError(
+            f"{where}: {key} holds a password or a signature; give the address without it, credentials are taken from "
+            "the environment, from ~/.aws or from the role of the machine"
+        )
 
 
 def read_run_config(run_dir: RunDir) -> PipelineConfig:

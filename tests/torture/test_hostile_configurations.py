@@ -84,3 +84,19 @@ def test_what_is_a_configuration_is_one_again(key, value):
         return
     stored = json.loads(json.dumps(config.model_dump(mode="json")))
     assert parse_config(stored, where="there") == config
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://me:hunter2@example.com/photos",
+        "s3://KEY:hunter2@bucket/photos",
+        "https://bucket.example.com/list.csv?X-Amz-Date=1&X-Amz-Signature=hunter2",
+        "https://account.example.net/photos?sv=1&sig=hunter2",
+    ],
+)
+@pytest.mark.parametrize("section", ["source", "vocabulary"])
+def test_addresses_with_secrets_are_refused_and_not_repeated(address, section):
+    with pytest.raises(InputError, match=f"{section}.uri holds a password or a signature") as error_info:
+        parse_config({**_GOOD, section: {"kind": "file", "uri": address}}, where="here")
+    assert "hunter2" not in str(error_info.value)
