@@ -136,9 +136,7 @@ def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerp
     else:
         chunk_rows = catalog.chunk_rows
         steps = _all_in_one(context, catalog, layout, fingerprint=fingerprint)
-    quarantine = Quarantine(
-        catalog.num_rows, max_fraction=source.max_reject_fraction, num_rejects=done.num_rows_of("rejects")
-    )
+    quarantine = Quarantine(catalog.num_rows, max_fraction=source.max_reject_fraction, done=done.counts(chunk_rows))
     with Progress(NAME, catalog.num_rows, unit="images", done=done.num_done) as progress:
         for receipt in map_rows(scouts_first(list(done.chunks(chunk_rows))), *steps):
             if not done.add_receipt(receipt):

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
 import pyarrow.compute as pc
 
 from dxmc_core.artifacts.stage_dir import StageDir
@@ -36,19 +37,23 @@ class Quarantine:
 
     That is so when more are rejected already than the whole catalog may have. Before that, it is so when at least 8
     chunks and 500 rows are done and the mean share of rejects in a chunk exceeds `max_fraction` by 4 standard errors;
-    chunks, not images, are the sample, since the images of one folder share their fate.
+    chunks, not images, are the sample, since the images of one folder share their fate. What earlier attempts have done
+    of a chunk counts too: a rerun may begin with what they rejected.
 
     Args:
         num_rows: of the catalog.
-        num_rejects: that earlier attempts have left.
         max_fraction: rejects to all images, 0 to 1.
+        done: (C, 2) images and rejects of each chunk that earlier attempts have left; by default none.
     """
 
-    def __init__(self, num_rows: int, *, max_fraction: float, num_rejects: int = 0) -> None:
+    def __init__(self, num_rows: int, *, max_fraction: float, done: np.ndarray | None = None) -> None:
         self._num_rows = num_rows
         self._max_fraction = max_fraction
-        self._num_rejects = num_rejects
+        before = np.zeros((0, 2), dtype=np.int64) if done is None else done
+        self._num_before = int(before.sum())
+        self._num_rejects = int(before[:, 1].sum())
         self._chunks: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
+        self._chunks.update((chunk, counts) for chunk, counts in enumerate(before.tolist()) if any(counts))
 
     def add(self, chunk: int, num_rows: int, *, rejected: bool) -> None:
         """Count rows of a chunk that were all embedded or all rejected."""
@@ -70,9 +75,9 @@ class Quarantine:
     @property
     def finding(self) -> str:
         """The numbers, for a person."""
-        num_rows = sum(map(sum, self._chunks.values()))
+        num_tried = sum(map(sum, self._chunks.values())) - self._num_before
         return (
-            f"{self._num_rejects} of {self._num_rows} images are rejected, {num_rows} were tried by this run; "
+            f"{self._num_rejects} of {self._num_rows} images are rejected, {num_tried} were tried by this run; "
             f"source.max_reject_fraction is {self._max_fraction:g}"
         )
 

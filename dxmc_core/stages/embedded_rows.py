@@ -19,7 +19,7 @@ class EmbeddedRows:
     """Which rows are done, and by which parts: a byte a row, and about a kilobyte a part."""
 
     def __init__(self, num_rows: int) -> None:
-        self._covered = np.zeros(num_rows, dtype=bool)
+        self._table_of = np.zeros(num_rows, dtype=np.uint8)  # 0: not done, else 1 + the position in TABLES
         self._parts: dict[str, list[tuple[int, Part]]] = {table: [] for table in TABLES}
 
     @classmethod
@@ -33,11 +33,11 @@ class EmbeddedRows:
 
     @property
     def num_done(self) -> int:
-        return int(np.count_nonzero(self._covered))
+        return int(np.count_nonzero(self._table_of))
 
     @property
     def num_left(self) -> int:
-        return len(self._covered) - self.num_done
+        return len(self._table_of) - self.num_done
 
     def num_rows_of(self, table: str) -> int:
         return sum(part.rows for _, part in self._parts[table])
@@ -49,10 +49,10 @@ class EmbeddedRows:
             False when a row of it is done already, or is none of the catalog's. Such a part is left out whole: no
             reader will see it, and its other rows are still to be done.
         """
-        num_rows = len(self._covered)
-        if not len(row_ids) or row_ids.min() < 0 or row_ids.max() >= num_rows or self._covered[row_ids].any():
+        num_rows = len(self._table_of)
+        if not len(row_ids) or row_ids.min() < 0 or row_ids.max() >= num_rows or self._table_of[row_ids].any():
             return False
-        self._covered[row_ids] = True
+        self._table_of[row_ids] = 1 + TABLES.index(table)
         self._parts[table].append((int(row_ids.min()), part))
         return True
 
@@ -65,14 +65,19 @@ class EmbeddedRows:
         """The parts of a table in the order of their first rows."""
         return [part for _, part in sorted(self._parts[table], key=lambda entry: entry[0])]
 
+    def counts(self, chunk_rows: int) -> np.ndarray:
+        """What is done of each chunk of the catalog, (C, 2) int64: rows in images, rows in rejects."""
+        starts = np.arange(0, len(self._table_of), chunk_rows)
+        return np.stack([np.add.reduceat(self._table_of == 1 + table, starts, dtype=np.int64) for table in (0, 1)], 1)
+
     def chunks(self, chunk_rows: int) -> Iterator[dict[str, Any]]:
         """What is left to do, in pieces of at most `chunk_rows` rows of the catalog.
 
         Each has row_start, row_stop, and `todo`: a bit for each row of it that is still to do, or nothing for all.
         """
-        for start in range(0, len(self._covered), chunk_rows):
-            stop = min(start + chunk_rows, len(self._covered))
-            todo = ~self._covered[start:stop]
+        for start in range(0, len(self._table_of), chunk_rows):
+            stop = min(start + chunk_rows, len(self._table_of))
+            todo = self._table_of[start:stop] == 0
             if todo.any():
                 bits = b"" if todo.all() else np.packbits(todo).tobytes()
                 yield {"row_start": start, "row_stop": stop, "todo": bits}

@@ -3,6 +3,7 @@
 import itertools
 import random
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -53,8 +54,8 @@ def test_share_below_the_limit_is_let_pass(seed):
 def test_limit_passed_for_certain_stops_at_once_whatever_the_sample():
     assert stopped_after([0.3] * 3, max_fraction=0.5) is None
     assert stopped_after([0.6, 0.6, 0.6], max_fraction=0.5) == 3
-    assert Quarantine(100, max_fraction=0.1, num_rejects=11).is_exceeded
-    assert not Quarantine(100, max_fraction=0.1, num_rejects=10).is_exceeded
+    assert Quarantine(100, max_fraction=0.1, done=np.array([[0, 11]])).is_exceeded
+    assert not Quarantine(100, max_fraction=0.1, done=np.array([[0, 10]])).is_exceeded
 
 
 def test_no_reject_allowed_and_all_allowed():
@@ -62,8 +63,20 @@ def test_no_reject_allowed_and_all_allowed():
     assert stopped_after([1.0] * 50, max_fraction=1) is None
 
 
+def test_rerun_that_begins_with_the_rejects_of_the_attempt_before_goes_on():
+    """Rejects that may pass are tried again with the part that they are in: whole chunks of nothing but rejects."""
+    done = np.tile([88, 0], (20, 1))
+    quarantine = Quarantine(10_000, max_fraction=0.5, done=done)
+    for chunk in range(20):
+        quarantine.add(chunk, 12, rejected=True)
+        assert not quarantine.is_exceeded
+    for chunk in range(20, 80):
+        quarantine.add(chunk, 100, rejected=True)
+    assert quarantine.is_exceeded
+
+
 def test_finding_has_the_numbers():
-    quarantine = Quarantine(1000, max_fraction=0.25, num_rejects=200)
+    quarantine = Quarantine(1000, max_fraction=0.25, done=np.array([[0, 0], [30, 200]]))
     quarantine.add(0, 90, rejected=True)
     quarantine.add(0, 10, rejected=False)
     assert quarantine.finding == (

@@ -31,6 +31,13 @@ def test_a_row_counts_by_the_first_part_that_has_it():
     assert (done.num_done, done.num_left, done.num_rows_of("images"), done.num_rows_of("rejects")) == (6, 4, 6, 0)
 
 
+def test_counts_by_chunk_and_table():
+    done = EmbeddedRows(11)
+    done.add("images", part_of([0, 1, 5]), np.array([0, 1, 5]))
+    done.add("rejects", part_of([2, 10]), np.array([2, 10]))
+    assert done.counts(4).tolist() == [[2, 1], [1, 0], [0, 1]]
+
+
 @pytest.mark.parametrize("foreign", [[9, 10], [-1, 3], []])
 def test_parts_of_another_catalog_are_left_out(foreign):
     done, added = done_of(10, np.array(foreign, dtype=np.int64).tolist())
