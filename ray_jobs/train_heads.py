@@ -125,7 +125,8 @@ def _train_worker(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     device = str(ray.train.torch.get_device())
-    train_heads(config["job"], device=device, rank=ray.train.get_context().get_world_rank())
+    worker = ray.train.get_context()
+    train_heads(config["job"], device=device, rank=worker.get_world_rank(), local_rank=worker.get_local_rank())
 
 
 class _LiveView:

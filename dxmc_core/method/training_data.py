@@ -15,6 +15,9 @@ from torch import Tensor
 
 from dxmc_core.method.distributed import row_counts_of_ranks, rows_of_rank
 
+MATRICES = ("text_counterparts", "image_neighbors", "text_neighbors", "noun_embeddings", "noun_hypernyms")
+"""What there may be beyond the image embeddings; see `TrainingData`."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -110,13 +113,7 @@ class TrainingData:
         noun_hypernyms: np.ndarray | None = None,
     ) -> "TrainingData":
         """Wrap numpy arrays, memory-mapped ones included, without copying them."""
-        optional = (
-            text_counterparts,
-            image_neighbors,
-            text_neighbors,
-            noun_embeddings,
-            noun_hypernyms,
-        )
+        optional = (text_counterparts, image_neighbors, text_neighbors, noun_embeddings, noun_hypernyms)
         return cls(_as_tensor(image_embeddings), *(None if array is None else _as_tensor(array) for array in optional))
 
     @property
@@ -174,14 +171,7 @@ class TrainingData:
         return TrainingData(images, **matrices)
 
     def _matrices(self) -> dict[str, Tensor | None]:
-        return {
-            "image_embeddings": self.image_embeddings,
-            "text_counterparts": self.text_counterparts,
-            "image_neighbors": self.image_neighbors,
-            "text_neighbors": self.text_neighbors,
-            "noun_embeddings": self.noun_embeddings,
-            "noun_hypernyms": self.noun_hypernyms,
-        }
+        return {name: getattr(self, name) for name in ("image_embeddings", *MATRICES)}
 
 
 def draw_batches(

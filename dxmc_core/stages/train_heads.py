@@ -8,7 +8,9 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,14 +18,15 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from dxmc_core.artifacts.heads import HEADS_NAME, serialize_heads
+from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import fingerprint_of
-from dxmc_core.artifacts.matrices import RowMatrix, load_matrix, noun_columns
+from dxmc_core.artifacts.matrices import Allocate, load_matrix, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import DxmcError, InputError
 from dxmc_core.method.fit import METHODS, fit_heads, method_reads, method_settings
 from dxmc_core.method.preparation import hypernym_pairs
 from dxmc_core.method.training import EpochReport, TrainingState
-from dxmc_core.method.training_data import TrainingData
+from dxmc_core.method.training_data import MATRICES, TrainingData
 from dxmc_core.settings import Settings
 from dxmc_core.training_log import LogTarget
 from dxmc_core.vocabulary import hypernym_table
@@ -89,6 +92,11 @@ class TrainingJob:
     fingerprint: str
     checkpoint_every_s: float = 10.0
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the matrices that the method trains on, beyond the image embeddings."""
+        return method_reads(self.method.name, **self.method.settings)
+
 
 def fingerprint(method: MethodConfig, *, num_clusters: int, num_images: int, seed: int, inputs: dict[str, str]) -> str:
     """Of the resolved settings, so that writing a default out changes nothing, and of what the method reads."""
@@ -117,35 +125,36 @@ def check_num_clusters(num_clusters: int, num_images: int) -> None:
         )
 
 
-def load_training_data(job: TrainingJob) -> TrainingData:
-    """Load what the method reads; neighbours become positions."""
-    reads = method_reads(job.method.name, **job.method.settings)
-    images = load_matrix(job.images, "images")
-    counterparts = load_matrix(job.semantic_space, "text_counterparts").values if "text_counterparts" in reads else None
-    nouns, hypernyms = _nouns(job.semantic_space) if "noun_embeddings" in reads else (None, None)
-    return TrainingData.from_arrays(
-        images.values,
-        text_counterparts=counterparts,
-        noun_embeddings=nouns,
-        noun_hypernyms=hypernyms,
-        **{
-            name: _neighbor_positions(job.neighbors, name, images) if name in reads else None
-            for name in ("image_neighbors", "text_neighbors")
-        },
-    )
+def load_training_data(job: TrainingJob, host: HostArrays) -> TrainingData:
+    """What the method reads, once a host; neighbours become positions."""
+    arrays = host.share(("image_embeddings", *MATRICES), partial(_read_matrices, job))
+    return TrainingData.from_arrays(**arrays)
 
 
-def _nouns(semantic_space: StageDir) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_matrices(job: TrainingJob, allocate: Allocate) -> dict[str, np.ndarray]:
+    images = load_matrix(job.images, "images", allocate=allocate)
+    arrays = {"image_embeddings": images.values}
+    if "text_counterparts" in job.reads:
+        arrays["text_counterparts"] = load_matrix(job.semantic_space, "text_counterparts", allocate=allocate).values
+    for name in ("image_neighbors", "text_neighbors"):
+        if name in job.reads:
+            arrays[name] = load_matrix(
+                job.neighbors,
+                "neighbors",
+                name,
+                convert=lambda row_ids: images.positions_of(row_ids).astype(np.int32),
+                allocate=allocate,
+            ).values
+    if "noun_embeddings" in job.reads:
+        arrays |= _nouns(job.semantic_space)
+    return arrays
+
+
+def _nouns(semantic_space: StageDir) -> dict[str, np.ndarray]:
     """Embeddings (M, D) of the whole vocabulary, and pairs (E, 2) of a noun and its hypernym among them."""
     _, synset_ids, embeddings = noun_columns(semantic_space.read_table("nouns"))
-    if not any(synset_ids):
-        return embeddings, None
-    return embeddings, hypernym_pairs(synset_ids, hypernym_table()[0])
-
-
-def _neighbor_positions(neighbors: StageDir, name: str, images: RowMatrix) -> np.ndarray:
-    matrix = load_matrix(neighbors, "neighbors", name)
-    return images.positions_of(matrix.values).astype(np.int32)
+    hypernyms = hypernym_pairs(synset_ids, hypernym_table()[0]) if any(synset_ids) else None
+    return {"noun_embeddings": embeddings} | ({} if hypernyms is None else {"noun_hypernyms": hypernyms})
 
 
 def train_heads(
@@ -153,14 +162,30 @@ def train_heads(
     *,
     device: str = "cpu",
     rank: int = 0,
+    local_rank: int = 0,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> None:
     """Train and write `heads.safetensors` and `metrics.jsonl`; goes on from the newest checkpoint of this fingerprint.
 
+    Args:
+        rank, local_rank: this process's number among all that train together, and among those on its host.
+
     Raises:
         DxmcError: training failed in a way that a setting can mend, such as a loss that is no longer finite.
     """
-    data = _placed(load_training_data(job), device)
+    with closing(HostArrays(rank=rank, local_rank=local_rank, device=device)) as host:
+        data = _placed(load_training_data(job, host), device)
+        _train_on(data, job, device=device, rank=rank, on_epoch=on_epoch)
+
+
+def _train_on(
+    data: TrainingData,
+    job: TrainingJob,
+    *,
+    device: str,
+    rank: int,
+    on_epoch: Callable[[EpochReport], None] | None,
+) -> None:
     checkpoint = load_checkpoint(job)
     history: list[dict] = checkpoint["history"] if checkpoint else []
     last_checkpoint = time.monotonic()

@@ -6,7 +6,7 @@ import pytest
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, fingerprint_of
-from dxmc_core.artifacts.matrices import embedding_column, load_matrix, load_rows, matrix_of
+from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, load_rows, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import ArtifactError
@@ -137,6 +137,11 @@ def test_matrix_is_loaded_in_row_order_whatever_the_parts(stage):
     assert matrix.positions_of(np.array([[9, 0], [4, 4]])).tolist() == [[4, 0], [2, 2]]
     with pytest.raises(ArtifactError, match="row 3"):
         matrix.positions_of(np.array([0, 3]))
+    without_gaps = RowMatrix(np.arange(5, 9), matrix.values[:4])
+    assert without_gaps.positions_of(np.array([[8, 5]])).tolist() == [[3, 0]]
+    for outside in (4, 9):
+        with pytest.raises(ArtifactError, match=f"row {outside}"):
+            without_gaps.positions_of(np.array([5, outside]))
     with pytest.raises(ArtifactError, match="lacks 1 of 2 rows"):
         load_rows(stage, "images", np.array([2, 3]))
 

@@ -9,16 +9,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dxmc_core.artifacts.host_arrays import HostArrays
+from dxmc_core.artifacts.matrices import Allocate
 from dxmc_core.method import losses
 from dxmc_core.method.distributed import (
     GlobalBatchNorm1d,
     all_gather_rows,
     all_reduce_sum,
     global_mean,
+    rank,
     row_counts_of_ranks,
     rows_of_rank,
     world_size,
@@ -159,23 +163,49 @@ def training_case(method: str, overrides: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def shared_arrays_case() -> dict[str, Tensor]:
+    """Arrays that one rank of a host makes and changes afterwards: what all ranks see, averaged."""
+    rows = random_matrix(6, 3, seed=14).numpy()
+    host = HostArrays(rank=rank(), local_rank=rank())
+
+    def build(allocate: Allocate) -> dict[str, np.ndarray]:
+        large = allocate(rows.shape, rows.dtype)
+        large[...] = rows
+        return {
+            "large": large,
+            "small": np.arange(8, dtype=np.int32).reshape(4, 2),
+            "empty": np.empty((0, 2), np.int32),
+        }
+
+    arrays = host.share(("absent", "large", "small", "empty"), build)
+    assert sorted(arrays) == ["empty", "large", "small"]
+    assert arrays["empty"].shape == (0, 2)
+    if rank() == 0:
+        arrays["large"][0] = 7
+    all_reduce_sum(torch.ones(1))  # Nobody looks before rank 0 has changed it.
+    seen = {f"shared/{name}": torch.from_numpy(arrays[name].astype(np.float64)) for name in ("large", "small")}
+    averaged = {name: all_reduce_sum(matrix) / world_size() for name, matrix in seen.items()}
+    host.close()
+    return averaged | {"shared/after_closing": torch.from_numpy(arrays["large"].copy())}
+
+
 def run_cases() -> dict[str, Any]:
-    found: dict[str, Any] = collective_cases()
+    found: dict[str, Any] = collective_cases() | shared_arrays_case()
     for num_rows in (3, 22):
         found |= loss_cases(num_rows) | batch_norm_case(num_rows)
     return found | {name: training_case(*case) for name, case in TRAINING_CASES.items()}
 
 
-def take_part(rank: int, num_processes: int, folder: Path) -> None:
+def take_part(own_rank: int, num_processes: int, folder: Path) -> None:
     """Be this rank in every world that has it."""
     torch.set_num_threads(1)
-    if rank == 0:
+    if own_rank == 0:
         torch.save(run_cases(), folder / "world_0.pt")
-    for num_ranks in range(rank + 1, num_processes + 1):
+    for num_ranks in range(own_rank + 1, num_processes + 1):
         store = f"file://{folder}/store_{num_ranks}"
-        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=num_ranks)
+        dist.init_process_group("gloo", init_method=store, rank=own_rank, world_size=num_ranks)
         found = run_cases()
-        if rank == 0:
+        if own_rank == 0:
             torch.save(found, folder / f"world_{num_ranks}.pt")
         dist.destroy_process_group()
 
@@ -183,7 +213,7 @@ def take_part(rank: int, num_processes: int, folder: Path) -> None:
 def main(num_processes: int, folder: Path) -> int:
     # Forked before torch has started any thread, so that torch is imported once and not once a process.
     context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=take_part, args=(rank, num_processes, folder)) for rank in range(num_processes)]
+    ranks = [context.Process(target=take_part, args=(index, num_processes, folder)) for index in range(num_processes)]
     for process in ranks:
         process.start()
     for process in ranks:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from dxmc_core.artifacts.heads import HEADS_NAME, deserialize_heads, serialize_heads
+from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.method.fit import METHODS, assign
@@ -50,7 +51,7 @@ def saved_heads(job):
 def test_planted_groups_are_found_by_the_saved_heads(planted_run, method, settings, floor):
     job = job_of(planted_run, method, **settings)
     train_heads(job)
-    data = load_training_data(job)
+    data = load_training_data(job, HostArrays())
     probs = assign(saved_heads(job), data.image_embeddings, data.text_counterparts)
     assert clustering_accuracy(planted_run.labels, probs.argmax(dim=1).numpy()) > floor
 
@@ -122,7 +123,7 @@ def test_every_method_is_known_by_its_name_alone(method):
 
 
 def test_neighbors_become_positions(planted_run):
-    data = load_training_data(job_of(planted_run))
+    data = load_training_data(job_of(planted_run), HostArrays())
     rows = load_matrix(planted_run.run_dir.stage("mine_neighbors"), "neighbors", "image_neighbors")
     np.testing.assert_array_equal(data.image_neighbors.numpy(), rows.values)
 
