@@ -37,6 +37,17 @@ def _check_num_clusters(value: Any) -> Any:
     return value
 
 
+def _check_train_workers(value: Any) -> Any:
+    """A number, or the least and the most of them."""
+    bounds = list(value) if isinstance(value, list | tuple) and len(value) == 2 else [value, value]
+    if (
+        any(not isinstance(bound, int) or isinstance(bound, bool) for bound in bounds)
+        or not 1 <= bounds[0] <= bounds[1]
+    ):
+        raise ValueError("expected a whole number of at least 1, or a range such as [2, 8]")
+    return value
+
+
 class ResourcesConfig(Settings):
     """How much of the machine or cluster to use. It changes nothing that is computed, so nothing is rebuilt for it."""
 
@@ -56,8 +67,9 @@ class ResourcesConfig(Settings):
     processes leave. With 0, and without GPUs by default, each process that runs the encoder decodes for itself."""
     embed_batch_size: int | None = Field(None, ge=1)
     """Images a forward pass; by default 32 on CPU, and on a GPU what is found to be best when the model is loaded."""
-    train_workers: int = Field(1, ge=1)
-    """Processes that train the heads together; the global batch is the same for any number of them."""
+    train_workers: Annotated[int | tuple[int, int], BeforeValidator(_check_train_workers)] = 1
+    """Processes that train the heads together; the global batch is the same for any number of them. A range [2, 8]
+    starts with as many as there is room for, and goes on with fewer or more when machines go or come."""
 
 
 class PipelineConfig(Settings):

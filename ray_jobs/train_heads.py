@@ -96,24 +96,29 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     )
 
 
-def _fit(job: TrainingJob, *, num_workers: int, use_gpu: bool) -> None:
+def _fit(job: TrainingJob, *, num_workers: int | tuple[int, int], use_gpu: bool) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    most = num_workers if isinstance(num_workers, int) else num_workers[1]
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
-            num_workers=num_workers,
+            num_workers=num_workers,  # type: ignore[arg-type]  # ray.train shows type checkers v1's class (2.60)
             use_gpu=use_gpu,
-            resources_per_worker=None if use_gpu else {"CPU": max(num_cores() // num_workers, 1)},
+            resources_per_worker=None if use_gpu else {"CPU": max(num_cores() // most, 1)},
         ),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S),
         run_config=RunConfig(
             # A finished (storage_path, name) pair would give the old result instead of training.
             name=f"{job.fingerprint[:12]}-{uuid.uuid4().hex[:8]}",
             storage_path=f"{job.output.storage.uri}/ray_train",
-            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            # Spot machines may be taken away any number of times: each time costs what a checkpoint is old.
+            failure_config=FailureConfig(
+                max_failures=_MAX_FAILURES,
+                max_preemption_failures=-1,  # type: ignore[call-arg]  # as above
+            ),
         ),
     )
     with unwrapped_errors():
@@ -135,6 +140,7 @@ class _LiveView:
     def __init__(self, job: TrainingJob, log_epoch: LogEpoch) -> None:
         self._job = job
         self._log_epoch = log_epoch
+        self._warned = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="dxmc-live-view")
 
@@ -157,16 +163,32 @@ class _LiveView:
             if progress is None:
                 progress = Progress(NAME, epochs[-1]["num_epochs"], unit="epochs", done=0)
             last = epochs[-1]
-            changed = "-" if last["num_changed"] is None else last["num_changed"]
-            progress.add(len(epochs) - shown, loss=f"{last['terms']['total']:.3f}", changed=changed)
+            progress.add(len(epochs) - shown, **_facts(last))
             for epoch in epochs[shown:]:
                 self._log_epoch(epoch)
-                # Clusters fill up in the first epochs; what is empty after a quarter of them tends to stay so.
-                if epoch["warning"] and epoch["epoch"] > epoch["num_epochs"] // 4:
-                    logger.warning("%s epoch %d: %s", NAME, epoch["epoch"], epoch["warning"])
+                self._warn(epoch)
             shown = len(epochs)
         if progress is not None:
             progress.__exit__()
+
+    def _warn(self, epoch: dict[str, Any]) -> None:
+        """Once when it turns bad, and once more if that is how training ends."""
+        # Clusters fill up in the first epochs; what is empty after a quarter of them tends to stay so.
+        if epoch["warning"] is None or epoch["epoch"] <= epoch["num_epochs"] // 4:
+            return
+        if not self._warned or epoch["epoch"] == epoch["num_epochs"]:
+            logger.warning("%s epoch %d: %s", NAME, epoch["epoch"], epoch["warning"])
+        self._warned = True
+
+
+def _facts(epoch: dict[str, Any]) -> dict[str, Any]:
+    """What the progress line says of an epoch; the rest is in metrics.jsonl."""
+    facts = {name: f"{value:.3f}" for name, value in epoch["terms"].items() if name != "total"}
+    if epoch["cluster_sizes"]:
+        facts |= {"balance": f"{epoch['balance']:.3f}", "empty": epoch["cluster_sizes"].count(0)}
+    if epoch["num_changed"] is not None:
+        facts["changed"] = epoch["num_changed"]
+    return {"loss": f"{epoch['terms']['total']:.3f}", **facts}
 
 
 def summary(context: RunContext) -> str:

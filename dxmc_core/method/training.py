@@ -145,7 +145,7 @@ def train(
                 terms=terms,
                 seconds=seconds,
                 samples_per_s=num_samples / seconds,
-                **_assignment_figures(labels, previous_labels, objective.heads.num_clusters),
+                **_assignment_figures(labels, previous_labels, objective),
             )
         )
         if on_epoch_end is not None:
@@ -201,8 +201,9 @@ def assign_own_rows(heads: Heads, data: TrainingData, *, device: torch.device, b
     return labels
 
 
-def _assignment_figures(labels: Tensor | None, previous_labels: Tensor | None, num_clusters: int) -> dict[str, Any]:
+def _assignment_figures(labels: Tensor | None, previous_labels: Tensor | None, objective: Objective) -> dict[str, Any]:
     """Fields of the report that come from the ranks' full pass."""
+    num_clusters = objective.heads.num_clusters
     if labels is None:
         return {"cluster_sizes": [], "balance": None, "num_changed": None, "warning": None}
     sizes = all_reduce_sum(torch.bincount(labels, minlength=num_clusters))
@@ -215,11 +216,11 @@ def _assignment_figures(labels: Tensor | None, previous_labels: Tensor | None, n
         "cluster_sizes": sizes.tolist(),
         "balance": balance,
         "num_changed": num_changed,
-        "warning": collapse_warning(sizes.tolist()),
+        "warning": collapse_warning(sizes.tolist(), remedy=objective.against_collapse),
     }
 
 
-def collapse_warning(cluster_sizes: list[int], *, tolerated_share: float = 0.1) -> str | None:
+def collapse_warning(cluster_sizes: list[int], *, remedy: str, tolerated_share: float = 0.1) -> str | None:
     """What to change when more than `tolerated_share` of the clusters have no image, or None.
 
     A few empty clusters are normal in the first epochs, and where K exceeds what the data holds.
@@ -227,10 +228,7 @@ def collapse_warning(cluster_sizes: list[int], *, tolerated_share: float = 0.1) 
     num_empty = cluster_sizes.count(0)
     if num_empty <= tolerated_share * len(cluster_sizes):
         return None
-    return (
-        f"{num_empty} of {len(cluster_sizes)} clusters are empty: if that lasts, raise entropy_weight, "
-        "raise batch_size (several images a cluster in every batch), or lower num_clusters"
-    )
+    return f"{num_empty} of {len(cluster_sizes)} clusters are empty: if that lasts, {remedy}, or lower num_clusters"
 
 
 def _checkpoint(

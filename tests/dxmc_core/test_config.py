@@ -39,6 +39,14 @@ def test_the_number_of_clusters_may_be_left_to_suggest_k(tmp_path):
     assert parse_config(config.model_dump(mode="json"), where="again") == config
 
 
+@pytest.mark.parametrize("workers", [1, 3, [2, 8]])
+def test_training_takes_a_number_of_workers_or_a_range(workers):
+    config = parse_config({**MINIMAL, "resources": {"train_workers": workers}}, where="test")
+    assert parse_config(config.model_dump(mode="json"), where="again") == config
+    found = config.resources.train_workers
+    assert found == (tuple(workers) if isinstance(workers, list) else workers)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -56,6 +64,11 @@ def test_the_number_of_clusters_may_be_left_to_suggest_k(tmp_path):
         ({"source": {}}, "'source.uri' is missing"),
         ({"source": {"kind": "video", "uri": "x"}}, "source"),
         ({"seed": -1}, "seed: input should be"),
+        (
+            {"resources": {"train_workers": [4, 2]}},
+            "train_workers: expected a whole number of at least 1, or a range",
+        ),
+        ({"resources": {"train_workers": 0}}, "or a range such as [2, 8], found 0"),
     ],
 )
 def test_wrong_keys_are_named_with_the_nearest_valid_one(change, message):

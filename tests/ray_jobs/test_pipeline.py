@@ -71,11 +71,14 @@ def test_rerun_does_nothing_and_changes_rebuild_only_what_depends_on_them(dxmc, 
     assert "method kmeans has no setting" in fewer.stderr
 
 
-@pytest.mark.parametrize("method", [{"name": "dxmc", "num_epochs": 6, "batch_size": 128}, {"name": "best"}],
-                         ids=lambda method: method["name"])  # fmt: skip
-def test_two_training_workers_give_the_assignments_of_one(dxmc, planted, tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "workers"),
+    [({"name": "dxmc", "num_epochs": 6, "batch_size": 128}, 2), ({"name": "best"}, [1, 2])],
+    ids=["dxmc", "best, elastic"],
+)
+def test_two_training_workers_give_the_assignments_of_one(dxmc, planted, tmp_path, method, workers):
     dxmc("run", "--config", planted.config(tmp_path / "one", method=method))
-    dxmc("run", "--config", planted.config(tmp_path / "two", method=method, resources={"train_workers": 2}))
+    dxmc("run", "--config", planted.config(tmp_path / "two", method=method, resources={"train_workers": workers}))
     one, two = assignments(tmp_path / "one"), assignments(tmp_path / "two")
     scores = json.loads(dxmc("evaluate", str(tmp_path / "two"), "--json").stdout)
     assert scores["external"]["acc"] > 0.9

@@ -79,11 +79,13 @@ class Objective(nn.Module):
         decoupled_weight_decay: weight decay as in AdamW; otherwise it is added to the gradient, as in Adam.
         num_neighbors: neighbours are drawn from this many nearest ones; None takes all that the data hold.
         steps_per_epoch: batches of an epoch; None is one pass over the images.
+        against_collapse: settings that fill empty clusters, for the warning of them.
     """
 
     reads: tuple[str, ...] = ()
     heads: Heads
     decoupled_weight_decay: ClassVar[bool] = False
+    against_collapse: ClassVar[str] = "raise entropy_weight, raise batch_size (several images a cluster in every batch)"
     num_neighbors: int | None = None
     steps_per_epoch: int | None = None
 

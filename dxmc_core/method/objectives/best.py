@@ -62,6 +62,7 @@ class BestObjective(Objective):
     """
 
     heads: DiscriminantHead
+    against_collapse = "raise shares_weight or target_weight"
     targets: Tensor
     log_shares: Tensor
 

@@ -85,6 +85,7 @@ class TEMIObjective(Objective):
     heads: MultiHead
     reads = ("image_neighbors",)
     decoupled_weight_decay = True
+    against_collapse = "lower beta, raise batch_size"
     teacher_mean: Tensor
 
     def __init__(

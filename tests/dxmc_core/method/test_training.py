@@ -1,13 +1,14 @@
 """The training loop: finds planted clusters, reports, resumes bit for bit, and refuses what it cannot train."""
 
 import io
+import re
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dxmc_core.method.objectives import Objective, build_objective, default_hyperparameters
+from dxmc_core.method.objectives import GRADIENT_METHODS, Objective, build_objective, default_hyperparameters
 from dxmc_core.method.training import EpochReport, TrainingState, collapse_warning, train
 from dxmc_core.method.training_data import TrainingData, draw_batches
 
@@ -250,8 +251,16 @@ def test_weights_decay_as_the_method_says(method: str, decoupled: bool) -> None:
 
 
 def test_collapse_warning() -> None:
-    assert collapse_warning([5] * 19 + [0]) is None
-    warning = collapse_warning([5, 0, 0, 7])
-    assert warning is not None
-    assert warning.startswith("2 of 4 clusters are empty")
-    assert "entropy_weight" in warning
+    assert collapse_warning([5] * 19 + [0], remedy="raise it") is None
+    warning = collapse_warning([5, 0, 0, 7], remedy="raise it")
+    assert warning == "2 of 4 clusters are empty: if that lasts, raise it, or lower num_clusters"
+
+
+@pytest.mark.parametrize("method", GRADIENT_METHODS)
+def test_what_helps_against_collapse_are_settings_of_the_method(method: str) -> None:
+    settings = default_hyperparameters(method, NUM_CLUSTERS, 300)
+    remedy = build_objective(method, WIDTH, NUM_CLUSTERS, settings).against_collapse
+    named = re.findall(r"(?:raise|lower|or) (\w+)", remedy)
+    assert named
+    for name in named:
+        assert getattr(settings, name) > 0
