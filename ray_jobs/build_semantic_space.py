@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from dxmc_core.artifacts.manifest import Manifest, Part
-from dxmc_core.artifacts.matrices import load_matrix, matrix_of
+from dxmc_core.artifacts.matrices import StoredRows, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.errors import InputError
 from dxmc_core.stages.build_semantic_space import (
@@ -57,8 +57,9 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     config = context.config
     images, output = context.stage("embed_images"), context.stage(NAME)
     nouns = _embedded_nouns(context, images)
+    device = "cuda" if num_gpus(config.resources) else "cpu"
     space: SemanticSpace = run_on_node(
-        _select, images, nouns, config.build_semantic_space, context.num_clusters, config.seed
+        _select, images, nouns, config.build_semantic_space, context.num_clusters, config.seed, device, device=device
     )
     temperature = retrieval_temperature(config.build_semantic_space, nouns)
     selected = output.write_part("selected_nouns", space.selected_nouns, fingerprint=fingerprint)
@@ -79,9 +80,10 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
 
 
 def _select(
-    images: StageDir, nouns: pa.Table, config: BuildSemanticSpaceConfig, num_clusters: int, seed: int
+    images: StageDir, nouns: pa.Table, config: BuildSemanticSpaceConfig, num_clusters: int, seed: int, device: str
 ) -> SemanticSpace:
-    return build_semantic_space(load_matrix(images, "images"), nouns, config, num_clusters=num_clusters, seed=seed)
+    rows = StoredRows.open(images, "images")
+    return build_semantic_space(rows, nouns, config, num_clusters=num_clusters, seed=seed, device=device)
 
 
 def _embedded_nouns(context: RunContext, images: StageDir) -> pa.Table:
@@ -135,6 +137,7 @@ def _encode_nouns(context: RunContext, vocabulary: Vocabulary) -> pa.Table:
 def _map_counterparts(context: RunContext, selected_nouns: Part, temperature: float, *, fingerprint: str) -> list[dict]:
     images = context.stage("embed_images")
     parts = images.require_manifest().tables["images"]
+    gpus = num_gpus(context.config.resources)
     kwargs = {
         "images": images,
         "output": context.stage(NAME),
@@ -142,12 +145,14 @@ def _map_counterparts(context: RunContext, selected_nouns: Part, temperature: fl
         "selected_nouns": selected_nouns,
         "temperature": temperature,
         "top_nouns": context.config.build_semantic_space.top_nouns,
+        "device": "cuda" if gpus else "cpu",
     }
     receipts = []
     with Progress("text counterparts", sum(part.rows for part in parts), unit="images") as progress:
         rows = [{"part": index} for index in range(len(parts))]
-        workers, cores = workers_for(context.num_images)
-        for row in map_rows(rows, Step(ComputeTextCounterparts, kwargs, workers, num_cpus=cores)):
+        workers, cores = (gpus, 1) if gpus else workers_for(context.num_images)
+        step = Step(ComputeTextCounterparts, kwargs, workers, num_cpus=cores, num_gpus=1 if gpus else 0)
+        for row in map_rows(rows, step):
             receipts.append(row)
             progress.add(row["rows"])
     return receipts

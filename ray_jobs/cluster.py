@@ -118,10 +118,10 @@ def workers_for(num_images: int) -> tuple[int, float]:
     return num_cores(), 1
 
 
-def run_on_node(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function as one Ray task that has a whole node's cores, and wait for its result."""
-    cores = cores_per_node()
-    task = ray.remote(num_cpus=cores, max_retries=_TASK_RETRIES)(_call_on_cores)
+def run_on_node(function: Callable[..., Any], *args: Any, device: str = "cpu") -> Any:
+    """Call a function as one Ray task that has a whole node's cores, or a GPU, and wait for its result."""
+    cores, gpus = (cores_per_node(), 0) if device == "cpu" else (1, 1)
+    task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=_TASK_RETRIES)(_call_on_cores)
     with unwrapped_errors():
         return ray.get(task.remote(function, args, cores))
 

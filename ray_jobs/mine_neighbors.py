@@ -1,22 +1,34 @@
-"""Stage 3 as a Ray job: an actor a node holds the index of both modalities and searches slices of the rows."""
+"""Stage 3 as a Ray job: an actor a node (or GPU) holds the index of both modalities and searches slices of the rows."""
 
+import logging
 import time
+from typing import Any
 
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.stage_dir import parts_in_order
 from dxmc_core.stages.mine_neighbors import (
+    MODALITIES,
+    PlanSearch,
+    SearchCells,
     SearchNeighbors,
+    choose_index,
+    group_near_duplicates,
+    near_duplicate_metrics,
     usable_num_neighbors,
 )
 from dxmc_core.stages.mine_neighbors import (
     fingerprint as stage_fingerprint,
 )
-from ray_jobs.cluster import Progress, Step, cores_per_node, map_rows, num_cores, num_gpus
+from ray_jobs.cluster import Progress, Step, cores_per_node, map_rows, num_cores, num_gpus, run_on_node
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
 NAME = "mine_neighbors"
 _ROWS_PER_SLICE = 8192
+#: A cell's candidates are read once a slice, so slices are to hold many rows of each cell.
+_ROWS_PER_CELL_SLICE = 262_144
+
+logger = logging.getLogger(__name__)
 
 
 def reads(_context: RunContext) -> tuple[str, ...]:
@@ -29,46 +41,89 @@ def fingerprint(context: RunContext) -> str:
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
     started = time.perf_counter()
-    count = context.num_images
-    num_neighbors = usable_num_neighbors(context.config.mine_neighbors, count)
+    config = context.config.mine_neighbors
+    output = context.stage(NAME)
+    gpus = num_gpus(context.config.resources)
+    device = "cuda" if gpus else "cpu"
+    choice = choose_index(config, context.num_images, device=device)
+    logger.info("%-21s %s search: %s", NAME, choice.index, choice.reason)
+    common = {
+        "inputs": [context.stage(name) for name in reads(context)],
+        "output": output,
+        "num_neighbors": usable_num_neighbors(config, context.num_images),
+        "device": device,
+    }
+    recall = _plan(context, common) if choice.index == "ivf" else {"recall": 1.0}
+    receipts = _search(context, choice.index, common, fingerprint=fingerprint)
+    pairs = [Part(**receipt["pairs"]) for receipt in receipts]
+    duplicates = run_on_node(group_near_duplicates, context.stage("embed_images"), output, pairs)
+    return output.publish(
+        fingerprint=fingerprint,
+        inputs=context.inputs_of(*reads(context)) or {},
+        tables={
+            "neighbors": parts_in_order(receipts),
+            "near_duplicates": [output.write_part("near_duplicates", duplicates, fingerprint=fingerprint)],
+        },
+        metrics={
+            "num_neighbors": common["num_neighbors"],
+            "index": choice.index,
+            "index_reason": choice.reason,
+            **recall,
+            **near_duplicate_metrics(duplicates),
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _plan(context: RunContext, common: dict[str, Any]) -> dict[str, Any]:
+    """Make the cells of both modalities; what the manifest says of them."""
+    kwargs = common | {"min_recall": context.config.mine_neighbors.min_recall, "seed": context.config.seed}
+    on_gpu = common["device"] == "cuda"
+    step = Step(
+        PlanSearch, kwargs, num_workers=1, num_cpus=1 if on_gpu else cores_per_node(), num_gpus=1 if on_gpu else 0
+    )
+    plans = {}
+    for plan in map_rows([{"modality": modality} for modality in MODALITIES], step):
+        logger.info(
+            "%-21s %s: each row looks through %d of %d cells, recall %.4f on %d rows",
+            NAME, plan["modality"], plan["num_probes"], plan["cells"], plan["recall"], plan["sampled_rows"],
+        )  # fmt: skip
+        plans[plan.pop("modality")] = plan
+    return {"recall": min(plan["recall"] for plan in plans.values()), "cells": plans}
+
+
+def _search(context: RunContext, index: str, common: dict[str, Any], *, fingerprint: str) -> list[dict]:
+    config, count = context.config.mine_neighbors, context.num_images
+    kwargs = common | {"fingerprint": fingerprint, "near_duplicate_cosine": config.near_duplicate_cosine}
     gpus = num_gpus(context.config.resources)
     cores = cores_per_node()
-    kwargs = {
-        "images": context.stage("embed_images"),
-        "semantic_space": context.stage("build_semantic_space"),
-        "output": context.stage(NAME),
-        "fingerprint": fingerprint,
-        "num_neighbors": num_neighbors,
-        "device": "cuda" if gpus else "cpu",
-        "num_threads": cores,
-    }
-    slices = [
-        {"start": start, "stop": min(start + _ROWS_PER_SLICE, count)} for start in range(0, count, _ROWS_PER_SLICE)
-    ]
-    receipts = []
-    search = Step(
-        SearchNeighbors,
+    mapper: type = SearchCells
+    size = _ROWS_PER_CELL_SLICE
+    if index == "exact":
+        mapper, size, kwargs = SearchNeighbors, _ROWS_PER_SLICE, kwargs | {"num_threads": cores}
+    step = Step(
+        mapper,
         kwargs,
         num_workers=gpus or max(num_cores() // cores, 1),
         num_cpus=1 if gpus else cores,
         num_gpus=1 if gpus else 0,
     )
+    slices = [{"start": start, "stop": min(start + size, count)} for start in range(0, count, size)]
+    receipts = []
     with Progress(NAME, count, unit="images") as progress:
-        for row in map_rows(slices, search):
+        for row in map_rows(slices, step):
             receipts.append(row)
             progress.add(row["rows"])
-    return context.stage(NAME).publish(
-        fingerprint=fingerprint,
-        inputs=context.inputs_of(*reads(context)) or {},
-        tables={"neighbors": parts_in_order(receipts)},
-        metrics={"num_neighbors": num_neighbors, "index": "exact", "recall": 1.0},
-        seconds=time.perf_counter() - started,
-    )
+    return receipts
 
 
 def summary(context: RunContext) -> str:
     metrics = context.stage(NAME).require_manifest().metrics
-    return f"{metrics['num_neighbors']} neighbors an image and modality, {metrics['index']} search"
+    return (
+        f"{metrics['num_neighbors']} neighbors an image and modality, {metrics['index']} search, "
+        f"recall {metrics['recall']:.3f}; {metrics['near_duplicate_images']} images are near duplicates, in "
+        f"{metrics['near_duplicate_groups']} groups ({metrics['exact_copies']} exact copies)"
+    )
 
 
 if __name__ == "__main__":

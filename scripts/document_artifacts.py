@@ -118,6 +118,19 @@ TABLES = (
         },
     ),
     Table(
+        "mine_neighbors",
+        "near_duplicates",
+        schemas.NEAR_DUPLICATES,
+        "One row an image that has a near duplicate: groups joined by neighbours of a cosine of at least "
+        "`mine_neighbors.near_duplicate_cosine`.",
+        {
+            **_IDS,
+            "group_id": "smallest row_id of its group",
+            "group_size": "images of the group",
+            "copy_of": "smallest row_id with the same embedding, bit by bit; its own where there is none before it",
+        },
+    ),
+    Table(
         "suggest_k",
         "k_scores",
         schemas.K_SCORES,

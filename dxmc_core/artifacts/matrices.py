@@ -1,11 +1,12 @@
-"""Embedding columns as matrices: Arrow fixed-size lists to NumPy and back, and whole tables in row order."""
+"""Embedding columns as matrices: Arrow fixed-size lists to NumPy and back, tables in row order, whole or in blocks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError
 
@@ -111,6 +112,107 @@ def _taken(values: np.ndarray, order: np.ndarray, allocate: Allocate) -> np.ndar
         block = slice(start, start + _BLOCK_ROWS)
         np.take(values, order[block], axis=0, out=result[block])
     return result
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """A published matrix that is read part by part when it is asked for rows: a `method.row_source.RowSource`.
+
+    Parts may interleave, as those of a resumed run do; what is held at a time is a block and the parts that overlap it.
+
+    Attributes:
+        row_ids: (N,) int64, ascending.
+        width: D.
+        bounds: lowest and highest row id of every part; parts are in the order of the former.
+    """
+
+    stage_dir: StageDir
+    parts: Sequence[Part]
+    column: str
+    row_ids: np.ndarray
+    width: int
+    bounds: Sequence[tuple[int, int]]
+
+    @classmethod
+    def open(cls, stage_dir: StageDir, table: str, column: str = "embedding") -> "StoredRows":
+        """Read the row ids of a table.
+
+        Raises:
+            ArtifactError: the stage is not done, a part is damaged, or there are no rows.
+        """
+        parts = [part for part in stage_dir.require_manifest().tables.get(table, []) if part.rows]
+        if not parts:
+            raise ArtifactError(f"{stage_dir.storage.uri} has no rows in {table!r}; rerun {stage_dir.stage}")
+        ids_of_parts = [stage_dir.read_part(part, ["row_id"])["row_id"].to_numpy() for part in parts]
+        bounds = [(int(ids.min()), int(ids.max())) for ids in ids_of_parts]
+        order = sorted(range(len(parts)), key=lambda index: bounds[index])
+        width = stage_dir.read_part(parts[0], [column])[column].type.list_size
+        return cls(
+            stage_dir,
+            [parts[index] for index in order],
+            column,
+            np.sort(np.concatenate(ids_of_parts)),
+            width,
+            [bounds[index] for index in order],
+        )
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def take(self, positions: np.ndarray) -> np.ndarray:
+        """Rows (n, D) at ascending positions (n,), as stored."""
+        wanted = self.row_ids[positions]
+        result: np.ndarray | None = None
+        for part, (lowest, highest) in zip(self.parts, self.bounds, strict=True):
+            start, stop = np.searchsorted(wanted, lowest), np.searchsorted(wanted, highest, side="right")
+            if start == stop:
+                continue
+            ids, rows = self._read(part)
+            places = start + np.flatnonzero(np.isin(wanted[start:stop], ids, assume_unique=True))
+            if result is None:
+                result = np.empty((len(wanted), self.width), dtype=rows.dtype)
+            result[places] = rows[np.searchsorted(ids, wanted[places])]
+        return np.empty((0, self.width), dtype=np.float16) if result is None else result
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """All rows in row order, in blocks of `size`, the last one what is left."""
+        rest = np.empty((0, self.width), dtype=np.float16)
+        for found in self._in_order():
+            rows = np.concatenate([rest, found]) if len(rest) else found
+            full = len(rows) // size * size
+            for start in range(0, full, size):
+                yield rows[start : start + size]
+            rest = rows[full:]
+        if len(rest):
+            yield rest
+
+    def _in_order(self) -> Iterator[np.ndarray]:
+        """Rows that no later part comes before."""
+        held_ids, held = np.empty(0, dtype=np.int64), np.empty((0, self.width), dtype=np.float16)
+        next_lowest = [lowest for lowest, _ in self.bounds[1:]] + [np.iinfo(np.int64).max]
+        for part, bound in zip(self.parts, next_lowest, strict=True):
+            ids, rows = self._read(part)
+            if len(held_ids):
+                ids, rows = np.concatenate([held_ids, ids]), np.concatenate([held, rows])
+                order = np.argsort(ids)
+                ids, rows = ids[order], rows[order]
+            cut = np.searchsorted(ids, bound)
+            yield rows[:cut]
+            held_ids, held = ids[cut:], rows[cut:]
+
+    def _read(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
+        """Row ids, ascending, and rows of a part."""
+        table = self.stage_dir.read_part(part, ["row_id", self.column])
+        ids, rows = table["row_id"].to_numpy(), matrix_of(table[self.column])
+        if rows.shape[1] != self.width:
+            raise ArtifactError(
+                f"{self.stage_dir.storage.uri}: {self.column} has parts of width {self.width} and {rows.shape[1]}; "
+                f"delete its manifest to rebuild {self.stage_dir.stage}"
+            )
+        if np.any(np.diff(ids) <= 0):
+            order = np.argsort(ids)
+            ids, rows = ids[order], rows[order]
+        return ids, rows
 
 
 def noun_columns(table: pa.Table) -> tuple[list[str], list[str | None], np.ndarray]:

@@ -110,6 +110,17 @@ def neighbors(num_neighbors: int) -> pa.Schema:
     )
 
 
+#: Images that have a near duplicate: one row each, ordered by row_id.
+NEAR_DUPLICATES = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("group_id", pa.int64(), nullable=False),
+        pa.field("group_size", pa.int64(), nullable=False),
+        pa.field("copy_of", pa.int64(), nullable=False),
+    ]
+)
+
 #: What speaks for each number of clusters; see `method.suggest_k.KScores`. The suggestions have a rank from 1.
 K_SCORES = pa.schema(
     [

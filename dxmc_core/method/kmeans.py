@@ -13,6 +13,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from dxmc_core.method.row_source import ArrayRows, RowSource
 from dxmc_core.method.unit_rows import unit_rows
 
 #: Seeds are drawn from a sample of this many rows; on CLIP embeddings more made no difference in the final objective.
@@ -50,6 +51,7 @@ class KMeansResult:
         centers: (K, D) float32, unit rows: normalised (weighted) mean of the members; always finite.
         labels: (N,) int32 in 0..K-1.
         objective: (weighted) mean cosine between rows and their centres, in -1..1; higher is better.
+        num_trained: rows that the centres were trained on: N, or the size of the sample.
         num_empty: clusters without members, which happens only with fewer distinct rows than K. Their centres repeat
             rows that others own.
     """
@@ -57,11 +59,12 @@ class KMeansResult:
     centers: np.ndarray
     labels: np.ndarray
     objective: float
+    num_trained: int
     num_empty: int
 
 
 def spherical_kmeans(
-    embeddings: np.ndarray,
+    embeddings: np.ndarray | RowSource,
     num_clusters: int,
     *,
     num_restarts: int = 10,
@@ -79,7 +82,8 @@ def spherical_kmeans(
     `num_iterations` is only a cap. Same seed and machine, same result.
 
     Args:
-        embeddings: (N, D), rows normalised here, in float32.
+        embeddings: (N, D), rows normalised here, in float32; or where such rows can be read from, block by block, so
+            that only the training sample has to fit in memory.
         max_points_per_center: train on a sample of at most this many rows a centre, drawn without replacement (faiss'
             default); None trains on all rows. Labels and centres always cover all rows.
         weights: (N,) finite, not negative: what a row counts in means, seeds and objective. A row of weight zero is
@@ -94,15 +98,16 @@ def spherical_kmeans(
     """
     _check_counts(num_clusters=num_clusters, num_restarts=num_restarts, num_iterations=num_iterations)
     num_clusters = int(num_clusters)  # torch takes no NumPy integers
-    weights = _checked_weights(weights, len(embeddings), num_clusters)
+    source = ArrayRows(embeddings) if isinstance(embeddings, np.ndarray) else embeddings
+    weights = _checked_weights(weights, len(source), num_clusters)
     sample = _training_sample(weights, num_clusters, max_points_per_center, np.random.default_rng([seed, 0]))
-    rows = torch.from_numpy(unit_rows(embeddings if sample is None else embeddings[sample], name="embeddings")).to(
-        device
-    )
+    taken = source.take(np.arange(len(source)) if sample is None else sample)
+    rows = torch.from_numpy(unit_rows(taken, name="embeddings")).to(device)
+    del taken
     row_weights = torch.from_numpy(weights if sample is None else weights[sample]).to(device)
     centers = _best_of_restarts(rows, row_weights, num_clusters, num_restarts, num_iterations, seed)
-    blocks = _blocks_of(rows, num_clusters) if sample is None else _converted_blocks(embeddings, num_clusters, device)
-    return _label_all(blocks, centers, weights)
+    blocks = _blocks_of(rows, num_clusters) if sample is None else _converted_blocks(source, num_clusters, device)
+    return _label_all(blocks, centers, weights, num_trained=len(rows))
 
 
 def concatenate_modalities(image_embeddings: np.ndarray, text_counterparts: np.ndarray) -> np.ndarray:
@@ -262,11 +267,11 @@ def _blocks_of(rows: Tensor, num_centers: int) -> Iterator[Tensor]:
     yield from rows.split(_block_size(num_centers))
 
 
-def _converted_blocks(embeddings: np.ndarray, num_centers: int, device: str) -> Iterator[Tensor]:
-    size = _block_size(num_centers)
-    for start in range(0, len(embeddings), size):
-        block = unit_rows(embeddings[start : start + size], name="embeddings", first_row=start)
-        yield torch.from_numpy(block).to(device)
+def _converted_blocks(source: RowSource, num_centers: int, device: str) -> Iterator[Tensor]:
+    start = 0
+    for block in source.blocks(_block_size(num_centers)):
+        yield torch.from_numpy(unit_rows(block, name="embeddings", first_row=start)).to(device)
+        start += len(block)
 
 
 def _block_size(num_centers: int) -> int:
@@ -326,7 +331,7 @@ def _refill_empty(centers: Tensor, sums: Tensor, rows: Tensor, scores: Tensor) -
     return centers
 
 
-def _label_all(blocks: Iterator[Tensor], centers: Tensor, weights: np.ndarray) -> KMeansResult:
+def _label_all(blocks: Iterator[Tensor], centers: Tensor, weights: np.ndarray, *, num_trained: int) -> KMeansResult:
     """Label every row by the trained centres, then take the centres as means of the members.
 
     The sum of w_i v_i . s_l over a cluster is the norm of its sum of w_i v_i, so one pass gives the objective as well.
@@ -343,4 +348,4 @@ def _label_all(blocks: Iterator[Tensor], centers: Tensor, weights: np.ndarray) -
     all_labels = torch.cat(labels).numpy().astype(np.int32)
     objective = float(sums.norm(dim=1).sum(dtype=torch.float64)) / float(weights.sum(dtype=np.float64))
     num_empty = len(centers) - len(np.unique(all_labels))
-    return KMeansResult(_means(sums, centers).cpu().numpy(), all_labels, objective, num_empty)
+    return KMeansResult(_means(sums, centers).cpu().numpy(), all_labels, objective, num_trained, num_empty)

@@ -15,6 +15,11 @@ from dxmc_core.method.unit_rows import check_same_width, unit_rows
 _IMAGES_PER_CENTER = 300
 _CENTERS_PER_CLUSTER = 3
 
+#: Up to so many centres k-means makes the effort of the reference: restarts, images a centre, iterations at most.
+_FULL_EFFORT_CENTERS = 500
+_FULL_EFFORT = (10, 256, 300)
+_LEAST_EFFORT = (1, 64, 20)
+
 
 @dataclass(frozen=True)
 class NounSelection:
@@ -50,8 +55,26 @@ def num_image_centers(num_images: int, num_clusters: int, *, max_centers: int = 
     return int(max(1, min(wanted, max_centers, num_images)))
 
 
+def kmeans_effort(num_centers: int) -> tuple[int, int, int]:
+    """Restarts, training images a centre, and most iterations of the k-means that finds image centres.
+
+    The authors' 10, 256 and 300 up to 500 centres (150,000 images). Beyond, the first two fall in inverse proportion
+    and the iterations with the square, to 1, 64 and 20: a mean over so many centres hardly differs between restarts,
+    and greedy seeds leave little to gain. docs/SCALING.md has the difference in the objective.
+    """
+    share = min(_FULL_EFFORT_CENTERS / num_centers, 1.0)
+    efforts = zip(_FULL_EFFORT, (share, share, share**2), _LEAST_EFFORT, strict=True)
+    restarts, points_per_center, iterations = (max(int(full * part), least) for full, part, least in efforts)
+    return restarts, points_per_center, iterations
+
+
 def select_nouns(
-    image_centers: np.ndarray, noun_embeddings: np.ndarray, *, nouns_per_center: int = 5, block_size: int = 1024
+    image_centers: np.ndarray,
+    noun_embeddings: np.ndarray,
+    *,
+    nouns_per_center: int = 5,
+    block_size: int = 1024,
+    device: str = "cpu",
 ) -> NounSelection:
     """Reverse classification: every noun goes to its most probable centre, every centre keeps its most confident nouns.
 
@@ -63,6 +86,7 @@ def select_nouns(
         noun_embeddings: (M, D), the same.
         nouns_per_center: gamma in the paper; a centre that attracts fewer nouns keeps fewer.
         block_size: nouns scored at a time; C x block_size float32 is what has to fit, never C x M.
+        device: where they are scored.
 
     Returns:
         At least one noun and at most nouns_per_center * C.
@@ -76,7 +100,7 @@ def select_nouns(
             "expected at least one centre, one noun, one noun a centre and one noun a block, found "
             f"{len(image_centers)}, {len(noun_embeddings)}, {nouns_per_center} and {block_size}"
         )
-    centers = torch.from_numpy(unit_rows(image_centers, name="image_centers"))
+    centers = torch.from_numpy(unit_rows(image_centers, name="image_centers")).to(device)
     blocks = list(_best_centers(centers, noun_embeddings, block_size))
     center_ids = np.concatenate([ids for ids, _ in blocks])
     probabilities = np.concatenate([probs for _, probs in blocks])
@@ -92,14 +116,14 @@ def _best_centers(
     All blocks have one size, whatever fills the end of the last one: products of one shape round alike, so equal nouns
     tie wherever they stand.
     """
-    block = torch.zeros(min(block_size, len(noun_embeddings)), centers.shape[1])
+    block = torch.zeros(min(block_size, len(noun_embeddings)), centers.shape[1], device=centers.device)
     for start in range(0, len(noun_embeddings), len(block)):
         nouns = unit_rows(noun_embeddings[start : start + len(block)], name="noun_embeddings", first_row=start)
         block[: len(nouns)] = torch.from_numpy(nouns)
         logits = block @ centers.T
         best, center_ids = logits.max(dim=1)
         probabilities = (logits - best[:, None]).exp_().sum(dim=1).reciprocal_()
-        yield center_ids[: len(nouns)].numpy().copy(), probabilities[: len(nouns)].numpy().copy()
+        yield center_ids[: len(nouns)].cpu().numpy().copy(), probabilities[: len(nouns)].cpu().numpy().copy()
 
 
 def _most_confident(center_ids: np.ndarray, probabilities: np.ndarray, nouns_per_center: int) -> np.ndarray:

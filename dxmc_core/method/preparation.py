@@ -10,7 +10,8 @@ import numpy as np
 
 from dxmc_core.method.kmeans import KMeansResult, spherical_kmeans
 from dxmc_core.method.neighbors import nearest_neighbors
-from dxmc_core.method.noun_selection import NounSelection, num_image_centers, select_nouns
+from dxmc_core.method.noun_selection import NounSelection, kmeans_effort, num_image_centers, select_nouns
+from dxmc_core.method.row_source import RowSource
 from dxmc_core.method.text_counterparts import compute_text_counterparts
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
@@ -55,16 +56,18 @@ def as_stored(embeddings: np.ndarray, *, name: str) -> np.ndarray:
 
 
 def select_semantic_space(
-    image_embeddings: np.ndarray,
+    image_embeddings: np.ndarray | RowSource,
     noun_embeddings: np.ndarray,
     *,
     num_clusters: int,
     nouns_per_center: int = 5,
     max_centers: int = 20_000,
-    kmeans_restarts: int = 10,
-    kmeans_iterations: int = 300,
-    max_points_per_center: int = 256,
+    kmeans_restarts: int | None = None,
+    kmeans_iterations: int | None = None,
+    max_points_per_center: int | None = None,
+    weights: np.ndarray | None = None,
     seed: int = 0,
+    device: str = "cpu",
 ) -> tuple[KMeansResult, NounSelection]:
     """Image centres by spherical k-means, and the most confident nouns of each (METHOD section 1; DXMC eq. 1-3).
 
@@ -72,21 +75,29 @@ def select_semantic_space(
         image_embeddings: (N, D), rows normalised here; noun_embeddings (M, D), the same.
         nouns_per_center: gamma in the paper.
         max_centers: cap on the number of centres, of which there is one for every 300 images.
-        kmeans_restarts, kmeans_iterations, max_points_per_center: see `spherical_kmeans`.
+        kmeans_restarts, kmeans_iterations, max_points_per_center: see `spherical_kmeans`; by default as
+            `kmeans_effort` has them.
+        weights: (N,) what an image counts for in the centres; by default all count alike.
+        device: where k-means and the noun scores are computed.
 
     Raises:
         ValueError: unusable rows, different widths, or a count below 1.
     """
-    check_same_width(image_embeddings, noun_embeddings, names=("image_embeddings", "noun_embeddings"))
+    if isinstance(image_embeddings, np.ndarray):
+        check_same_width(image_embeddings, noun_embeddings, names=("image_embeddings", "noun_embeddings"))
+    num_centers = num_image_centers(len(image_embeddings), num_clusters, max_centers=max_centers)
+    restarts, points_per_center, iterations = kmeans_effort(num_centers)
     centers = spherical_kmeans(
         image_embeddings,
-        num_image_centers(len(image_embeddings), num_clusters, max_centers=max_centers),
-        num_restarts=kmeans_restarts,
-        num_iterations=kmeans_iterations,
-        max_points_per_center=max_points_per_center,
+        num_centers,
+        num_restarts=kmeans_restarts or restarts,
+        num_iterations=kmeans_iterations or iterations,
+        max_points_per_center=max_points_per_center or points_per_center,
+        weights=weights,
         seed=seed,
+        device=device,
     )
-    return centers, select_nouns(centers.centers, noun_embeddings, nouns_per_center=nouns_per_center)
+    return centers, select_nouns(centers.centers, noun_embeddings, nouns_per_center=nouns_per_center, device=device)
 
 
 def hypernym_pairs(synset_ids: Sequence[str | None], hypernyms: Mapping[str, Sequence[str]]) -> np.ndarray | None:
@@ -133,11 +144,16 @@ def _nearest_above(synset_id: str, hypernyms: Mapping[str, Sequence[str]], prese
 
 
 def text_counterparts_as_stored(
-    image_embeddings: np.ndarray, selected_embeddings: np.ndarray, *, temperature: float, top_k: int | None = None
+    image_embeddings: np.ndarray,
+    selected_embeddings: np.ndarray,
+    *,
+    temperature: float,
+    top_k: int | None = None,
+    device: str = "cpu",
 ) -> np.ndarray:
     """Text counterparts (N, D) float16 of images, known or new; see `compute_text_counterparts`."""
     counterparts = compute_text_counterparts(
-        image_embeddings, selected_embeddings, temperature=temperature, top_k=top_k
+        image_embeddings, selected_embeddings, temperature=temperature, top_k=top_k, device=device
     )
     return counterparts.astype(np.float16)
 

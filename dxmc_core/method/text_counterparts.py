@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 
@@ -17,6 +18,7 @@ def compute_text_counterparts(
     temperature: float,
     top_k: int | None = None,
     block_size: int = 1024,
+    device: str = "cpu",
 ) -> np.ndarray:
     """normalise(sum_j softmax_j(v_i . t_j / temperature) t_j) for every image i.
 
@@ -27,6 +29,7 @@ def compute_text_counterparts(
         top_k: mix only this many nearest nouns of each image; None mixes all.
         block_size: images at a time; block_size x S float32 is what has to fit. All blocks have this
             size, so the result of an image does not depend on which images come with it.
+        device: where they are mixed.
 
     Returns:
         (N, D) float32, unit rows.
@@ -42,13 +45,13 @@ def compute_text_counterparts(
             "expected temperature above 0, block_size and top_k of at least 1, "
             f"found {temperature}, {block_size} and {top_k}"
         )
-    nouns = torch.from_numpy(unit_rows(noun_embeddings, name="noun_embeddings"))
+    nouns = torch.from_numpy(unit_rows(noun_embeddings, name="noun_embeddings")).to(device)
     result = np.empty(image_embeddings.shape, dtype=np.float32)
-    block = torch.zeros(block_size, nouns.shape[1])
+    block = torch.zeros(block_size, nouns.shape[1], device=device)
     for start in range(0, len(image_embeddings), block_size):
         images = unit_rows(image_embeddings[start : start + block_size], name="image_embeddings", first_row=start)
         block[: len(images)] = torch.from_numpy(images)
-        result[start : start + len(images)] = _mix(block, nouns, temperature, top_k)[: len(images)].numpy()
+        result[start : start + len(images)] = _mix(block, nouns, temperature, top_k)[: len(images)].cpu().numpy()
     return result
 
 
@@ -59,7 +62,7 @@ def _mix(images: Tensor, nouns: Tensor, temperature: float, top_k: int | None) -
     else:
         nearest = similarities.topk(top_k, dim=1)
         weights = torch.softmax(nearest.values / temperature, dim=1)
-        mixtures = torch.zeros_like(similarities).scatter_(1, nearest.indices, weights) @ nouns
+        mixtures = embedding_bag(nearest.indices, nouns, per_sample_weights=weights, mode="sum")
     norms = mixtures.norm(dim=1, keepdim=True)
     nearest_nouns = nouns[similarities.argmax(dim=1)]
     return torch.where(norms > _MIN_MIXTURE_NORM, mixtures / norms.clamp(min=_MIN_MIXTURE_NORM), nearest_nouns)

@@ -19,16 +19,18 @@ from pydantic import Field
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import Part, fingerprint_of
-from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, matrix_of
+from dxmc_core.artifacts.matrices import embedding_column, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage, is_local, normalize_uri
 from dxmc_core.encoders import EncoderConfig, encoder_identity, load_encoder
 from dxmc_core.errors import InputError
+from dxmc_core.method.near_duplicates import first_copies
 from dxmc_core.method.preparation import (
     CLIP_RETRIEVAL_TEMPERATURE,
     select_semantic_space,
     text_counterparts_as_stored,
 )
+from dxmc_core.method.row_source import RowSource
 from dxmc_core.settings import Settings
 from dxmc_core.vocabulary import Vocabulary, VocabularyConfig, vocabulary_identity
 
@@ -41,11 +43,17 @@ class BuildSemanticSpaceConfig(Settings):
     nouns_per_center: int = Field(5, ge=1)
     """Most confident nouns kept of each image centre (gamma in the paper)."""
     max_centers: int = Field(20_000, ge=1)
-    """Cap on the number of image centres; without it there is one for every 300 images."""
-    kmeans_restarts: int = Field(10, ge=1)
-    kmeans_iterations: int = Field(300, ge=1)
-    max_points_per_center: int = Field(256, ge=1)
-    """k-means is trained on a sample of this many images a centre, then every image is assigned."""
+    """Cap on the number of image centres, of which there is one for every 300 images: the work of k-means grows with
+    the square of it, and 100,000 selected nouns are most of WordNet already."""
+    kmeans_restarts: int | None = Field(None, ge=1)
+    """By default 10 up to 500 centres, in inverse proportion to them beyond, at least 1."""
+    kmeans_iterations: int | None = Field(None, ge=1)
+    """At most so many. By default 300 up to 500 centres, fewer beyond, at least 20."""
+    max_points_per_center: int | None = Field(None, ge=1)
+    """k-means is trained on a sample of this many images a centre, then every image is assigned. By default 256 up to
+    500 centres, fewer beyond, at least 64."""
+    count_copies_once: bool = False
+    """Images with the same embedding count as one in the image centres."""
     temperature: float | None = Field(None, gt=0)
     """Softmax temperature of retrieval; by default the encoder's own (0.005 for OpenAI CLIP)."""
     top_nouns: int | None = Field(None, ge=1)
@@ -193,12 +201,19 @@ class SemanticSpace:
 
 
 def build_semantic_space(
-    images: RowMatrix, nouns: pa.Table, config: BuildSemanticSpaceConfig, *, num_clusters: int, seed: int
+    images: RowSource,
+    nouns: pa.Table,
+    config: BuildSemanticSpaceConfig,
+    *,
+    num_clusters: int,
+    seed: int,
+    device: str = "cpu",
 ) -> SemanticSpace:
     """Centres by spherical k-means, then the most confident nouns of each (METHOD section 1)."""
-    width = images.values.shape[1]
+    width = images.width
+    weights = (first_copies(images) == np.arange(len(images))).astype(np.float32) if config.count_copies_once else None
     result, selection = select_semantic_space(
-        images.values,
+        images,
         matrix_of(nouns["embedding"]),
         num_clusters=num_clusters,
         nouns_per_center=config.nouns_per_center,
@@ -206,7 +221,9 @@ def build_semantic_space(
         kmeans_restarts=config.kmeans_restarts,
         kmeans_iterations=config.kmeans_iterations,
         max_points_per_center=config.max_points_per_center,
+        weights=weights,
         seed=seed,
+        device=device,
     )
     centers = pa.table(
         {
@@ -221,7 +238,9 @@ def build_semantic_space(
     schema = schemas.selected_nouns(width)
     metrics = {
         "image_centers": len(result.centers),
+        "kmeans_sample": result.num_trained,
         "kmeans_objective": round(float(result.objective), 6),
+        "empty_centers": result.num_empty,
         "vocabulary_nouns": nouns.num_rows,
         "selected_nouns": selected.num_rows,
     }
@@ -244,6 +263,7 @@ class ComputeTextCounterparts:
         selected_nouns: Part,
         temperature: float,
         top_nouns: int | None,
+        device: str = "cpu",
     ) -> None:
         self._images = images
         self._parts: Sequence[Part] = images.require_manifest().tables["images"]
@@ -252,6 +272,7 @@ class ComputeTextCounterparts:
         self._noun_embeddings = matrix_of(output.read_part(selected_nouns, ["embedding"])["embedding"])
         self._temperature = temperature
         self._top_nouns = top_nouns
+        self._device = device
 
     def __call__(self, indexes: pa.Table) -> pa.Table:
         return pa.Table.from_pylist([self._compute(index) for index in indexes["part"].to_pylist()])
@@ -263,6 +284,7 @@ class ComputeTextCounterparts:
             self._noun_embeddings,
             temperature=self._temperature,
             top_k=self._top_nouns,
+            device=self._device,
         )
         table = pa.table({"row_id": rows["row_id"], "embedding": embedding_column(counterparts)})
         table = table.cast(schemas.text_counterparts(counterparts.shape[1]))

@@ -1,16 +1,49 @@
-"""Stage 3: the nearest neighbours of every image, among the images and among their text counterparts."""
+"""Stage 3: the nearest neighbours of every image, among the images and among their text counterparts.
+
+Exact while that is affordable. Beyond, rows are grouped into cells once (`PlanSearch`), the recall is measured on a
+sample against exact search, and queries look through as many cells as it takes (`SearchCells`). What the images'
+neighbours show of near duplicates is kept by the way.
+"""
+
+import io
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.manifest import fingerprint_of
-from dxmc_core.artifacts.matrices import embedding_column, load_matrix
+from dxmc_core.artifacts.manifest import Part, fingerprint_of
+from dxmc_core.artifacts.matrices import StoredRows, embedding_column, load_matrix, read_rows
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import InputError
-from dxmc_core.method.neighbors import build_index, search
+from dxmc_core.method.inverted_file import (
+    Cells,
+    InvertedFile,
+    choose_num_probes,
+    exact_scores,
+    fill_file,
+    make_cells,
+    sample_rows,
+    search_cells,
+)
+from dxmc_core.method.near_duplicates import duplicate_groups, first_copies
+from dxmc_core.method.neighbors import build_index, search_with_scores
 from dxmc_core.settings import Settings
+
+#: Stage and table of each modality's rows, and the column of its neighbours.
+MODALITIES = {
+    "image_neighbors": ("embed_images", "images"),
+    "text_neighbors": ("build_semantic_space", "text_counterparts"),
+}
+
+#: Exact search is chosen up to so many rows. On two cores it takes about a minute a modality for 50,000; on a GPU
+#: about as long for two million, which fit its memory beside the scores.
+MAX_EXACT_ROWS = {"cpu": 50_000, "cuda": 2_000_000}
 
 
 class MineNeighborsConfig(Settings):
@@ -18,6 +51,32 @@ class MineNeighborsConfig(Settings):
 
     num_neighbors: int = Field(50, ge=1)
     """Neighbours kept a row and modality; at most the number of images less one."""
+    index: Literal["auto", "exact", "ivf"] = "auto"
+    """auto: exact up to 50,000 images (2 million on a GPU), beyond that an inverted file, searched approximately."""
+    min_recall: float = Field(0.98, gt=0, le=1)
+    """Of an approximate search, measured on a sample against exact: rows look through as many cells as it takes."""
+    near_duplicate_cosine: float = Field(0.98, gt=0, le=1)
+    """Neighbours with at least this cosine between their image embeddings count as near duplicates."""
+
+
+@dataclass(frozen=True)
+class IndexChoice:
+    """How neighbours are searched ("exact" or "ivf"), and why, for the log and the manifest."""
+
+    index: str
+    reason: str
+
+
+def choose_index(config: MineNeighborsConfig, num_images: int, *, device: str) -> IndexChoice:
+    """Exact or approximate, by the configuration, or by size and device."""
+    if config.index != "auto":
+        return IndexChoice(config.index, f"mine_neighbors.index is {config.index}")
+    kind = device.partition(":")[0]
+    limit = MAX_EXACT_ROWS[kind]
+    shown = "a GPU" if kind == "cuda" else "CPUs"
+    if num_images <= limit:
+        return IndexChoice("exact", f"{num_images:,} images are at most {limit:,}, where {shown} afford exact search")
+    return IndexChoice("ivf", f"{num_images:,} images are more than {limit:,}, up to which {shown} afford exact search")
 
 
 def fingerprint(config: MineNeighborsConfig, *, inputs: dict[str, str]) -> str:
@@ -35,30 +94,115 @@ def usable_num_neighbors(config: MineNeighborsConfig, num_images: int) -> int:
     return min(config.num_neighbors, num_images - 1)
 
 
-class SearchNeighbors:
-    """Searches one slice of the rows against all of them, in both modalities, by exact inner product.
+class PlanSearch:
+    """Groups the rows of a modality into cells and finds how many of them a query must look through.
 
-    Called with a table of the columns start and stop (positions in row order); the result has the columns part (the
-    start) and those of the part written. The result of a slice does not depend on the other slices.
+    Called with a table of the column modality; the result has a row for each: modality, cells, num_probes, recall,
+    sampled_rows. The cells are written into the stage's folder, where the workers that search find them.
     """
 
     def __init__(
         self,
-        images: StageDir,
-        semantic_space: StageDir,
+        inputs: Sequence[StageDir],
+        output: StageDir,
+        *,
+        num_neighbors: int,
+        min_recall: float,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        self._inputs = {stage.stage: stage for stage in inputs}
+        self._output = output
+        self._num_neighbors = num_neighbors
+        self._min_recall = min_recall
+        self._seed = seed
+        self._device = device
+
+    def __call__(self, modalities: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([self._plan(name) for name in modalities["modality"].to_pylist()])
+
+    def _plan(self, modality: str) -> dict:
+        stage, table = MODALITIES[modality]
+        rows = StoredRows.open(self._inputs[stage], table)
+        cells = make_cells(rows, seed=self._seed, device=self._device)
+        sample = sample_rows(cells, seed=self._seed)
+        exact = exact_scores(rows, sample, self._num_neighbors, device=self._device)
+        with tempfile.TemporaryDirectory() as folder:
+            index = fill_file(rows, cells, folder=Path(folder), device=self._device)
+            index, recall = choose_num_probes(index, sample, exact, min_recall=self._min_recall)
+        _save_cells(self._output, modality, index.cells)
+        return {
+            "modality": modality,
+            "cells": len(cells.centers),
+            "num_probes": index.cells.num_probes,
+            "recall": round(recall, 4),
+            "sampled_rows": len(sample),
+        }
+
+
+def _cells_name(modality: str) -> str:
+    return f"cells/{modality}.npz"
+
+
+def _save_cells(output: StageDir, modality: str, cells: Cells) -> None:
+    sink = io.BytesIO()
+    np.savez(sink, centers=cells.centers, labels=cells.labels, num_probes=cells.num_probes)
+    output.write_file(_cells_name(modality), sink.getvalue())
+
+
+def _load_cells(output: StageDir, modality: str) -> Cells:
+    with np.load(io.BytesIO(output.storage.read_bytes(_cells_name(modality))), allow_pickle=False) as arrays:
+        return Cells(arrays["centers"], arrays["labels"], int(arrays["num_probes"]))
+
+
+class _WriteNeighbors:
+    """Writes what was found for some rows: a part of `neighbors`, and one of pairs of near duplicates among them."""
+
+    def __init__(self, output: StageDir, *, fingerprint: str, near_duplicate_cosine: float) -> None:
+        self._output = output
+        self._fingerprint = fingerprint
+        self._near_duplicate_cosine = near_duplicate_cosine
+
+    def __call__(self, start: int, row_ids: np.ndarray, found: dict[str, np.ndarray], cosines: np.ndarray) -> dict:
+        """The receipt of the two parts.
+
+        Args:
+            row_ids: (n,); found: modality to row ids (n, k); cosines: (n, k) of the images' neighbours.
+        """
+        columns = {"row_id": row_ids} | {name: embedding_column(neighbors) for name, neighbors in found.items()}
+        table = pa.table(columns).cast(schemas.neighbors(cosines.shape[1]))
+        part = self._output.write_part("neighbors", table, fingerprint=self._fingerprint)
+        rows, columns_found = np.nonzero(cosines >= self._near_duplicate_cosine)
+        pairs = pa.table({"row_id": row_ids[rows], "other": found["image_neighbors"][rows, columns_found]})
+        pairs_part = self._output.write_part("near_duplicate_pairs", pairs, fingerprint=self._fingerprint)
+        return {"part": start, **part.model_dump(), "pairs": pairs_part.model_dump()}
+
+
+class SearchNeighbors:
+    """Searches one slice of the rows against all of them, in both modalities, by exact inner product.
+
+    Called with a table of the columns start and stop (positions in row order); the result has the columns part (the
+    start), those of the part written, and pairs. The result of a slice does not depend on the other slices.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[StageDir],
         output: StageDir,
         *,
         fingerprint: str,
         num_neighbors: int,
-        device: str | None = None,
+        near_duplicate_cosine: float,
+        device: str = "cpu",
         num_threads: int | None = None,
     ) -> None:
-        self._modalities = [load_matrix(images, "images"), load_matrix(semantic_space, "text_counterparts")]
-        self._indexes = [
-            build_index(matrix.values, device=device or "cpu", num_threads=num_threads) for matrix in self._modalities
-        ]
-        self._output = output
-        self._fingerprint = fingerprint
+        stages = {stage.stage: stage for stage in inputs}
+        self._matrices = {name: load_matrix(stages[stage], table) for name, (stage, table) in MODALITIES.items()}
+        self._indexes = {
+            name: build_index(matrix.values, device=device, num_threads=num_threads)
+            for name, matrix in self._matrices.items()
+        }
+        self._write = _WriteNeighbors(output, fingerprint=fingerprint, near_duplicate_cosine=near_duplicate_cosine)
         self._num_neighbors = num_neighbors
 
     def __call__(self, slices: pa.Table) -> pa.Table:
@@ -66,14 +210,81 @@ class SearchNeighbors:
         return pa.Table.from_pylist(found)
 
     def _search(self, start: int, stop: int) -> dict:
-        positions = np.arange(start, stop)
-        row_ids = self._modalities[0].row_ids
-        columns = {"row_id": pa.array(row_ids[start:stop])}
-        for name, matrix, index in zip(
-            ("image_neighbors", "text_neighbors"), self._modalities, self._indexes, strict=True
-        ):
-            nearest = search(index, matrix.values[start:stop], positions, self._num_neighbors)
-            columns[name] = embedding_column(row_ids[nearest])
-        table = pa.table(columns).cast(schemas.neighbors(self._num_neighbors))
-        part = self._output.write_part("neighbors", table, fingerprint=self._fingerprint)
-        return {"part": start, **part.model_dump()}
+        row_ids = self._matrices["image_neighbors"].row_ids
+        found, cosines = {}, {}
+        for name, index in self._indexes.items():
+            queries = self._matrices[name].values[start:stop]
+            nearest, cosines[name] = search_with_scores(index, queries, np.arange(start, stop), self._num_neighbors)
+            found[name] = row_ids[nearest]
+        return self._write(start, row_ids[start:stop], found, cosines["image_neighbors"])
+
+
+class SearchCells:
+    """Searches one slice of the rows as `PlanSearch` has planned it, in both modalities; called as `SearchNeighbors`.
+
+    A worker lays out the rows in a local file of its own (TMPDIR says where), so memory is that of a few cells.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[StageDir],
+        output: StageDir,
+        *,
+        fingerprint: str,
+        num_neighbors: int,
+        near_duplicate_cosine: float,
+        device: str = "cpu",
+    ) -> None:
+        stages = {stage.stage: stage for stage in inputs}
+        self._indexes: dict[str, InvertedFile] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for name, (stage, table) in MODALITIES.items():
+                rows = StoredRows.open(stages[stage], table)
+                self._row_ids = rows.row_ids
+                self._indexes[name] = fill_file(rows, _load_cells(output, name), folder=Path(folder), device=device)
+        self._write = _WriteNeighbors(output, fingerprint=fingerprint, near_duplicate_cosine=near_duplicate_cosine)
+        self._num_neighbors = num_neighbors
+
+    def __call__(self, slices: pa.Table) -> pa.Table:
+        found = [self._search(start, stop) for start, stop in zip(*slices.to_pydict().values(), strict=True)]
+        return pa.Table.from_pylist(found)
+
+    def _search(self, start: int, stop: int) -> dict:
+        found, cosines = {}, {}
+        for name, index in self._indexes.items():
+            nearest, cosines[name] = search_cells(index, np.arange(start, stop), self._num_neighbors)
+            found[name] = self._row_ids[nearest]
+        return self._write(start, self._row_ids[start:stop], found, cosines["image_neighbors"])
+
+
+def group_near_duplicates(images: StageDir, output: StageDir, pairs: Sequence[Part]) -> pa.Table:
+    """The images that have a near duplicate, each with its group: equal embeddings, and pairs that were found."""
+    rows = StoredRows.open(images, "images")
+    copies = first_copies(rows)
+    found = [output.read_part(part) for part in pairs]
+    ends = [np.stack([table["row_id"].to_numpy(), table["other"].to_numpy()], axis=1) for table in found]
+    positions = np.searchsorted(rows.row_ids, np.concatenate(ends))
+    groups = duplicate_groups(len(rows), positions, copies)
+    sizes = np.bincount(groups, minlength=len(rows))[groups]
+    members = np.flatnonzero(sizes > 1)
+    image_ids = read_rows(images, "images", rows.row_ids[members], ["row_id", "image_id"])
+    table = pa.table(
+        {
+            "row_id": rows.row_ids[members],
+            "image_id": image_ids["image_id"],
+            "group_id": rows.row_ids[groups[members]],
+            "group_size": sizes[members],
+            "copy_of": rows.row_ids[copies[members]],
+        }
+    )
+    return table.cast(schemas.NEAR_DUPLICATES)
+
+
+def near_duplicate_metrics(table: pa.Table) -> dict[str, int]:
+    """Counts for the manifest: groups, images in them, and how many of these equal another to the bit."""
+    rows, groups = table["row_id"].to_numpy(), table["group_id"].to_numpy()
+    return {
+        "near_duplicate_groups": len(np.unique(groups)),
+        "near_duplicate_images": len(rows),
+        "exact_copies": int((table["copy_of"].to_numpy() != rows).sum()),
+    }

@@ -96,9 +96,12 @@ def test_two_training_workers_give_the_assignments_of_one(dxmc, planted, tmp_pat
     ],
     ids=lambda method: method["name"],
 )
-def test_other_methods(dxmc, planted, tmp_path, method):
-    config = planted.config(tmp_path / "run", method=method)
+def test_other_methods_and_approximate_neighbors(dxmc, planted, tmp_path, method):
+    config = planted.config(tmp_path / "run", method=method, mine_neighbors={"index": "ivf", "min_recall": 0.99})
     dxmc("run", "--config", config)
+    neighbors = RunDir.at(str(tmp_path / "run")).stage("mine_neighbors").require_manifest()
+    assert neighbors.metrics["recall"] >= 0.99
+    assert neighbors.rows("neighbors") == 600
     scores = json.loads(dxmc("evaluate", str(tmp_path / "run"), "--json").stdout)
     assert scores["external"]["acc"] > 0.9
 

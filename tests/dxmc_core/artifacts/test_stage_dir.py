@@ -6,7 +6,7 @@ import pytest
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, fingerprint_of
-from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, load_rows, matrix_of
+from dxmc_core.artifacts.matrices import RowMatrix, StoredRows, embedding_column, load_matrix, load_rows, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import ArtifactError
@@ -168,3 +168,27 @@ def test_manifest_survives_json(stage):
     part = stage.write_part("images", images_table([0]), fingerprint=FINGERPRINT)
     manifest = publish(stage, {"images": [part]}, metrics={"recall": 0.5, "reasons": {"empty": 2}})
     assert stage.manifest() == manifest
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 100])
+def test_stored_rows_come_in_row_order_also_from_parts_that_interleave(stage, size):
+    parts = [
+        stage.write_part("images", images_table(row_ids, seed=row_ids[0]), fingerprint=FINGERPRINT)
+        for row_ids in ([9, 12], [0, 2, 5], [1, 3, 11, 4], [7, 8], [13])
+    ]
+    publish(stage, {"images": parts})
+    whole = load_matrix(stage, "images")
+    rows = StoredRows.open(stage, "images")
+    assert (len(rows), rows.width) == (12, 4)
+    assert np.array_equal(rows.row_ids, whole.row_ids)
+    blocks = list(rows.blocks(size))
+    assert [len(block) for block in blocks[:-1]] == [size] * (len(blocks) - 1)
+    assert np.array_equal(np.concatenate(blocks), whole.values)
+    for positions in ([], [0], [11], [1, 2, 5, 10], list(range(12))):
+        assert np.array_equal(rows.take(np.array(positions, dtype=np.int64)), whole.values[positions])
+
+
+def test_stored_rows_of_an_empty_table_are_refused(stage):
+    publish(stage, {"images": []})
+    with pytest.raises(ArtifactError, match="no rows in 'images'; rerun embed_images"):
+        StoredRows.open(stage, "images")

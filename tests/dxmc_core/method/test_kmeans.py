@@ -9,6 +9,7 @@ import torch
 
 from dxmc_core.method.kmeans import KMeansResult, concatenate_modalities, spherical_kmeans
 from dxmc_core.method.metrics import clustering_accuracy
+from dxmc_core.method.row_source import ArrayRows
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -129,6 +130,16 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     blocks = spherical_kmeans(rows, 9, max_points_per_center=50)
     assert (whole.labels == blocks.labels).mean() > 0.999
     assert whole.objective == pytest.approx(blocks.objective, abs=1e-6)
+
+
+@pytest.mark.parametrize("max_points_per_center", [None, 50])
+def test_rows_that_are_read_in_blocks_give_the_result_of_an_array(max_points_per_center: int | None) -> None:
+    rows, _ = planted(900, 9, noise=0.5)
+    whole = spherical_kmeans(rows, 9, max_points_per_center=max_points_per_center, num_restarts=2)
+    blocks = spherical_kmeans(ArrayRows(rows), 9, max_points_per_center=max_points_per_center, num_restarts=2)
+    assert whole.num_trained == blocks.num_trained == (max_points_per_center or 100) * 9
+    np.testing.assert_array_equal(whole.centers, blocks.centers)
+    np.testing.assert_array_equal(whole.labels, blocks.labels)
 
 
 def test_restarts_compete_on_a_sample_when_there_are_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:

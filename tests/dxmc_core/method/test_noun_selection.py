@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dxmc_core.method.noun_selection import NounSelection, num_image_centers, select_nouns
+from dxmc_core.method.noun_selection import NounSelection, kmeans_effort, num_image_centers, select_nouns
 
 
 def random_unit(num_rows: int, width: int, seed: int) -> np.ndarray:
@@ -115,3 +115,9 @@ def test_unusable_arguments_are_explained() -> None:
         select_nouns(centers, nouns, block_size=4)
     with pytest.raises(ValueError, match="at least 1, found 0"):
         num_image_centers(0, 5)
+
+
+def test_kmeans_makes_the_effort_of_the_reference_until_there_are_many_centers():
+    assert kmeans_effort(1) == kmeans_effort(500) == (10, 256, 300)
+    assert kmeans_effort(1000) == (5, 128, 75)
+    assert kmeans_effort(3333) == kmeans_effort(20_000) == (1, 64, 20)

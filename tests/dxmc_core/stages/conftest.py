@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts.matrices import load_matrix
+from dxmc_core.artifacts.matrices import StoredRows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import parts_in_order
 from dxmc_core.stages import build_semantic_space, embed_images, mine_neighbors
@@ -48,7 +48,7 @@ def planted_run(tmp_path) -> PlantedRun:
     table = build_semantic_space.noun_table(vocabulary, nouns, temperature=0.05)
     config = build_semantic_space.BuildSemanticSpaceConfig()
     space = build_semantic_space.build_semantic_space(
-        load_matrix(images, "images"), table, config, num_clusters=4, seed=0
+        StoredRows.open(images, "images"), table, config, num_clusters=4, seed=0
     )
     selected = space_dir.write_part("selected_nouns", space.selected_nouns, fingerprint=FINGERPRINT)
     compute = build_semantic_space.ComputeTextCounterparts(
@@ -65,7 +65,9 @@ def planted_run(tmp_path) -> PlantedRun:
     )
 
     neighbors_dir = run_dir.stage("mine_neighbors")
-    search = mine_neighbors.SearchNeighbors(images, space_dir, neighbors_dir, fingerprint=FINGERPRINT, num_neighbors=5)
+    search = mine_neighbors.SearchNeighbors(
+        [images, space_dir], neighbors_dir, fingerprint=FINGERPRINT, num_neighbors=5, near_duplicate_cosine=0.98
+    )
     receipts = search(pa.table({"start": [0, 100], "stop": [100, 240]})).to_pylist()
     publish(neighbors_dir, {"neighbors": parts_in_order(receipts)})
     return PlantedRun(run_dir, labels)

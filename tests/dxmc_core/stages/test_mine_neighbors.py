@@ -4,10 +4,33 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts.matrices import load_matrix
+from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.manifest import Part
+from dxmc_core.artifacts.matrices import embedding_column, load_matrix
+from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import parts_in_order
 from dxmc_core.errors import InputError
-from dxmc_core.stages.mine_neighbors import MineNeighborsConfig, SearchNeighbors, usable_num_neighbors
+from dxmc_core.method.preparation import as_stored
+from dxmc_core.stages import mine_neighbors
+from dxmc_core.stages.mine_neighbors import (
+    MineNeighborsConfig,
+    PlanSearch,
+    SearchCells,
+    SearchNeighbors,
+    choose_index,
+    group_near_duplicates,
+    near_duplicate_metrics,
+    usable_num_neighbors,
+)
+
+SETTINGS = {"num_neighbors": 5, "near_duplicate_cosine": 0.98}
+
+
+def stages_of(planted_run):
+    *inputs, output = (
+        planted_run.run_dir.stage(name) for name in ("embed_images", "build_semantic_space", "mine_neighbors")
+    )
+    return inputs, output
 
 
 def test_neighbors_are_of_the_same_group_and_never_the_row_itself(planted_run):
@@ -18,11 +41,67 @@ def test_neighbors_are_of_the_same_group_and_never_the_row_itself(planted_run):
 
 
 def test_result_does_not_depend_on_the_slices(planted_run):
-    stages = [planted_run.run_dir.stage(name) for name in ("embed_images", "build_semantic_space", "mine_neighbors")]
-    search = SearchNeighbors(*stages, fingerprint="c" * 32, num_neighbors=5)
+    inputs, output = stages_of(planted_run)
+    search = SearchNeighbors(inputs, output, fingerprint="c" * 32, **SETTINGS)
     whole = search(pa.table({"start": [0], "stop": [240]})).to_pylist()[0]
     (part,) = parts_in_order([whole])
-    assert stages[2].read_part(part).equals(stages[2].read_table("neighbors").combine_chunks())
+    assert output.read_part(part).equals(output.read_table("neighbors").combine_chunks())
+
+
+def test_approximate_search_of_all_cells_finds_what_exact_search_finds(planted_run, monkeypatch):
+    monkeypatch.setattr("dxmc_core.method.inverted_file._ROWS_PER_CELL", 20)
+    inputs, output = stages_of(planted_run)
+    plan = PlanSearch(inputs, output, num_neighbors=5, min_recall=1.0, seed=0)
+    plans = plan(pa.table({"modality": list(mine_neighbors.MODALITIES)})).to_pylist()
+    assert [row["recall"] for row in plans] == [1.0, 1.0]
+    assert all(4 <= row["num_probes"] <= row["cells"] == 12 for row in plans)
+    search = SearchCells(inputs, output, fingerprint="c" * 32, **SETTINGS)
+    receipts = search(pa.table({"start": [0, 100], "stop": [100, 240]})).to_pylist()
+    found = pa.concat_tables([output.read_part(part) for part in parts_in_order(receipts)])
+    exact = output.read_table("neighbors")
+    assert found["row_id"].equals(exact["row_id"])
+    # Text counterparts of a group are so near one another that rounding decides; of them the recall above speaks.
+    same = np.array(found["image_neighbors"].to_pylist()) == np.array(exact["image_neighbors"].to_pylist())
+    assert same.mean() > 0.99
+
+
+def test_index_is_chosen_by_size_and_device_with_its_reason():
+    config = MineNeighborsConfig()
+    assert choose_index(config, 50_000, device="cpu").index == "exact"
+    choice = choose_index(config, 50_001, device="cpu")
+    assert choice.index == "ivf"
+    assert choice.reason == "50,001 images are more than 50,000, up to which CPUs afford exact search"
+    assert choose_index(config, 1_000_000, device="cuda").index == "exact"
+    assert choose_index(MineNeighborsConfig(index="ivf"), 10, device="cuda:1").index == "ivf"
+
+
+def test_near_duplicates_are_grouped_with_their_image_ids(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(60, 16)).astype(np.float32)
+    rows[[7, 30]] = rows[3]
+    rows[50] = rows[20] + 0.01
+    run_dir = RunDir.at(str(tmp_path / "run"))
+    images, texts, output = (run_dir.stage(name) for name in ("embed_images", "build_semantic_space", "mine_neighbors"))
+    values = as_stored(rows, name="rows")
+    kept = np.delete(np.arange(60), 10)  # a row that was rejected leaves a gap in the ids
+    columns = {"row_id": kept, "image_id": [f"{row}.jpg" for row in kept], "embedding": embedding_column(values[kept])}
+    table = pa.table(columns).cast(schemas.images(16))
+    for stage, name in ((images, "images"), (texts, "text_counterparts")):
+        part = stage.write_part(name, table, fingerprint="d" * 32)
+        stage.publish(fingerprint="d" * 32, inputs={}, tables={name: [part]}, seconds=0)
+    search = SearchNeighbors([images, texts], output, fingerprint="d" * 32, **SETTINGS)
+    receipts = search(pa.table({"start": [0, 30], "stop": [30, 59]})).to_pylist()
+    found = group_near_duplicates(images, output, [Part(**receipt["pairs"]) for receipt in receipts])
+    rows_of = {row["image_id"]: (row["group_id"], row["group_size"], row["copy_of"]) for row in found.to_pylist()}
+    assert rows_of == {
+        "3.jpg": (3, 3, 3),
+        "7.jpg": (3, 3, 3),
+        "30.jpg": (3, 3, 3),
+        "20.jpg": (20, 2, 20),
+        "50.jpg": (20, 2, 50),
+    }
+    assert near_duplicate_metrics(found) == {
+        "near_duplicate_groups": 2, "near_duplicate_images": 5, "exact_copies": 2,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("images", "expected"), [(1000, 50), (30, 29), (2, 1)])

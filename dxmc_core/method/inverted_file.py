@@ -1,0 +1,276 @@
+"""Approximate nearest neighbours of all rows among all rows: an inverted file that is searched a cell at a time.
+
+Rows are grouped into cells by k-means. All queries of a cell look through the same cells, those whose centres are
+nearest to its own, so a cell's search is one matrix product on CPU or GPU; a scan query by query, as faiss' IVF does
+it, reads each row of a cell once for every query and is bound by memory. Rows lie in the order of cells in a file, of
+which the operating system keeps in memory what is in use, so the index may be larger than the memory.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dxmc_core.method.kmeans import spherical_kmeans
+from dxmc_core.method.row_source import RowSource
+from dxmc_core.method.unit_rows import unit_rows
+
+#: Cells are to hold so many rows, enough for a matrix product; but assigning rows to more cells than a multiple of
+#: sqrt(N) would cost more than searching them.
+_ROWS_PER_CELL = 256
+_CELLS_PER_SQRT = 2
+
+#: The recall is measured on so many rows of so many cells: one row of a thousand cells would be ten times the work.
+_SAMPLED_CELLS, _SAMPLED_ROWS_PER_CELL = 64, 16
+
+#: k-means of the cells need not converge: what it gets wrong, more probes mend.
+_TRAINING_ROWS_PER_CELL = 32
+_TRAINING_ITERATIONS = 10
+
+#: Cells a query looks through, tried in this order until the recall is reached; then all of them, which is exact.
+_PROBES = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+
+#: Scores at a time: of queries of one cell against candidates.
+_SCORES_PER_BLOCK = 2**24
+_CANDIDATES_PER_BLOCK = 2**16
+
+#: A row scores like the k-th exact neighbour when it is this near: equal rows differ so much by rounding.
+_TIE = 2e-6
+
+_ROWS_PER_READ = 65_536
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Which cell each row is in, and how many cells a query looks through.
+
+    Attributes:
+        centers: (L, D) float32, unit rows.
+        labels: (N,) int32 in 0..L-1.
+        num_probes: cells that a query looks through, the nearest ones to the centre of its own, that one included.
+    """
+
+    centers: np.ndarray
+    labels: np.ndarray
+    num_probes: int
+
+
+@dataclass(frozen=True)
+class InvertedFile:
+    """Rows in the order of their cells, ready to be searched.
+
+    Attributes:
+        order: (N,) int64 position of each stored row; ascending within a cell.
+        offsets: (L+1,) int64 where each cell begins in `order` and `rows`.
+        rows: (N, D) as the source has them.
+        inverse_norms: (N,) float32.
+    """
+
+    cells: Cells
+    order: np.ndarray
+    offsets: np.ndarray
+    rows: np.ndarray
+    inverse_norms: np.ndarray
+    device: str = "cpu"
+
+
+def num_cells(num_rows: int) -> int:
+    """Cells for so many rows."""
+    return max(1, min(round(num_rows / _ROWS_PER_CELL), round(_CELLS_PER_SQRT * math.sqrt(num_rows))))
+
+
+def make_cells(rows: RowSource, *, seed: int, device: str = "cpu") -> Cells:
+    """Group rows (normalised here) into cells by a short spherical k-means on a sample; a query looks through all."""
+    count = num_cells(len(rows))
+    found = spherical_kmeans(
+        rows,
+        count,
+        num_restarts=1,
+        num_iterations=_TRAINING_ITERATIONS,
+        max_points_per_center=_TRAINING_ROWS_PER_CELL,
+        seed=seed,
+        device=device,
+    )
+    return Cells(found.centers, found.labels, count)
+
+
+def fill_file(rows: RowSource, cells: Cells, *, folder: Path, device: str = "cpu") -> InvertedFile:
+    """Write the rows in the order of their cells to a file in `folder` without a name, which ends with the process.
+
+    The file takes N x D of the source's type; what is in memory besides is a block, and 12 bytes a row.
+    """
+    order = np.argsort(cells.labels, kind="stable")
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.arange(len(order))
+    offsets = np.searchsorted(cells.labels[order], np.arange(len(cells.centers) + 1))
+    inverse_norms = np.empty(len(order), dtype=np.float32)
+    stored: np.ndarray | None = None
+    start = 0
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for block in rows.blocks(_ROWS_PER_READ):
+            if stored is None:
+                stored = np.memmap(file, dtype=block.dtype, mode="w+", shape=(len(order), rows.width))
+            part = places[start : start + len(block)]
+            stored[part] = block
+            inverse_norms[part] = 1 / np.linalg.norm(block.astype(np.float32), axis=1)
+            start += len(block)
+    assert stored is not None
+    return InvertedFile(cells, order, offsets, stored, inverse_norms, device)
+
+
+def search_cells(
+    index: InvertedFile, positions: np.ndarray, num_neighbors: int, *, num_probes: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest rows of some rows by cosine, without the row itself, among the cells they look through.
+
+    Equal scores rank by position; which of many rows that tie for the last places are returned is fixed, but not by
+    position. A query whose cells hold too few rows looks through more of them. The result of a query depends on the
+    other queries of its cell only by rounding.
+
+    Args:
+        positions: (Q,) distinct.
+        num_probes: in place of the index's own.
+
+    Returns:
+        Positions (Q, num_neighbors) int64 and cosines (Q, num_neighbors) float32, both best first.
+
+    Raises:
+        ValueError: the index has too few rows.
+    """
+    if not 1 <= num_neighbors < len(index.order):
+        raise ValueError(
+            f"expected num_neighbors between 1 and {len(index.order) - 1} for {len(index.order)} rows, "
+            f"found {num_neighbors}"
+        )
+    found = np.empty((len(positions), num_neighbors), dtype=np.int64)
+    scores = np.empty((len(positions), num_neighbors), dtype=np.float32)
+    centers = torch.from_numpy(index.cells.centers).to(index.device)
+    places = np.empty(len(index.order), dtype=np.int64)
+    places[index.order] = np.arange(len(index.order))
+    labels = index.cells.labels[positions]
+    by_cell = np.argsort(labels, kind="stable")
+    bounds = np.flatnonzero(np.diff(labels[by_cell], prepend=-1, append=-1))
+    for start, stop in pairwise(bounds):
+        queries = by_cell[start:stop]
+        cell = int(labels[queries[0]])
+        probed = _cells_to_probe(index, centers, cell, num_probes or index.cells.num_probes, num_neighbors + 1)
+        found[queries], scores[queries] = _search_cell(index, places[positions[queries]], probed, num_neighbors)
+    return found, scores
+
+
+def _cells_to_probe(index: InvertedFile, centers: Tensor, cell: int, num_probes: int, num_rows: int) -> np.ndarray:
+    """The cells nearest to a cell, itself first, as many as asked for and as hold enough rows; ascending."""
+    cosines = centers @ centers[cell]
+    cosines[cell] = 2
+    nearest = cosines.argsort(descending=True, stable=True).cpu().numpy()
+    held = np.cumsum(np.diff(index.offsets)[nearest])
+    return np.sort(nearest[: max(num_probes, int(np.searchsorted(held, num_rows)) + 1)])
+
+
+def _search_cell(
+    index: InvertedFile, query_places: np.ndarray, probed: np.ndarray, num_neighbors: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and cosines (q, num_neighbors) of the best rows of the probed cells for queries of one cell."""
+    queries = _unit(index, query_places)
+    own = torch.from_numpy(query_places).to(index.device)
+    best_scores = torch.full((len(queries), num_neighbors), -math.inf, device=index.device)
+    best_places = torch.zeros((len(queries), num_neighbors), dtype=torch.int64, device=index.device)
+    for places in _candidate_blocks(index, probed):
+        candidates = torch.cat([torch.from_numpy(index.rows[part]).to(index.device) for part in places]).float()
+        candidate_places = torch.from_numpy(np.concatenate([np.arange(part.start, part.stop) for part in places]))
+        norms = torch.from_numpy(np.concatenate([index.inverse_norms[part] for part in places])).to(index.device)
+        candidate_places = candidate_places.to(index.device)
+        size = max(1, _SCORES_PER_BLOCK // len(candidates))
+        for start in range(0, len(queries), size):
+            part = slice(start, start + size)
+            scores = (queries[part] @ candidates.T).mul_(norms)
+            scores.masked_fill_(candidate_places[None] == own[part, None], -math.inf)
+            nearest = scores.topk(min(num_neighbors, scores.shape[1]), dim=1)
+            joined_scores = torch.cat([best_scores[part], nearest.values], dim=1)
+            joined_places = torch.cat([best_places[part], candidate_places[nearest.indices]], dim=1)
+            kept = joined_scores.topk(num_neighbors, dim=1)
+            best_scores[part], best_places[part] = kept.values, joined_places.gather(1, kept.indices)
+    cosines, positions = best_scores.cpu().numpy(), index.order[best_places.cpu().numpy()]
+    ranking = np.lexsort((positions, -cosines), axis=1)
+    return np.take_along_axis(positions, ranking, axis=1), np.take_along_axis(cosines, ranking, axis=1)
+
+
+def _unit(index: InvertedFile, places: np.ndarray) -> Tensor:
+    return torch.from_numpy(unit_rows(index.rows[places], name="queries")).to(index.device)
+
+
+def _candidate_blocks(index: InvertedFile, probed: np.ndarray) -> Iterator[list[slice]]:
+    """The stored rows of some cells as slices, in blocks of bounded size: one cell of copies may hold most rows."""
+    block: list[slice] = []
+    room = _CANDIDATES_PER_BLOCK
+    for start, stop in zip(index.offsets[probed], index.offsets[probed + 1], strict=True):
+        while start < stop:
+            taken = min(room, stop - start)
+            block.append(slice(start, start + taken))
+            start, room = start + taken, room - taken
+            if room == 0:
+                yield block
+                block, room = [], _CANDIDATES_PER_BLOCK
+    if block:
+        yield block
+
+
+def sample_rows(cells: Cells, *, seed: int) -> np.ndarray:
+    """Ascending positions of about a thousand rows to measure the recall on: a few of each cell drawn by size."""
+    rng = np.random.default_rng([seed, 0])
+    sizes = np.bincount(cells.labels)
+    count = min(_SAMPLED_CELLS, int(np.count_nonzero(sizes)))
+    drawn = rng.choice(len(sizes), count, replace=False, p=sizes / sizes.sum())
+    members = (np.flatnonzero(cells.labels == cell) for cell in drawn)
+    chosen = [rng.choice(rows, min(_SAMPLED_ROWS_PER_CELL, len(rows)), replace=False) for rows in members]
+    return np.sort(np.concatenate(chosen))
+
+
+def exact_scores(rows: RowSource, positions: np.ndarray, num_neighbors: int, *, device: str = "cpu") -> np.ndarray:
+    """Cosines (Q, num_neighbors) float32, best first, of the exact neighbours of the rows at ascending positions."""
+    queries = torch.from_numpy(unit_rows(rows.take(positions), name="queries")).to(device)
+    best = torch.full((len(queries), num_neighbors), -math.inf, device=device)
+    start = 0
+    for block in rows.blocks(_ROWS_PER_READ // 4):
+        scores = queries @ torch.from_numpy(unit_rows(block, name="rows", first_row=start)).to(device).T
+        here = np.flatnonzero((positions >= start) & (positions < start + len(block)))
+        scores[here, positions[here] - start] = -math.inf
+        best = torch.cat([best, scores.topk(min(num_neighbors, len(block)), dim=1).values], dim=1)
+        best = best.topk(num_neighbors, dim=1).values
+        start += len(block)
+    return best.cpu().numpy()
+
+
+def recall(scores: np.ndarray, exact: np.ndarray) -> float:
+    """Share of found neighbours (Q, k) that are as near as the k-th exact one: rows that tie with it are right too."""
+    return float((scores >= exact[:, -1:] - _TIE).mean())
+
+
+def choose_num_probes(
+    index: InvertedFile,
+    positions: np.ndarray,
+    exact: np.ndarray,
+    *,
+    min_recall: float,
+    on_trial: Callable[[int, float], None] = lambda num_probes, found: None,
+) -> tuple[InvertedFile, float]:
+    """The index with the fewest probes that reach a recall on a sample of its rows, and that recall.
+
+    Args:
+        positions: (Q,) the sample; exact (Q, k), as of `exact_scores`.
+        on_trial: called with the probes tried and the recall they gave.
+    """
+    num_neighbors = exact.shape[1]
+    most = len(index.cells.centers)
+    for num_probes in (*(probes for probes in _PROBES if probes < most), most):
+        found = recall(search_cells(index, positions, num_neighbors, num_probes=num_probes)[1], exact)
+        on_trial(num_probes, found)
+        if found >= min_recall or num_probes == most:
+            break
+    return replace(index, cells=replace(index.cells, num_probes=num_probes)), found
