@@ -52,6 +52,28 @@ def read_embedding_file(uri: str, *, label_from: str | None = None) -> Embedding
     )
 
 
+def embedding_file_shape(uri: str) -> tuple[int, int]:
+    """Rows N and width D of a file of embeddings; of Parquet only the footer and one row group are read.
+
+    Raises:
+        InputError: as of `read_embedding_file`.
+    """
+    uri = normalize_uri(uri)
+    if not uri.endswith(".parquet"):
+        count, width = read_embedding_file(uri).embeddings.shape
+        return count, width
+    try:
+        with fsspec.open(uri, "rb") as file:
+            parquet = pq.ParquetFile(file)
+            names = [name for name in ("embeddings", "embedding") if name in parquet.schema_arrow.names]
+            if not names or parquet.metadata.num_rows == 0:
+                raise InputError(f"{uri} has no rows in a column 'embeddings'; it has {parquet.schema_arrow.names}")
+            first = next(parquet.iter_batches(1, columns=names[:1])).column(0)
+            return parquet.metadata.num_rows, len(first[0])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"cannot read {uri}: {error}; check source.uri") from error
+
+
 def _as_text(uri: str, name: str, arrays: dict[str, np.ndarray], count: int) -> list[str] | None:
     if name not in arrays:
         return None

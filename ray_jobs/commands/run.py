@@ -41,11 +41,17 @@ def _result(context: RunContext) -> dict[str, Any]:
         "suggested_num_clusters": suggestions(context) if context.choice_of_k else None,
         "images": embedded["images"],
         "rejects": embedded["rejects"],
+        "near_duplicates": _near_duplicates(context),
         "clusters": sorted(clusters, key=lambda row: (-row["size"], row["cluster_id"])),
         "external": evaluate_run(context.run_dir, seed=context.config.seed).get("external"),
         "report": f"{context.stage('write_report').storage.uri}/index.html",
         "assignments": f"{stage.storage.uri}/assignments/*.parquet",
     }
+
+
+def _near_duplicates(context: RunContext) -> dict[str, int]:
+    metrics = context.stage("mine_neighbors").require_manifest().metrics
+    return {name: metrics[name] for name in ("near_duplicate_images", "near_duplicate_groups", "exact_copies")}
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -56,6 +62,9 @@ def _print(result: dict[str, Any]) -> None:
         for row in others:
             print(f"  or {row['num_clusters']} ({row['reason']}): --set num_clusters={row['num_clusters']}")
     print(f"\n{result['images']} images in {len(clusters)} clusters, {result['rejects']} could not be used")
+    images, groups, copies = result["near_duplicates"].values()
+    if images:
+        print(f"{images} of them have near duplicates, in {groups} groups; {copies} are exact copies")
     for row in clusters[:_SHOWN_CLUSTERS]:
         print(f"  {row['size']:>8}  {row['name']}")
     if len(clusters) > _SHOWN_CLUSTERS:
