@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Part
-from dxmc_core.artifacts.matrices import load_matrix
+from dxmc_core.artifacts.matrices import StoredRows, load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.estimator import DXMC
 from dxmc_core.images.sources import EmbeddingsSource
@@ -138,9 +138,8 @@ class Stages:
         images = self.run_dir.stage("embed_images")
         vocabulary = load_vocabulary(EmbeddingsConfig(kind="embeddings", uri=self.nouns_uri))
         nouns = noun_table(vocabulary, vocabulary.embeddings)
-        space = build_semantic_space(
-            load_matrix(images, "images"), nouns, config, num_clusters=NUM_CLUSTERS, seed=self.seed
-        )
+        rows = StoredRows.open(images, "images")
+        space = build_semantic_space(rows, nouns, config, num_clusters=NUM_CLUSTERS, seed=self.seed)
         selected = output.write_part("selected_nouns", space.selected_nouns, fingerprint=FINGERPRINT)
         compute = ComputeTextCounterparts(
             images,
@@ -165,12 +164,13 @@ class Stages:
             self.run_dir.stage(name) for name in ("embed_images", "build_semantic_space", "mine_neighbors")
         )
         count = images.require_manifest().rows("images")
+        config = MineNeighborsConfig()
         search = SearchNeighbors(
-            images,
-            space,
+            [images, space],
             output,
             fingerprint=FINGERPRINT,
-            num_neighbors=usable_num_neighbors(MineNeighborsConfig(), count),
+            num_neighbors=usable_num_neighbors(config, count),
+            near_duplicate_cosine=config.near_duplicate_cosine,
         )
         receipts = search(pa.table({"start": [0, 128], "stop": [128, count]})).to_pylist()
         self._publish("mine_neighbors", {"neighbors": [part_of(receipt) for receipt in receipts]})
