@@ -242,7 +242,7 @@ def test_defaults_of_the_semantic_space_are_those_of_the_configuration():
     parameters = inspect.signature(select_semantic_space).parameters
     config = BuildSemanticSpaceConfig().model_dump()
     shared = [name for name in parameters if name in config]
-    assert set(shared) == set(config) - {"temperature", "top_nouns", "noun_cache_uri"}
+    assert set(shared) == set(config) - {"temperature", "top_nouns", "noun_cache_uri", "count_copies_once"}
     assert {name: parameters[name].default for name in shared} == {name: config[name] for name in shared}
     defaults = DXMC().get_params()
     assert defaults["nouns_per_center"] == config["nouns_per_center"]
