@@ -66,9 +66,7 @@ class NounSenses:
             for ending, singular in _PLURALS
             if text.endswith(ending)
         )
-        return next(
-            (frozenset(self._synsets[text]) for text in (*spellings, *singulars) if text in self._synsets), frozenset()
-        )
+        return frozenset().union(*(self._synsets.get(text, ()) for text in (*spellings, *singulars)))
 
     def relation(self, name: str, label: str) -> Relation:
         """What `name` is to `label` in the nearest of their meanings: it itself, above it, below it, or another."""

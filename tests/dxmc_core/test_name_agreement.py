@@ -20,6 +20,7 @@ def senses():
         ("t-shirt", "T Shirt", "equal"),
         ("dress shirt", "dress_shirts", "equal"),
         ("match", "matches", "equal"),
+        ("footwear", "shoes", "hypernym"),
         ("animal", "dog", "hypernym"),
         ("siamese cat", "cat", "hyponym"),
         ("truck", "dog", "other"),
