@@ -119,8 +119,8 @@ def _local_files(root: Path, wanted: Callable[[str], bool]) -> Iterator[FoundFil
 
 
 def _local_file(base: str, entry: os.DirEntry) -> FoundFile:
-    path = _as_text(entry.path)
-    name = path.removeprefix(f"{_as_text(base)}/")
+    path = as_text(entry.path)
+    name = path.removeprefix(f"{as_text(base)}/")
     try:
         stat = entry.stat()
     except OSError:
@@ -128,9 +128,9 @@ def _local_file(base: str, entry: os.DirEntry) -> FoundFile:
     return FoundFile(name, path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
 
 
-def _as_text(path: str) -> str:
-    r"""A path as Unicode text. One that is none keeps its place in the catalog with \udc.. for its bytes, and is
-    missing when it is read."""
+def as_text(path: str) -> str:
+    r"""A path, or a name in a tar, as Unicode text; bytes that are none become \udc... A file with such a path keeps
+    its place in the catalog, and is missing when it is read."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, normalize_uri, stat_file
 from dxmc_core.errors import DxmcError, InputError
 from dxmc_core.images.decode import RejectReason
-from dxmc_core.images.files import FoundFile, find_files, is_glob
+from dxmc_core.images.files import FoundFile, as_text, find_files, is_glob
 from dxmc_core.images.listing import IMAGE_SUFFIXES, ListedImage, folder_label, problem_of, tables_of
 from dxmc_core.images.sources import WebDatasetSource
 from dxmc_core.lookahead import map_ahead
@@ -173,7 +173,7 @@ def _samples(tar: FoundFile, label_member: str | None) -> Iterator[_Sample | _Da
             yield member
             return
         info, file = member
-        key, suffix = _split(info.name)
+        key, suffix = _split(as_text(info.name))
         if sample is None or key != sample.key or suffix in sample.suffixes:
             if sample is not None:
                 yield sample

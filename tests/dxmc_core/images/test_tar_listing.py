@@ -155,3 +155,8 @@ def test_tar_that_shrank_since_it_was_listed(s3_bucket, tar_of):
     (table,) = list_tars(source)
     s3_bucket.put("x.tar", data[:2000])
     assert {str(file.reason) for file in FetchImages(source)(table)} == {"truncated"}
+
+
+def test_name_that_is_no_unicode_text(tmp_path, tar_of):
+    (tmp_path / "x.tar").write_bytes(tar_of([("a\udcff.png", b"x"), ("b.png", b"y")], format=tarfile.GNU_FORMAT))
+    assert fetched(tmp_path / "x.tar") == {r"a\udcff": b"x", "b": b"y"}
