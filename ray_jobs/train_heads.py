@@ -41,7 +41,12 @@ logger = logging.getLogger(__name__)
 
 
 def reads(context: RunContext) -> tuple[str, ...]:
-    return (*context.choice_of_k, *stages_read(context.config.method))
+    return (*context.choice_of_k, *_inputs(context))
+
+
+def _inputs(context: RunContext) -> tuple[str, ...]:
+    config = context.config
+    return stages_read(config.method, count_near_duplicates_once=config.train_heads.count_near_duplicates_once)
 
 
 def fingerprint(context: RunContext) -> str:
@@ -52,7 +57,8 @@ def fingerprint(context: RunContext) -> str:
         num_clusters=context.num_clusters,
         num_images=context.num_images,
         seed=config.seed,
-        inputs=context.inputs_of(*stages_read(config.method)) or {},
+        inputs=context.inputs_of(*_inputs(context)) or {},
+        count_near_duplicates_once=config.train_heads.count_near_duplicates_once,
     )
 
 
@@ -70,6 +76,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         output=output,
         fingerprint=fingerprint,
         checkpoint_every_s=config.train_heads.checkpoint_every_s,
+        count_near_duplicates_once=config.train_heads.count_near_duplicates_once,
     )
     use_gpu = num_gpus(config.resources) > 0
     with (
@@ -88,7 +95,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     history = [json.loads(line) for line in output.storage.read_bytes(METRICS_NAME).splitlines()]
     return output.publish(
         fingerprint=fingerprint,
-        inputs=context.inputs_of(*stages_read(config.method)) or {},
+        inputs=context.inputs_of(*_inputs(context)) or {},
         tables={},
         files={name: output.describe_file(name) for name in (HEADS_NAME, METRICS_NAME)},
         metrics={"method": config.method.name, "epochs": len(history), "last_epoch": history[-1] if history else None},

@@ -43,3 +43,31 @@ def duplicate_groups(num_rows: int, pairs: np.ndarray, copies: np.ndarray) -> np
     _, labels = connected_components(graph, directed=False)
     _, first = np.unique(labels, return_index=True)
     return first[labels].astype(np.int64)
+
+
+def one_of_each(groups: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
+    """Neighbours of the rows that stand for their groups, as positions among those rows.
+
+    A neighbour becomes the row that stands for it; the row's own group and repetitions are left out, and the nearest
+    ones repeated in their place. A row with no neighbour outside its group is its own.
+
+    Args:
+        groups: (N,) as of `duplicate_groups`; neighbors: (N, k) positions, nearest first.
+
+    Returns:
+        (G, k) of the type of `neighbors`, for the G rows with groups[row] == row, in their order.
+    """
+    kept = np.flatnonzero(groups == np.arange(len(groups)))
+    place = np.zeros(len(groups), dtype=neighbors.dtype)
+    place[kept] = np.arange(len(kept))
+    found = place[groups[neighbors[kept]]]
+    own = np.arange(len(kept), dtype=neighbors.dtype)[:, None]
+    by_value = np.argsort(found, axis=1, kind="stable")
+    in_order = np.take_along_axis(found, by_value, axis=1)
+    is_first = np.ones(found.shape, dtype=bool)
+    np.put_along_axis(is_first, by_value[:, 1:], in_order[:, 1:] != in_order[:, :-1], axis=1)
+    is_usable = is_first & (found != own)
+    usable_first = np.take_along_axis(found, np.argsort(~is_usable, axis=1, kind="stable"), axis=1)
+    num_usable = is_usable.sum(axis=1, keepdims=True)
+    repeated = np.take_along_axis(usable_first, np.arange(found.shape[1]) % np.maximum(num_usable, 1), axis=1)
+    return np.where(num_usable > 0, repeated, own)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import HEADS_NAME, serialize_heads
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import fingerprint_of
@@ -24,6 +25,7 @@ from dxmc_core.artifacts.matrices import Allocate, load_matrix, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import DxmcError, InputError
 from dxmc_core.method.fit import METHODS, fit_heads, method_reads, method_settings
+from dxmc_core.method.near_duplicates import one_of_each
 from dxmc_core.method.preparation import hypernym_pairs
 from dxmc_core.method.training import EpochReport, TrainingState
 from dxmc_core.method.training_data import MATRICES, TrainingData
@@ -74,6 +76,8 @@ class TrainHeadsConfig(Settings):
 
     checkpoint_every_s: float = Field(10.0, ge=0)
     """A checkpoint is written after an epoch when the last one is this old; 0 writes one after every epoch."""
+    count_near_duplicates_once: bool = False
+    """Train on one image of each group of near duplicates (table `near_duplicates`); all are assigned."""
     log_to: LogTarget | None = None
     """tensorboard (into the run directory) or mlflow (where MLFLOW_TRACKING_URI says): losses and figures an epoch."""
 
@@ -91,6 +95,7 @@ class TrainingJob:
     output: StageDir
     fingerprint: str
     checkpoint_every_s: float = 10.0
+    count_near_duplicates_once: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -98,20 +103,30 @@ class TrainingJob:
         return method_reads(self.method.name, **self.method.settings)
 
 
-def fingerprint(method: MethodConfig, *, num_clusters: int, num_images: int, seed: int, inputs: dict[str, str]) -> str:
+def fingerprint(
+    method: MethodConfig,
+    *,
+    num_clusters: int,
+    num_images: int,
+    seed: int,
+    inputs: dict[str, str],
+    count_near_duplicates_once: bool = False,
+) -> str:
     """Of the resolved settings, so that writing a default out changes nothing, and of what the method reads."""
     resolved = asdict(method_settings(method.name, num_clusters=num_clusters, num_images=num_images, **method.settings))
     settings = {"name": method.name, "settings": resolved, "num_clusters": num_clusters, "seed": seed}
+    if count_near_duplicates_once:
+        settings["count_near_duplicates_once"] = True
     return fingerprint_of("train_heads", settings, inputs)
 
 
-def stages_read(method: MethodConfig) -> tuple[str, ...]:
+def stages_read(method: MethodConfig, *, count_near_duplicates_once: bool = False) -> tuple[str, ...]:
     """The stages whose artifacts a method trains on."""
     reads = method_reads(method.name, **method.settings)
     stages = ["embed_images"]
     if "text_counterparts" in reads or "noun_embeddings" in reads:
         stages.append("build_semantic_space")
-    if "image_neighbors" in reads or "text_neighbors" in reads:
+    if "image_neighbors" in reads or "text_neighbors" in reads or count_near_duplicates_once:
         stages.append("mine_neighbors")
     return tuple(stages)
 
@@ -147,7 +162,27 @@ def _read_matrices(job: TrainingJob, allocate: Allocate) -> dict[str, np.ndarray
             ).values
     if "noun_embeddings" in job.reads:
         arrays |= _nouns(job.semantic_space)
-    return arrays
+    return _one_of_each_group(job, images.row_ids, arrays) if job.count_near_duplicates_once else arrays
+
+
+def _one_of_each_group(job: TrainingJob, row_ids: np.ndarray, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of the images that stand for their group of near duplicates, or have none."""
+    table = job.neighbors.read_table("near_duplicates", ["row_id", "group_id"], schema=schemas.NEAR_DUPLICATES)
+    members, first = (np.searchsorted(row_ids, table[name].to_numpy()) for name in ("row_id", "group_id"))
+    groups = np.arange(len(row_ids))
+    groups[members] = first
+    kept = np.flatnonzero(groups == np.arange(len(row_ids)))
+    if len(kept) < job.num_clusters:
+        raise InputError(
+            f"num_clusters is {job.num_clusters}, but only {len(kept)} images are no near duplicates of others; set "
+            f"num_clusters to {len(kept)} or less, or train_heads.count_near_duplicates_once to false"
+        )
+    logger.info("train_heads: %d of %d images, one of each group of near duplicates", len(kept), len(groups))
+    rows = {name: arrays[name][kept] for name in ("image_embeddings", "text_counterparts") if name in arrays}
+    neighbors = {
+        name: one_of_each(groups, arrays[name]) for name in ("image_neighbors", "text_neighbors") if name in arrays
+    }
+    return arrays | rows | neighbors
 
 
 def _nouns(semantic_space: StageDir) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dxmc_core.method.near_duplicates import duplicate_groups, first_copies
+from dxmc_core.method.near_duplicates import duplicate_groups, first_copies, one_of_each
 from dxmc_core.method.row_source import ArrayRows
 
 
@@ -22,3 +22,21 @@ def test_groups_are_joined_through_pairs_and_copies():
 
 def test_no_pairs_leave_every_row_alone():
     assert duplicate_groups(3, np.empty((0, 2), dtype=np.int64), np.arange(3)).tolist() == [0, 1, 2]
+
+
+def test_neighbors_of_groups_are_groups_without_repetitions():
+    groups = np.array([0, 1, 0, 3, 1, 5])
+    neighbors = np.array([[2, 4, 1, 3], [4, 0, 2, 5], [0, 1, 4, 3], [0, 2, 1, 4], [1, 0, 2, 5], [3, 4, 1, 0]], np.int32)
+    found = one_of_each(groups, neighbors)
+    assert found.dtype == np.int32
+    # The rows 0, 1, 3 and 5 are kept, as positions 0 to 3.
+    assert found.tolist() == [[1, 2, 1, 2], [0, 3, 0, 3], [0, 1, 0, 1], [2, 1, 0, 2]]
+
+
+def test_a_row_with_no_neighbor_outside_its_group_is_its_own():
+    assert one_of_each(np.array([0, 0, 0]), np.array([[1, 2], [0, 2], [1, 0]])).tolist() == [[0, 0]]
+
+
+def test_without_duplicates_neighbors_stay_as_they_are():
+    neighbors = np.array([[1, 2], [2, 0], [0, 1]])
+    assert np.array_equal(one_of_each(np.arange(3), neighbors), neighbors)

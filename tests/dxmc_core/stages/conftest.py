@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import parts_in_order
@@ -69,7 +70,13 @@ def planted_run(tmp_path) -> PlantedRun:
         [images, space_dir], neighbors_dir, fingerprint=FINGERPRINT, num_neighbors=5, near_duplicate_cosine=0.98
     )
     receipts = search(pa.table({"start": [0, 100], "stop": [100, 240]})).to_pylist()
-    publish(neighbors_dir, {"neighbors": parts_in_order(receipts)})
+    pairs = [Part(**receipt["pairs"]) for receipt in receipts]
+    duplicates = mine_neighbors.group_near_duplicates(images, neighbors_dir, pairs)
+    tables = {
+        "neighbors": parts_in_order(receipts),
+        "near_duplicates": [neighbors_dir.write_part("near_duplicates", duplicates, fingerprint=FINGERPRINT)],
+    }
+    publish(neighbors_dir, tables)
     return PlantedRun(run_dir, labels)
 
 

@@ -1,5 +1,7 @@
 """Training as a stage: it resumes, survives damaged checkpoints, and saves heads that load without pickle."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -126,6 +128,37 @@ def test_neighbors_become_positions(planted_run):
     data = load_training_data(job_of(planted_run), HostArrays())
     rows = load_matrix(planted_run.run_dir.stage("mine_neighbors"), "neighbors", "image_neighbors")
     np.testing.assert_array_equal(data.image_neighbors.numpy(), rows.values)
+
+
+def test_near_duplicates_count_once_in_training_and_all_are_assigned(planted_run):
+    job = replace(job_of(planted_run, num_epochs=30, batch_size=64), count_near_duplicates_once=True)
+    duplicates = planted_run.run_dir.stage("mine_neighbors").read_table("near_duplicates").to_pandas()
+    num_left = 240 - len(duplicates) + duplicates["group_id"].nunique()
+    assert 4 < num_left < 240
+    data = load_training_data(job, HostArrays())
+    everything = load_training_data(job_of(planted_run), HostArrays())
+    assert data.num_images == len(data.text_counterparts) == len(data.text_neighbors) == num_left
+    dropped = duplicates.query("row_id != group_id")["row_id"].to_numpy()
+    kept = np.delete(np.arange(240), dropped)
+    torch.testing.assert_close(data.image_embeddings, everything.image_embeddings[kept], rtol=0, atol=0)
+    assert (planted_run.labels[kept][data.image_neighbors] == planted_run.labels[kept][:, None]).all()
+    train_heads(job)
+    probs = assign(saved_heads(job), everything.image_embeddings, everything.text_counterparts)
+    assert clustering_accuracy(planted_run.labels, probs.argmax(dim=1).numpy()) > 0.7
+
+
+def test_near_duplicates_that_count_once_make_another_fingerprint_and_are_read():
+    method = MethodConfig(name="kmeans")
+    common = {"num_clusters": 5, "num_images": 100, "seed": 0, "inputs": {}}
+    once = fingerprint(method, count_near_duplicates_once=True, **common)
+    assert once != fingerprint(method, count_near_duplicates_once=False, **common) == fingerprint(method, **common)
+    assert stages_read(method, count_near_duplicates_once=True) == ("embed_images", "mine_neighbors")
+
+
+def test_too_few_images_that_are_no_duplicates(planted_run):
+    job = replace(job_of(planted_run), count_near_duplicates_once=True, num_clusters=240)
+    with pytest.raises(InputError, match="images are no near duplicates of others; set num_clusters to"):
+        load_training_data(job, HostArrays())
 
 
 def test_more_clusters_than_images():
