@@ -18,6 +18,7 @@ from dxmc_core.encoders import EncoderConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.errors import InputError
 from dxmc_core.images.sources import SourceConfig
+from dxmc_core.reclustering import ReclusterConfig
 from dxmc_core.settings import Settings
 from dxmc_core.stages.assign_clusters import AssignClustersConfig
 from dxmc_core.stages.build_semantic_space import BuildSemanticSpaceConfig
@@ -89,6 +90,7 @@ class PipelineConfig(Settings):
     train_heads: TrainHeadsConfig = Field(default_factory=TrainHeadsConfig)
     assign_clusters: AssignClustersConfig = Field(default_factory=AssignClustersConfig)
     write_report: WriteReportConfig = Field(default_factory=WriteReportConfig)
+    recluster: ReclusterConfig = Field(default_factory=ReclusterConfig)
     seed: int = Field(0, ge=0)
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
 

@@ -1,7 +1,7 @@
 """Stage 5 as a Ray job: clusters are measured on a sample in one task, then every part of the images is assigned."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -134,7 +134,7 @@ def _assign(context: RunContext, fingerprint: str, centers: pa.Table) -> tuple[l
         "centers": output.write_part("centers", centers, fingerprint=fingerprint),
     }
     parts = images.require_manifest().tables["images"]
-    receipts = _map_parts(context, AssignImages, kwargs, parts)
+    receipts = map_parts(AssignImages, kwargs, dict(enumerate(parts)))
     return parts_in_order(receipts), np.sum([receipt["sizes"] for receipt in receipts], axis=0)
 
 
@@ -155,14 +155,16 @@ def _keep_ids(
         "parts": assignments,
         "cluster_ids": comparison.identities.cluster_ids,
     }
-    return parts_in_order(_map_parts(context, RenumberAssignments, kwargs, assignments)), comparison
+    return parts_in_order(map_parts(RenumberAssignments, kwargs, dict(enumerate(assignments)))), comparison
 
 
-def _map_parts(context: RunContext, mapper: type, kwargs: dict[str, Any], parts: Sequence[Part]) -> list[dict]:
-    workers, cores = workers_for(context.num_images)
+def map_parts(mapper: type, kwargs: dict[str, Any], parts: Mapping[int, Part]) -> list[dict[str, Any]]:
+    """Have a mapper of this stage do parts, given with their indexes; what it reports of each."""
+    num_images = sum(part.rows for part in parts.values())
+    workers, cores = workers_for(num_images)
     receipts = []
-    with Progress(NAME, sum(part.rows for part in parts), unit="images") as progress:
-        rows = [{"part": index} for index in range(len(parts))]
+    with Progress(NAME, num_images, unit="images") as progress:
+        rows = [{"part": index} for index in parts]
         for row in map_rows(rows, Step(mapper, kwargs, workers, num_cpus=cores)):
             receipts.append(row)
             progress.add(row["rows"])

@@ -7,10 +7,35 @@ from collections.abc import Sequence
 import shtab
 
 from dxmc_core import __version__
-from ray_jobs.commands import Command, completion, evaluate, export, preflight, report, run, search, status, suggest_k
+from ray_jobs.commands import (
+    Command,
+    completion,
+    evaluate,
+    export,
+    preflight,
+    recluster,
+    report,
+    rollback,
+    run,
+    search,
+    status,
+    suggest_k,
+)
 from ray_jobs.main import guarded
 
-COMMANDS: tuple[Command, ...] = (run, preflight, status, search, evaluate, suggest_k, report, export, completion)
+COMMANDS: tuple[Command, ...] = (
+    run,
+    recluster,
+    rollback,
+    preflight,
+    status,
+    search,
+    evaluate,
+    suggest_k,
+    report,
+    export,
+    completion,
+)
 
 _EXAMPLES = """\
 dxmc run --config configs/laptop.yaml --set source.uri=~/Pictures

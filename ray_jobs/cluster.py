@@ -85,6 +85,13 @@ def num_gpus(resources: ResourcesConfig) -> int:
     return available if wanted is None else min(available, wanted)
 
 
+def num_gpus_used(resources: ResourcesConfig) -> int:
+    """GPUs that the stages of this configuration use now; none is waited for."""
+    if resources.use_gpu is False:
+        return 0
+    return min(_gpus_there(), resources.num_gpus or _gpus_there())
+
+
 def _gpus_there() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 

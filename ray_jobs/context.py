@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
+from dxmc_core.artifacts.generations import CURRENT_NAME, RECORD_NAME, open_run_dir
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, RUN_NAME, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
@@ -24,11 +26,13 @@ class RunContext:
     """One run as the jobs see it. Manifests are read once: a published one never changes while the run is locked.
 
     Attributes:
+        base: the run that embeddings of unchanged images and the heads to start from are taken from, if any.
         listing: what the source of images held when this command first asked.
     """
 
     config: PipelineConfig
     run_dir: RunDir
+    base: RunDir | None = None
     listing: Listing | None = None
     _manifests: dict[str, Manifest] = field(default_factory=dict)
 
@@ -43,7 +47,7 @@ class RunContext:
         Raises:
             InputError: there is none, or what it says of itself cannot be read.
         """
-        run_dir = RunDir.at(run_dir_uri)
+        run_dir = open_run_dir(run_dir_uri)
         return cls(read_run_config(run_dir), run_dir)
 
     def stage(self, name: str) -> StageDir:
@@ -108,28 +112,45 @@ class RunContext:
         """Check that the run directory is this configuration's, and write down what it is about.
 
         Raises:
-            InputError: it holds a run over another source or with another encoder.
+            InputError: it, or the run that this one takes over from, is over another source or with another encoder; or
+                it holds generations, or is one that is published.
         """
         wanted = source_identity(self.config.source, self.config.encoder)
         record = {**wanted, "config": self.config.model_dump(mode="json")}
         storage = self.run_dir.storage
-        try:
-            found = json.loads(storage.read_bytes(RUN_NAME))
-        except FileNotFoundError:
-            found = None
-        except json.JSONDecodeError as error:
-            raise ArtifactError(
-                f"{self.run_dir.uri}/{RUN_NAME} is damaged: {error}; delete it and run again"
-            ) from error
-        if found is not None:
-            for part in ("source", "encoder"):
-                if found.get(part) != wanted[part]:
-                    raise InputError(
-                        f"{self.run_dir.uri} holds a run with {_difference(part, found.get(part), wanted[part])}; "
-                        "choose another --run-dir, or delete this one"
-                    )
+        if storage.exists(CURRENT_NAME):
+            raise InputError(
+                f"{self.run_dir.uri} holds generations, which dxmc recluster adds to; choose another --run-dir"
+            )
+        if storage.exists(RECORD_NAME):
+            raise InputError(
+                f"{self.run_dir.uri} is a published generation and stays as it is; choose another --run-dir"
+            )
+        found = _run_record(self.run_dir)
+        base = _run_record(self.base) if self.base is not None else None
+        for place, earlier in ((self.run_dir, found), (self.base, base)):
+            if place is not None and earlier is not None:
+                _require_same(earlier, wanted, place.uri)
         if found != record:
             storage.write_bytes(RUN_NAME, json.dumps(record, indent=1).encode())
+
+
+def _run_record(run_dir: RunDir) -> dict[str, Any] | None:
+    try:
+        return json.loads(run_dir.storage.read_bytes(RUN_NAME))
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{run_dir.uri}/{RUN_NAME} is damaged: {error}; delete it and run again") from error
+
+
+def _require_same(found: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
+    for part in ("source", "encoder"):
+        if found.get(part) != wanted[part]:
+            raise InputError(
+                f"{where} holds a run with {_difference(part, found.get(part), wanted[part])}; "
+                "choose another --run-dir, or delete this one"
+            )
 
 
 def _difference(part: str, found: dict | None, wanted: dict | None) -> str:

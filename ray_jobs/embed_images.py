@@ -69,7 +69,8 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         return publish_embeddings(catalog, done, fingerprint=fingerprint, seconds=time.perf_counter() - started)
     catalog_found = read_catalog(stage_dir)
     if catalog_found is None or catalog_found.manifest.fingerprint != fingerprint:
-        catalog_found = renew_catalog(stage_dir, _listing(context, source), fingerprint=fingerprint)
+        base = context.base.stage(NAME) if context.base is not None else None
+        catalog_found = renew_catalog(stage_dir, _listing(context, source), fingerprint=fingerprint, base=base)
     num_forgotten = forget_transient_rejects(stage_dir, fingerprint=fingerprint)
     if num_forgotten:
         logger.info("%s: %d rejects are tried again with what is left", NAME, num_forgotten)

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ def run_in_order(context: RunContext, stages: Sequence[str]) -> int:
     """Run those of the stages that are not up to date; how many that were. The run directory has to be locked."""
     jobs = [(name, job_of(name)) for name in stages]
     check_outside(context, jobs)
-    return run_stages(context, jobs, lambda: _start_ray(context))
+    return run_stages(context, jobs, lambda: start_ray_for(context))
 
 
 def job_of(stage: str) -> ModuleType:
@@ -68,15 +69,20 @@ def job_of(stage: str) -> ModuleType:
     return importlib.import_module(f"ray_jobs.{stage}")
 
 
-def _start_ray(context: RunContext) -> None:
+def start_ray_for(context: RunContext) -> None:
+    """Join or start Ray, where this process has not yet; imported late, as most reruns have nothing to do."""
     from ray_jobs.cluster import start_ray
 
     start_ray(context.config.resources)
 
 
 def guarded(program: Callable[[], object]) -> int:
-    """Call a program; its exit code. What went wrong is one line on stderr, a traceback only for a defect of ours."""
+    """Call a program; its exit code. What went wrong is one line on stderr, the last one.
+
+    SIGTERM, by which clusters stop a job, ends it in good order, so that its lock is free at once.
+    """
     configure_logging()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(signal.SIGTERM))  # what Ray sets too, when it starts
     try:
         program()
     except InputError as error:
@@ -88,6 +94,15 @@ def guarded(program: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)  # noqa: T201
         return 130
+    except SystemExit as stop:
+        if stop.code != signal.SIGTERM:
+            raise
+        print("error: stopped from outside; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        return 128 + signal.SIGTERM
+    except Exception as error:
+        logger.exception("a defect of dxmc, or of what it uses")
+        print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        return EXIT_FAILED
     return 0
 
 

@@ -280,6 +280,14 @@ _TAIL = """\
 | `train_heads/heads.safetensors` | the trained heads: tensors, and the description they are rebuilt from |
 | `train_heads/metrics.jsonl` | one line an epoch: loss terms, cluster sizes, balance, changed images, seconds |
 | `report/index.html` | the report |
+
+`dxmc recluster` makes a run directory a night, `generations/000012`, and beside them:
+
+| file | what |
+|---|---|
+| `current.json` | `current`: the number of the generation that counts; `highest`: the last number given |
+| `generations/*/generation.json` | how and why it was made, its figures, and those that drift is measured against |
+| `metrics.json`, `metrics.prom` | figures of the last run, whatever its end, as JSON and for Prometheus |
 """
 
 

@@ -202,6 +202,22 @@ class StageDir:
         self._remove_unnamed(manifest)
         return manifest
 
+    def copy_to(self, target: "StageDir", *, without: Sequence[str] = ()) -> Manifest:
+        """Copy a finished stage into another run on the same file system, but for the tables named in `without`."""
+        found = self.require_manifest()
+        tables = {name: parts for name, parts in found.tables.items() if name not in without}
+        names = [part.name for part in [*(part for parts in tables.values() for part in parts), *found.files.values()]]
+        with ThreadPoolExecutor(_READ_THREADS) as threads:
+            list(threads.map(lambda name: self.storage.copy_file(name, target.storage), names))
+        manifest = found.model_copy(update={"tables": tables})
+        target.storage.write_bytes(MANIFEST_NAME, manifest.to_json())
+        return manifest
+
+    def row_ids_of(self, part: Part) -> np.ndarray:
+        """The column `row_id` of a part, (n,) int64; of a remote one nothing else is read."""
+        with self.storage.fs.open(self.storage.path(part.name), "rb") as file:
+            return pq.ParquetFile(file).read(["row_id"])["row_id"].to_numpy()
+
     def _remove_unnamed(self, manifest: Manifest) -> None:
         named = {part.name for parts in manifest.tables.values() for part in parts}
         named |= {part.name for part in manifest.files.values()} | {MANIFEST_NAME}

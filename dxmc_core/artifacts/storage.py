@@ -175,6 +175,14 @@ class Storage:
             raise
         return True
 
+    def list_folders(self, name: str = "") -> list[str]:
+        """Names of the folders in a folder; empty when it is not there."""
+        try:
+            found = self.fs.ls(self.path(name), detail=True)
+        except FileNotFoundError:
+            return []
+        return [info["name"].rstrip("/").rsplit("/", 1)[-1] for info in found if info["type"] == "directory"]
+
     def list_files(self, name: str = "") -> dict[str, int]:
         """Sizes in bytes of all files below a folder, by name relative to this storage; empty when it is not there."""
         prefix = self.path() + "/"
@@ -183,6 +191,19 @@ class Storage:
         except FileNotFoundError:
             return {}
         return {path.removeprefix(prefix): int(info["size"]) for path, info in found.items()}
+
+    def copy_file(self, name: str, target: "Storage") -> None:
+        """Copy a file to the same name in another folder of the same file system; S3 does it without a download."""
+        if isinstance(self.fs, LocalFileSystem):
+            Path(target.path(name)).parent.mkdir(parents=True, exist_ok=True)
+        self.fs.cp_file(self.path(name), target.path(name))
+
+    def delete_folder(self, name: str) -> None:
+        """Remove a folder with all that is in it; nothing happens when it is not there."""
+        try:
+            self.fs.rm(self.path(name), recursive=True)
+        except FileNotFoundError:
+            return
 
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens when it is not there."""

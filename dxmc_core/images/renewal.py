@@ -1,4 +1,4 @@
-"""A run over a source that has changed: finds what is new, changed or gone, and takes over what has been embedded.
+"""A run over a source that has changed: finds what is new, changed or gone, and takes over what is known of the rest.
 
 Row ids are dense in every catalog, so an image that stays may get another one. It is known again by its id, and counts
 as unchanged while size and etag (and its place in a tar) are the same. Its embedding is written again under its new row
@@ -36,13 +36,15 @@ class ListingChanges:
     unchanged: int
 
 
-def renew_catalog(stage_dir: StageDir, listing: Listing, *, fingerprint: str) -> Catalog:
-    """Freeze the catalog of a listing, with parts of `images` for all that an earlier catalog here has embedded.
+def renew_catalog(stage_dir: StageDir, listing: Listing, *, fingerprint: str, base: StageDir | None = None) -> Catalog:
+    """Freeze the catalog of a listing, with parts of `images` for all that an earlier catalog has embedded.
 
-    The earlier one may be that of the published stage or of a run that was killed. A kill during this leaves the
-    earlier one in place.
+    The earlier one may be that of a run that was killed here, of the stage as it was published here, or of `base`, the
+    same stage of another run. A kill during this leaves the earlier one in place.
     """
     earlier = _earlier_embeddings(stage_dir)
+    if earlier is None and base is not None:
+        earlier = _published_embeddings(base)
     catalog = stage_catalog(stage_dir, listing.tables(), fingerprint=fingerprint)
     if earlier is not None:
         before, parts = earlier
@@ -51,7 +53,8 @@ def renew_catalog(stage_dir: StageDir, listing: Listing, *, fingerprint: str) ->
             "%s: the source has changed: %d images are new, %d changed, %d gone, %d as they were",
             stage_dir.stage, changes.new, changes.changed, changes.deleted, changes.unchanged,
         )  # fmt: skip
-        num_taken = sum(_take_over(stage_dir, parts, new_rows, fingerprint=fingerprint))
+        taken = take_over_rows(before.stage_dir, parts, stage_dir, "images", new_rows, fingerprint=fingerprint)
+        num_taken = sum(part.rows for part, _ in taken)
         logger.info("%s: %d embeddings were taken over", stage_dir.stage, num_taken)
         metrics = {"changes": {**asdict(changes), "taken_over": num_taken}}
         catalog = Catalog(catalog.manifest.model_copy(update={"metrics": metrics}), stage_dir)
@@ -64,6 +67,10 @@ def _earlier_embeddings(stage_dir: StageDir) -> tuple[Catalog, list[Part]] | Non
     if unfinished is not None:
         staged = stage_dir.staged_row_ids("images", fingerprint=unfinished.manifest.fingerprint)
         return unfinished, [part for part, _ in staged]
+    return _published_embeddings(stage_dir)
+
+
+def _published_embeddings(stage_dir: StageDir) -> tuple[Catalog, list[Part]] | None:
     try:
         manifest = stage_dir.manifest()
     except ArtifactError:
@@ -105,19 +112,35 @@ def _hashes(catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(ids), np.concatenate(contents)
 
 
-def _take_over(stage_dir: StageDir, parts: Iterable[Part], new_rows: np.ndarray, *, fingerprint: str) -> Iterator[int]:
-    """Write what parts hold of unchanged images under their new row ids; yields the rows of each part written."""
+def take_over_rows(
+    source: StageDir,
+    parts: Iterable[Part],
+    target: StageDir,
+    table_name: str,
+    new_rows: np.ndarray,
+    *,
+    fingerprint: str,
+) -> Iterator[tuple[Part, np.ndarray]]:
+    """Write what parts of a table hold of unchanged images under their new row ids.
 
-    def rewrite(part: Part) -> int:
-        table = stage_dir.read_part(part)
+    Args:
+        new_rows: as of `compare_catalogs`.
+
+    Yields:
+        each part written, and its row ids (n,), ascending.
+    """
+
+    def rewrite(part: Part) -> tuple[Part, np.ndarray] | None:
+        table = source.read_part(part)
         row_ids = new_rows[table["row_id"].to_numpy()]
         kept = np.flatnonzero(row_ids >= 0)
         if not len(kept):
-            return 0
+            return None
         order = kept[np.argsort(row_ids[kept], kind="stable")]
         field = table.schema.field("row_id")
         renumbered = table.take(order).set_column(0, field, pa.array(row_ids[order]))
-        return stage_dir.write_part("images", renumbered, fingerprint=fingerprint).rows
+        return target.write_part(table_name, renumbered, fingerprint=fingerprint), row_ids[order]
 
     with ThreadPoolExecutor(_PARTS_AT_A_TIME, thread_name_prefix="dxmc-renew") as threads:
-        yield from map_ahead(rewrite, parts, threads=threads, ahead=_PARTS_AT_A_TIME)
+        written = map_ahead(rewrite, parts, threads=threads, ahead=_PARTS_AT_A_TIME)
+        yield from (result for result in written if result is not None)

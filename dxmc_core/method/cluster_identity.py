@@ -120,6 +120,35 @@ def keep_identities(overlaps: sparray, previous_ids: np.ndarray, sizes: np.ndarr
     return Identities(cluster_ids, ids_given + len(fresh), tuple(lineage), int(counts.sum()), num_moved)
 
 
+def same_identities(
+    cluster_ids: np.ndarray, sizes: np.ndarray, *, previous_sizes: np.ndarray, common: np.ndarray, ids_given: int
+) -> Identities:
+    """Ids of clusters whose heads have not changed: those they had, whatever came and went.
+
+    Args:
+        cluster_ids: (K,) by label.
+        sizes, previous_sizes: (K,) images of each label now and before.
+        common: (K,) those of them that were there before; they have not moved.
+        ids_given: as in `Identities`.
+    """
+
+    def relation(kind: RelationKind, label: int) -> Relation:
+        cluster_id, overlap = int(cluster_ids[label]), int(common[label])
+        share = float(overlap > 0)
+        ids = (None if kind == "born" else cluster_id, None if kind == "died" else cluster_id)
+        return Relation(kind, *ids, overlap, share, share, share)
+
+    has_images, had_images = sizes > 0, previous_sizes > 0
+    by_id = np.argsort(cluster_ids)
+    of_kind: tuple[tuple[RelationKind, np.ndarray], ...] = (
+        ("kept", has_images & had_images),
+        ("born", has_images & ~had_images),
+        ("died", ~has_images & had_images),
+    )
+    lineage = [relation(kind, int(label)) for kind, chosen in of_kind for label in by_id[chosen[by_id]]]
+    return Identities(cluster_ids.astype(np.int32), ids_given, tuple(lineage), int(common.sum()), 0)
+
+
 def _majorities(counts: csr_array) -> np.ndarray:
     """For each row the column that holds more than half of it, -1 where none does."""
     pairs = counts.tocoo()

@@ -161,27 +161,39 @@ class AssignImages:
 
     def _assign(self, index: int) -> dict:
         rows = self._images.read_part(self._image_parts[index])
-        embeddings = matrix_of(rows["embedding"])
         texts = None
         if self._heads.needs_text:
             # Text counterparts are written part by part from the same images, so the rows agree.
             texts = matrix_of(self._semantic_space.read_part(self._text_parts[index])["embedding"])
-        labels, confidences, runner_up, margins = _decisions(_probs(self._heads, embeddings, texts))
-        distances = 1 - np.einsum("nd,nd->n", embeddings.astype(np.float32), self._centers[labels])
-        table = pa.table(
-            {
-                "row_id": rows["row_id"],
-                "image_id": rows["image_id"],
-                "cluster_id": pa.array(labels, pa.int32()),
-                "confidence": pa.array(confidences, pa.float32()),
-                "runner_up": pa.array(runner_up, pa.int32()),
-                "margin": pa.array(margins, pa.float32()),
-                "outlier_score": pa.array(outlier_scores(distances, self._mean_distances[labels]), pa.float32()),
-            }
-        ).cast(schemas.ASSIGNMENTS)
+        table = assignment_table(rows, texts, self._heads, self._centers, self._mean_distances)
         part = self._output.write_part("assignments", table, fingerprint=self._fingerprint)
-        sizes = np.bincount(labels, minlength=self._heads.num_clusters)
+        sizes = np.bincount(table["cluster_id"].to_numpy(), minlength=self._heads.num_clusters)
         return {"part": index, "sizes": sizes.tolist(), **part.model_dump()}
+
+
+def assignment_table(
+    rows: pa.Table, texts: np.ndarray | None, heads: Heads, centers: np.ndarray, mean_distances: np.ndarray
+) -> pa.Table:
+    """Rows of `assignments`, with labels for ids, of rows of `images`.
+
+    Args:
+        texts: (n, D) their text counterparts, where the heads need them.
+        centers, mean_distances: (K, D) and (K,), as in `ClusterSample`.
+    """
+    embeddings = matrix_of(rows["embedding"])
+    labels, confidences, runner_up, margins = _decisions(_probs(heads, embeddings, texts))
+    distances = 1 - np.einsum("nd,nd->n", embeddings.astype(np.float32), centers[labels])
+    return pa.table(
+        {
+            "row_id": rows["row_id"],
+            "image_id": rows["image_id"],
+            "cluster_id": pa.array(labels, pa.int32()),
+            "confidence": pa.array(confidences, pa.float32()),
+            "runner_up": pa.array(runner_up, pa.int32()),
+            "margin": pa.array(margins, pa.float32()),
+            "outlier_score": pa.array(outlier_scores(distances, mean_distances[labels]), pa.float32()),
+        }
+    ).cast(schemas.ASSIGNMENTS)
 
 
 def outlier_scores(distances: np.ndarray, mean_distances: np.ndarray) -> np.ndarray:
@@ -210,11 +222,9 @@ def describe_clusters(
         synset_nouns=synset_nouns,
         confidences=sample.confidences,
     )
-    cosines = sample.centers @ sample.centers.T
-    np.fill_diagonal(cosines, -np.inf)
-    cosines[:, sizes == 0] = -np.inf
+    nearest = nearest_clusters(sample.centers, sizes)
     rows = [
-        _describe(int(cluster_id), int(sizes[cluster_id]), names[cluster_id], cosines[cluster_id], sample, config)
+        _describe(int(cluster_id), int(sizes[cluster_id]), names[cluster_id], nearest[cluster_id], sample, config)
         for cluster_id in np.flatnonzero(sizes)
     ]
     return pa.Table.from_pylist(rows, schema=schemas.CLUSTERS)
@@ -224,7 +234,7 @@ def _describe(
     cluster_id: int,
     size: int,
     name: ClusterName,
-    cosines: np.ndarray,
+    nearest: list[int],
     sample: ClusterSample,
     config: AssignClustersConfig,
 ) -> dict:
@@ -232,7 +242,6 @@ def _describe(
     similarity = sample.embeddings[members] @ sample.centers[cluster_id]
     central = members[np.argsort(-similarity, kind="stable")[: config.num_exemplars]]
     border = members[np.argsort(sample.margins[members], kind="stable")[: config.num_border]]
-    nearest = np.argsort(-cosines, kind="stable")[:NUM_NEAREST_CLUSTERS]
     return {
         "cluster_id": cluster_id,
         "size": size,
@@ -247,8 +256,20 @@ def _describe(
         "border": sample.row_ids[border].tolist(),
         "cohesion": float(similarity.mean()) if len(members) else 0.0,
         "mean_confidence": float(sample.confidences[members].mean()) if len(members) else 0.0,
-        "nearest_clusters": [int(other) for other in nearest if np.isfinite(cosines[other])],
+        "nearest_clusters": nearest,
     }
+
+
+def nearest_clusters(centers: np.ndarray, sizes: np.ndarray) -> list[list[int]]:
+    """For each of K clusters the few others that have images and whose centres (K, D) are nearest, nearest first."""
+    cosines = centers @ centers.T
+    np.fill_diagonal(cosines, -np.inf)
+    cosines[:, sizes == 0] = -np.inf
+    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :NUM_NEAREST_CLUSTERS]
+    return [
+        [int(other) for other in others if np.isfinite(row[other])]
+        for row, others in zip(cosines, nearest, strict=True)
+    ]
 
 
 def describe_tree(centers: np.ndarray, clusters: pa.Table) -> pa.Table:

@@ -4,6 +4,7 @@ The catalog is written first and gives every image a dense `row_id`. Chunks of i
 (embedding_workers.py); each part they write carries its row ids, and so a rerun knows what is left (embedded_rows.py).
 """
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -56,7 +57,7 @@ def import_embeddings(
             "image_id": file.image_ids,
             "uri": pa.array([source.uri] * count, pa.string()),
             "size": np.full(count, file.embeddings.shape[1] * file.embeddings.itemsize, dtype=np.int64),
-            "etag": pa.array([""] * count, pa.string()),
+            "etag": [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in file.embeddings],
             "label": file.labels if file.labels is not None else pa.nulls(count, pa.string()),
             "offset": pa.nulls(count, pa.int64()),
             "problem": pa.nulls(count, pa.string()),

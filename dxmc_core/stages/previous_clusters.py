@@ -10,8 +10,8 @@ import pyarrow as pa
 from scipy.sparse import coo_array, csr_array
 
 from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.generations import open_run_dir
 from dxmc_core.artifacts.manifest import Manifest, Part
-from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import InputError
 from dxmc_core.method.cluster_identity import Identities, keep_identities
@@ -41,7 +41,7 @@ def previous_manifest(run_dir_uri: str) -> Manifest | None:
 
 
 def _stage(run_dir_uri: str) -> StageDir:
-    return RunDir.at(run_dir_uri).stage("assign_clusters")
+    return open_run_dir(run_dir_uri).stage("assign_clusters")
 
 
 @dataclass(frozen=True)

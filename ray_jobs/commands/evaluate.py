@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.generations import open_run_dir
 from dxmc_core.artifacts.storage import write_output
 from dxmc_core.comparison import compare_runs
 from dxmc_core.errors import InputError
@@ -41,11 +41,11 @@ def execute(arguments: argparse.Namespace) -> None:
     if arguments.compare is not None:
         if arguments.confusion is not None:
             raise InputError("--confusion draws one run against labels; it does not go with --compare")
-        first, second = (RunDir.at(uri) for uri in arguments.compare)
+        first, second = (open_run_dir(uri) for uri in arguments.compare)
         comparison = compare_runs(first, second, labels_uri=arguments.labels)
         _show(arguments, comparison, _print_comparison)
         return
-    result = evaluate_run(RunDir.at(arguments.run_dir), labels_uri=arguments.labels)
+    result = evaluate_run(open_run_dir(arguments.run_dir), labels_uri=arguments.labels)
     if arguments.confusion is not None:
         if "classes" not in result:
             raise InputError(f"{arguments.run_dir} has no labels to draw; give some with --labels")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from tqdm import tqdm
 
-from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.generations import open_run_dir
 from dxmc_core.config import read_run_config
 from dxmc_core.export import FORMATS, export_run
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    run_dir = RunDir.at(arguments.run_dir)
+    run_dir = open_run_dir(arguments.run_dir)
     config = read_run_config(run_dir)
     with tqdm(desc=NAME, unit=" images", disable=not sys.stderr.isatty()) as bar:
         exported = export_run(

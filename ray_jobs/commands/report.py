@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.generations import open_run_dir
 from dxmc_core.artifacts.storage import write_output
 
 NAME = "report"
@@ -19,6 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    page = RunDir.at(arguments.run_dir).stage("write_report").read_file("index.html")
+    page = open_run_dir(arguments.run_dir).stage("write_report").read_file("index.html")
     output = write_output(arguments.output, page)
     print(json.dumps({"report": output}, indent=1) if arguments.json else output)

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from dxmc_core.artifacts.generations import open_run_dir
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import write_output
 from dxmc_core.config import read_run_config
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> None:
     if not 1 <= arguments.top <= _MAX_TOP:
         raise InputError(f"--top is {arguments.top}; expected 1 to {_MAX_TOP}")
-    run_dir = RunDir.at(arguments.run_dir)
+    run_dir = open_run_dir(arguments.run_dir)
     config = read_run_config(run_dir)
     kind = QueryKind(arguments.kind) if arguments.kind else None
     result = search_run(run_dir, config, " ".join(arguments.query), kind=kind, top=arguments.top)

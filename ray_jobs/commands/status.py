@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from dxmc_core.artifacts.generations import read_record
 from ray_jobs.context import RunContext, StageState, stage_states
 from ray_jobs.main import job_of
 
@@ -26,11 +27,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> None:
     context = RunContext.open(arguments.run_dir)
-    states = stage_states(context, {name: job_of(name) for name in context.stages})
+    record = read_record(context.run_dir)
+    states = (
+        stage_states(context, {name: job_of(name) for name in context.stages}) if record is None else _made(context)
+    )
     if arguments.json:
-        print(json.dumps({"run_dir": context.run_dir.uri, "stages": [_row(state) for state in states]}, indent=1))
+        result = {
+            "run_dir": context.run_dir.uri,
+            "generation": None if record is None else record.model_dump(),
+            "stages": [_row(state) for state in states],
+        }
+        print(json.dumps(result, indent=1))
         return
     print(context.run_dir.uri)
+    if record is not None:
+        print(f"  generation {record.number}, {record.published_at}: {record.mode}, because {record.reason}")
     for state in states:
         row = _row(state)
         facts = f"{row['rows']:>10} rows {row['seconds']:>8.1f} s" if state.manifest else ""
@@ -38,6 +49,16 @@ def execute(arguments: argparse.Namespace) -> None:
     if states[0].manifest:
         reasons = states[0].manifest.metrics["reject_reasons"]
         print("rejects: " + (", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"))
+
+
+def _made(context: RunContext) -> list[StageState]:
+    """The stages that a published generation has; nothing rebuilds them."""
+    manifests = {name: context.manifest(name) for name in context.stages}
+    return [
+        StageState(name, "done", manifest.fingerprint, manifest)
+        for name, manifest in manifests.items()
+        if manifest is not None
+    ]
 
 
 def _row(state: StageState) -> dict[str, Any]:

@@ -69,3 +69,25 @@ def test_what_needs_the_number_waits_for_a_choice_that_is_out_of_date(run_dir, m
     context = context_of(run_dir, "auto")
     states = {state.name: state.state for state in stage_states(context, jobs)}
     assert (states["suggest_k"], states["build_semantic_space"]) == ("done", "missing")
+
+
+def test_place_of_generations_and_a_published_one_are_left_to_recluster(run_dir):
+    run_dir.storage.write_bytes("current.json", b"{}")
+    with pytest.raises(InputError, match="holds generations"):
+        context_of(run_dir, 3).claim()
+    run_dir.storage.delete("current.json")
+    run_dir.storage.write_bytes("generation.json", b"{}")
+    with pytest.raises(InputError, match="published generation"):
+        context_of(run_dir, 3).claim()
+
+
+def test_run_that_takes_over_from_one_of_another_source_is_refused(run_dir, tmp_path):
+    context_of(run_dir, 3).claim()
+    following = context_of(RunDir.at(str(tmp_path / "next")), 3)
+    following.base = run_dir
+    following.claim()
+    other = following.config.source.model_copy(update={"uri": "y.npz"})
+    following.config = following.config.model_copy(update={"source": other})
+    following.run_dir = RunDir.at(str(tmp_path / "other"))
+    with pytest.raises(InputError, match=rf"{run_dir.uri} holds a run with source.uri"):
+        following.claim()

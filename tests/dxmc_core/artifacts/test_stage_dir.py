@@ -192,3 +192,24 @@ def test_stored_rows_of_an_empty_table_are_refused(stage):
     publish(stage, {"images": []})
     with pytest.raises(ArtifactError, match="no rows in 'images'; rerun embed_images"):
         StoredRows.open(stage, "images")
+
+
+def test_finished_stage_is_copied_without_what_is_left_out(stage, tmp_path):
+    tables = {
+        name: [stage.write_part(name, images_table([row]), fingerprint=FINGERPRINT)]
+        for row, name in enumerate(("images", "others"))
+    }
+    publish(stage, tables, files={"model": stage.write_file("model", b"weights")}, metrics={"score": 3})
+    stage.write_file("leftover", b"x")
+    copy = StageDir(Storage(str(tmp_path / "copy/embed_images")), "embed_images")
+    stage.copy_to(copy, without=["others"])
+    assert copy.read_table("images").equals(stage.read_table("images"))
+    assert copy.read_file("model") == b"weights"
+    manifest = copy.require_manifest()
+    assert (manifest.fingerprint, manifest.metrics, list(manifest.tables)) == (FINGERPRINT, {"score": 3}, ["images"])
+    assert set(copy.storage.list_files()) == {MANIFEST_NAME, "model", tables["images"][0].name}
+
+
+def test_row_ids_of_a_part_are_read_alone(stage):
+    part = stage.write_part("images", images_table([4, 9]), fingerprint=FINGERPRINT)
+    assert stage.row_ids_of(part).tolist() == [4, 9]

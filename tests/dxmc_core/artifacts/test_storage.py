@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -44,3 +45,33 @@ def test_write_that_a_service_keeps_breaking_off_is_one_clear_error(s3_bucket):
     s3_bucket.faults.always["run/file"] = "reset"
     with pytest.raises(DxmcError, match=r"cannot write s3://.*/run/file: .*run again"):
         Storage(f"{s3_bucket.uri}/run").write_bytes("file", b"x")
+
+
+def test_file_is_replaced_only_while_it_is_what_it_was(storage):
+    assert not storage.replace_bytes("file", b"two", expected=b"one")
+    storage.write_bytes("file", b"one")
+    assert storage.replace_bytes("file", b"two", expected=b"one")
+    assert not storage.replace_bytes("file", b"three", expected=b"one")
+    assert storage.read_bytes("file") == b"two"
+
+
+def test_of_writers_that_replace_at_once_one_wins(storage):
+    storage.write_bytes("file", b"before")
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(lambda i: storage.replace_bytes("file", b"%d" % i, expected=b"before"), range(8)))
+    assert won.count(True) == 1
+    assert storage.read_bytes("file") == b"%d" % won.index(True)
+
+
+def test_folders_are_listed_copied_to_and_removed(storage):
+    assert storage.list_folders("runs") == []
+    storage.write_bytes("runs/one/a/file", b"x")
+    storage.write_bytes("runs/two/file", b"y")
+    storage.write_bytes("runs/loose", b"z")
+    assert sorted(storage.list_folders("runs")) == ["one", "two"]
+    storage.child("runs/one").copy_file("a/file", storage.child("copy/deep"))
+    assert storage.read_bytes("copy/deep/a/file") == b"x"
+    storage.delete_folder("runs/one")
+    storage.delete_folder("runs/one")
+    assert storage.list_folders("runs") == ["two"]
+    assert storage.list_files("runs") == {"runs/loose": 1, "runs/two/file": 1}

@@ -131,3 +131,18 @@ def test_images_that_nothing_is_known_of_are_embedded_again(stage, tmp_path):
     list(embed(stage, {"gone.jpg": ""}, OLD))
     changes = renew_catalog(stage, listing(), fingerprint=NEW).manifest.metrics["changes"]
     assert changes == {"new": 0, "changed": 1, "deleted": 0, "unchanged": 0, "taken_over": 0}
+
+
+def test_embeddings_of_another_run_are_taken_over(stage, tmp_path):
+    base = StageDir(Storage(str(tmp_path / "base/embed_images")), "embed_images")
+    catalog = freeze_catalog(stage_catalog(base, listing_of(tmp_path, BEFORE).tables(), fingerprint=OLD))
+    parts = list(embed(base, BEFORE, OLD))
+    tables = {"catalog": catalog.manifest.tables["catalog"], "images": parts}
+    base.publish(fingerprint=OLD, inputs={}, tables=tables, seconds=1.0)
+    renewed = renew_catalog(stage, listing_of(tmp_path, AFTER), fingerprint=NEW, base=base)
+    assert renewed.manifest.metrics["changes"] == {**EXPECTED, "taken_over": 38}
+    ids = list(AFTER)
+    assert {row: found[0] for row, found in staged(stage, NEW).items()} == {
+        row: ids[row] for row in range(len(ids)) if ids[row] in BEFORE and AFTER[ids[row]] == "e"
+    }
+    assert base.read_table("images").num_rows == 40

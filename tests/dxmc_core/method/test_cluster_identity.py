@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
-from dxmc_core.method.cluster_identity import Identities, keep_identities
+from dxmc_core.method.cluster_identity import Identities, keep_identities, same_identities
 
 
 def overlaps_of(before, now, num_clusters):
@@ -203,3 +203,18 @@ def test_what_does_not_fit_is_refused(changes, message):
     }  # fmt: skip
     with pytest.raises(ValueError, match=message):
         keep_identities(**arguments, ids_given=2)
+
+
+def test_heads_that_stay_keep_every_id():
+    found = same_identities(
+        np.array([4, 0, 9, 2]),
+        np.array([5, 0, 3, 0]),
+        previous_sizes=np.array([7, 2, 0, 0]),
+        common=np.array([5, 0, 0, 0]),
+        ids_given=11,
+    )
+    assert found.cluster_ids.tolist() == [4, 0, 9, 2]
+    assert found.ids_given == 11
+    rows = [(row.kind, row.previous_id, row.cluster_id, row.overlap) for row in found.lineage]
+    assert rows == [("kept", 4, 4, 5), ("born", None, 9, 0), ("died", 0, None, 0)]
+    assert (found.num_common, found.churn) == (5, 0.0)

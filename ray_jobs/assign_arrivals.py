@@ -1,0 +1,142 @@
+"""A night without a full clustering as Ray jobs: new images are assigned by the heads of the base, the others kept."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.matrices import matrix_of
+from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.errors import ArtifactError
+from dxmc_core.method.drift import AssignmentFigures
+from dxmc_core.reclustering import SinceFull
+from dxmc_core.stages.assign_arrivals import (
+    AssignArrivals,
+    Kept,
+    compare_with_base,
+    describe_again,
+    figures_of,
+    keep_assignments,
+    parts_with_arrivals,
+    read_parts,
+)
+from dxmc_core.stages.assign_clusters import describe_tree
+from dxmc_core.stages.cluster_names import settle_names
+from dxmc_core.stages.previous_clusters import IDS_GIVEN, Comparison, lineage_table
+from ray_jobs.assign_clusters import NAME, map_parts
+from ray_jobs.cluster import run_on_node
+from ray_jobs.context import RunContext
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What the heads of the base make of a source that has changed.
+
+    Attributes:
+        kept: assignments of the base that still hold.
+        parts: of `assignments`, of all other images.
+        since: what happened since the last full clustering, these images included.
+    """
+
+    kept: Kept
+    parts: list[Part]
+    since: SinceFull
+
+    @property
+    def all_parts(self) -> list[Part]:
+        return [*self.kept.parts, *self.parts]
+
+
+def assign_arrivals(context: RunContext, base: RunDir, since: SinceFull, *, fingerprint: str) -> Arrivals:
+    """Write assignments of all images, by the heads of the base where it has none; nothing is published yet."""
+    images, output = context.stage("embed_images"), context.stage(NAME)
+    kept: Kept = run_on_node(_keep, base, context, fingerprint)
+    kwargs = {
+        "images": images,
+        "output": output,
+        "fingerprint": fingerprint,
+        "base": base,
+        "kept_rows": kept.rows,
+        "top_nouns": context.config.build_semantic_space.top_nouns,
+        "far": since.far,
+    }
+    parts = images.require_manifest().tables["images"]
+    arriving = {index: parts[index] for index in parts_with_arrivals(images, kept)}
+    receipts = map_parts(AssignArrivals, kwargs, arriving)
+    figures = sum((AssignmentFigures(**receipt["figures"]) for receipt in receipts), start=AssignmentFigures())
+    since = since.with_night(figures, num_removed=kept.num_removed, min_arrivals=context.config.recluster.min_arrivals)
+    return Arrivals(kept, parts_in_order(receipts), since)
+
+
+def _keep(base: RunDir, context: RunContext, fingerprint: str) -> Kept:
+    return keep_assignments(base, context.stage("embed_images"), context.stage(NAME), fingerprint=fingerprint)
+
+
+def publish_assignments(
+    context: RunContext,
+    base: RunDir,
+    arrivals: Arrivals,
+    *,
+    renames: Mapping[int, str],
+    fingerprint: str,
+    inputs: Mapping[str, str],
+) -> Manifest:
+    """Publish assign_clusters with the ids and centres of the base.
+
+    Raises:
+        ArtifactError: an image has no assignment, or two (a defect; nothing is published).
+    """
+    started = time.perf_counter()
+    output, parts = context.stage(NAME), arrivals.all_parts
+    num_assigned = sum(part.rows for part in parts)
+    if num_assigned != context.num_images:
+        raise ArtifactError(f"{num_assigned} assignments for {context.num_images} images; nothing is published")
+    tables: dict[str, pa.Table]
+    comparison: Comparison
+    tables, comparison, confidence = run_on_node(_describe, context, base, arrivals, renames)
+    return output.publish(
+        fingerprint=fingerprint,
+        inputs=inputs,
+        tables={
+            "assignments": parts,
+            **{name: [output.write_part(name, table, fingerprint=fingerprint)] for name, table in tables.items()},
+        },
+        metrics={
+            "num_clusters": tables["centers"].num_rows,
+            "clusters_with_images": tables["clusters"].num_rows,
+            "mean_confidence": round(confidence, 4),
+            IDS_GIVEN: comparison.identities.ids_given,
+            "lineage": comparison.metrics(),
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _describe(
+    context: RunContext, base: RunDir, arrivals: Arrivals, renames: Mapping[int, str]
+) -> tuple[dict[str, pa.Table], Comparison, float]:
+    """The tables beside `assignments`, what became of the base's clusters, and the mean confidence of all images."""
+    output, before = context.stage(NAME), base.stage(NAME)
+    centers = before.read_table("centers")
+    known = before.read_table("clusters", schema=schemas.CLUSTERS)
+    comparison = compare_with_base(base, output, arrivals.kept, arrivals.parts)
+    assignments = read_parts(output, arrivals.all_parts)
+    clusters = settle_names(
+        describe_again(assignments, centers, known, context.config.assign_clusters),
+        previous=comparison.previous_clusters,
+        renames=renames,
+    )
+    has_images = pc.is_in(centers["cluster_id"], clusters["cluster_id"])
+    tables = {
+        "centers": centers,
+        "clusters": clusters,
+        "cluster_tree": describe_tree(matrix_of(centers.filter(has_images)["embedding"]), clusters),
+        "lineage": lineage_table(comparison, clusters),
+    }
+    figures = figures_of(read_parts(output, arrivals.all_parts), far=arrivals.since.far)
+    return tables, comparison, figures.summary()["mean_confidence"]
