@@ -133,7 +133,9 @@ def clustering_settings(settings: Mapping[str, Any]) -> str:
     Args:
         settings: a configuration as plain values.
     """
-    return fingerprint_of("recluster", {name: settings[name] for name in _CLUSTERING}, {})
+    chosen = {name: settings[name] for name in _CLUSTERING}
+    copies = settings["train_heads"]["count_near_duplicates_once"]  # its other settings change no cluster
+    return fingerprint_of("recluster", {**chosen, "count_near_duplicates_once": copies}, {})
 
 
 def describing_settings(settings: Mapping[str, Any], renames: Mapping[int, str]) -> str:

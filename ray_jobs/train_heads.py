@@ -32,6 +32,8 @@ from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
 NAME = "train_heads"
+#: Under this name the manifest's inputs hold the fingerprint of the heads that training started from.
+WARM_START = "warm_start"
 _MAX_FAILURES = 3
 #: Rank 0 works out what `best` starts from while the others wait for it. A dead worker is noticed by Ray itself.
 _COLLECTIVE_TIMEOUT_S = 6 * 3600
@@ -41,10 +43,10 @@ logger = logging.getLogger(__name__)
 
 
 def reads(context: RunContext) -> tuple[str, ...]:
-    return (*context.choice_of_k, *_inputs(context))
+    return (*context.choice_of_k, *_stages_read(context))
 
 
-def _inputs(context: RunContext) -> tuple[str, ...]:
+def _stages_read(context: RunContext) -> tuple[str, ...]:
     config = context.config
     return stages_read(config.method, count_near_duplicates_once=config.train_heads.count_near_duplicates_once)
 
@@ -57,9 +59,16 @@ def fingerprint(context: RunContext) -> str:
         num_clusters=context.num_clusters,
         num_images=context.num_images,
         seed=config.seed,
-        inputs=context.inputs_of(*_inputs(context)) or {},
+        inputs=_inputs(context),
         count_near_duplicates_once=config.train_heads.count_near_duplicates_once,
     )
+
+
+def _inputs(context: RunContext) -> dict[str, str]:
+    inputs = context.inputs_of(*_stages_read(context)) or {}
+    if context.base is not None:
+        inputs[WARM_START] = context.base.stage(NAME).require_manifest().fingerprint
+    return inputs
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
@@ -77,6 +86,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         fingerprint=fingerprint,
         checkpoint_every_s=config.train_heads.checkpoint_every_s,
         count_near_duplicates_once=config.train_heads.count_near_duplicates_once,
+        warm_start=context.base.stage(NAME) if context.base is not None else None,
     )
     use_gpu = num_gpus(config.resources) > 0
     with (
@@ -95,7 +105,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     history = [json.loads(line) for line in output.storage.read_bytes(METRICS_NAME).splitlines()]
     return output.publish(
         fingerprint=fingerprint,
-        inputs=context.inputs_of(*_inputs(context)) or {},
+        inputs=_inputs(context),
         tables={},
         files={name: output.describe_file(name) for name in (HEADS_NAME, METRICS_NAME)},
         metrics={"method": config.method.name, "epochs": len(history), "last_epoch": history[-1] if history else None},

@@ -77,6 +77,7 @@ def fit_heads(
     device: torch.device | str = "cpu",
     on_epoch_end: EpochCallback | None = None,
     resume_state: TrainingState | None = None,
+    warm_heads: Heads | None = None,
     **settings: Any,
 ) -> Fit:
     """Fit one method. Gradient methods use torch.distributed when it is initialised; the others run alone.
@@ -86,6 +87,7 @@ def fit_heads(
         data: what `method_reads` asks for; the rest is not touched.
         settings: see `method_settings`.
         on_epoch_end, resume_state: see `training.train`; without effect on the centroid methods.
+        warm_heads: of an earlier state of the same images, to start from where the method can (`Objective.start_from`).
 
     Raises:
         ValueError: unknown method or setting, missing matrices, or fewer images than clusters.
@@ -96,6 +98,8 @@ def fit_heads(
     if method in CENTROID_METHODS:
         return Fit(_fit_centroids(data, chosen, num_clusters=num_clusters, seed=seed), [])
     objective = build_objective(method, data.embedding_width, num_clusters, chosen, seed=seed)
+    if warm_heads is not None:
+        objective.start_from(warm_heads)
     reports = train(
         objective,
         data,

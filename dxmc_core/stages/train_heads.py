@@ -18,7 +18,7 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.heads import HEADS_NAME, serialize_heads
+from dxmc_core.artifacts.heads import HEADS_NAME, load_heads, serialize_heads
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.matrices import Allocate, load_matrix, noun_columns
@@ -84,7 +84,11 @@ class TrainHeadsConfig(Settings):
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Everything a worker needs to take part in training. Small and picklable."""
+    """Everything a worker needs to take part in training. Small and picklable.
+
+    Attributes:
+        warm_start: the finished stage of an earlier run, whose heads training starts from where the method can.
+    """
 
     method: MethodConfig
     num_clusters: int
@@ -96,6 +100,7 @@ class TrainingJob:
     fingerprint: str
     checkpoint_every_s: float = 10.0
     count_near_duplicates_once: bool = False
+    warm_start: StageDir | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -247,6 +252,7 @@ def _train_on(
             device=device,
             on_epoch_end=on_epoch_end,
             resume_state=checkpoint["state"] if checkpoint else None,
+            warm_heads=load_heads(job.warm_start) if job.warm_start is not None else None,
             **job.method.settings,
         )
     except FloatingPointError as error:

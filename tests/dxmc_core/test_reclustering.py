@@ -78,7 +78,8 @@ def test_settings_that_decide_the_clusters_are_told_from_those_that_show_them():
         return parse_config(values, where="test").model_dump(mode="json")
 
     base = settings()
-    for other in ({"num_clusters": 11}, {"method": {"name": "kmeans"}}, {"seed": 1}):
+    copies = {"train_heads": {"count_near_duplicates_once": True}}
+    for other in ({"num_clusters": 11}, {"method": {"name": "kmeans"}}, {"seed": 1}, copies):
         assert clustering_settings(settings(**other)) != clustering_settings(base)
     shown = (
         {"resources": {"num_cpus": 1}},

@@ -106,6 +106,17 @@ class Objective(nn.Module):
                 and buffers, or those of the checkpoint, then replace every rank's.
         """
 
+    def start_from(self, heads: Heads) -> bool:
+        """Start with the weights of heads that were trained on an earlier state of the same images.
+
+        Returns:
+            False where that cannot be: heads of another architecture, or a method that works out its own start.
+        """
+        if heads.architecture() != self.heads.architecture():
+            return False
+        self.heads.load_state_dict(heads.state_dict())
+        return True
+
     def begin_epoch(self, epoch: int, data: TrainingData) -> None:
         """Called by every rank before each epoch (0-based), for pseudo-labels and the like.
 

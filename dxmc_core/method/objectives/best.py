@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dxmc_core.method.consensus import consensus_labels
 from dxmc_core.method.distributed import global_mean
-from dxmc_core.method.heads import DiscriminantHead
+from dxmc_core.method.heads import DiscriminantHead, Heads
 from dxmc_core.method.losses import PROBABILITY_FLOOR, consistency, soft_cross_entropy
 from dxmc_core.method.objectives.base import Hyperparameters, Objective, check_range, required
 from dxmc_core.method.smoothing import num_smoothing_neighbors
@@ -80,6 +80,10 @@ class BestObjective(Objective):
     def reads_with(cls, hyperparameters: Any) -> tuple[str, ...]:
         images = ("image_neighbors",)
         return (*images, "text_counterparts", "text_neighbors") if hyperparameters.use_text else images
+
+    def start_from(self, heads: Heads) -> bool:
+        """Never: the start is the consensus of all images, in which what is new has its say."""
+        return False
 
     def prepare(self, data: TrainingData, *, from_scratch: bool) -> None:
         self.num_neighbors = num_smoothing_neighbors(data.num_images, self.heads.num_clusters)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dxmc_core.method.distributed import all_reduce_sum, global_mean, rows_of_rank
-from dxmc_core.method.heads import MultiHead
+from dxmc_core.method.heads import Heads, MultiHead
 from dxmc_core.method.losses import temi
 from dxmc_core.method.objectives.base import Hyperparameters, Objective, check_range, required
 from dxmc_core.method.training_data import Batch, TrainingData
@@ -110,6 +110,12 @@ class TEMIObjective(Objective):
         self.heads.requires_grad_(False)
         uniform = torch.full((hyperparameters.num_heads, num_clusters), 1 / num_clusters)
         self.register_buffer("teacher_mean", uniform)
+
+    def start_from(self, heads: Heads) -> bool:
+        is_possible = super().start_from(heads)
+        if is_possible:
+            self.students.load_state_dict(heads.state_dict())
+        return is_possible
 
     def begin_epoch(self, epoch: int, data: TrainingData) -> None:
         self.heads.head_losses.zero_()

@@ -9,6 +9,8 @@ import torch
 from dxmc_core.artifacts.heads import HEADS_NAME, deserialize_heads, serialize_heads
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.matrices import load_matrix
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.method.fit import METHODS, assign
 from dxmc_core.method.heads import DualHeads
@@ -82,6 +84,25 @@ def test_interrupted_training_ends_with_the_same_weights(planted_run):
     assert len(job.output.storage.read_bytes("metrics.jsonl").splitlines()) == 6
     for name, tensor in saved_heads(job).state_dict().items():
         assert torch.equal(tensor, expected[name]), name
+
+
+def test_heads_of_an_earlier_run_are_started_from(planted_run, tmp_path):
+    job = job_of(planted_run, num_epochs=30, batch_size=64)
+    train_heads(job)
+    files = {HEADS_NAME: job.output.describe_file(HEADS_NAME)}
+    job.output.publish(fingerprint="d" * 32, inputs={}, tables={}, files=files, seconds=1.0)
+    other = StageDir(Storage(str(tmp_path / "other/train_heads")), "train_heads")
+    images = load_matrix(job.images, "images").values
+
+    def labels(job):
+        return assign(saved_heads(job), torch.from_numpy(images)).argmax(dim=1).numpy()
+
+    expected = labels(job)
+    next_job = replace(job_of(planted_run, num_epochs=1, batch_size=64), output=other)
+    train_heads(replace(next_job, warm_start=job.output))
+    assert (labels(next_job) == expected).mean() > 0.95
+    train_heads(replace(next_job, fingerprint="e" * 32))
+    assert (labels(next_job) == expected).mean() < 0.95
 
 
 def test_damaged_checkpoint_is_passed_over_for_the_one_before(planted_run):

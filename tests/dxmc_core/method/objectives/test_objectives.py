@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dxmc_core.method import losses
 from dxmc_core.method.heads import DualHeads
 from dxmc_core.method.objectives import (
+    GRADIENT_METHODS,
     DXMCHyperparameters,
     Objective,
     TACHyperparameters,
@@ -161,3 +162,24 @@ def test_neighbors_never_pass_the_instance_heads() -> None:
         modality.instance_head.register_forward_hook(lambda module, inputs, output: rows_seen.append(len(output)))
     objective.loss_terms(random_batch())
     assert sum(rows_seen) == 2 * NUM_ROWS
+
+
+@pytest.mark.parametrize("method", GRADIENT_METHODS)
+def test_training_starts_from_earlier_heads_where_the_method_can(method: str) -> None:
+    def objective(*, seed: int, num_clusters: int = NUM_CLUSTERS) -> Objective:
+        settings = default_hyperparameters(method, num_clusters, NUM_ROWS)
+        return build_objective(method, WIDTH, num_clusters, settings, seed=seed)
+
+    earlier, fresh = objective(seed=1).heads, objective(seed=2)
+    untouched = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
+    assert not fresh.start_from(objective(seed=1, num_clusters=NUM_CLUSTERS + 1).heads)
+    assert all(torch.equal(untouched[name], tensor) for name, tensor in fresh.state_dict().items())
+    can = method != "best"
+    assert fresh.start_from(earlier) == can
+    rows = random_batch().images
+    texts = random_batch().text_neighbors if earlier.needs_text else None
+    if can:
+        torch.testing.assert_close(fresh.heads.assignment_probs(rows, texts), earlier.assignment_probs(rows, texts))
+    if method == "temi":
+        students = fresh.get_submodule("students")
+        torch.testing.assert_close(students.state_dict(), earlier.state_dict())
