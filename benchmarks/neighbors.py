@@ -18,6 +18,7 @@ import numpy as np
 from measured import measured
 from planted import planted_run
 
+from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.matrices import StoredRows, load_matrix
 from dxmc_core.method.inverted_file import (
     choose_num_probes,
@@ -42,7 +43,8 @@ def cells(folder: Path, num_images: int, min_recall: float) -> dict[str, Any]:
     clock.append(time.perf_counter())
     sample = sample_rows(found_cells, seed=0)
     exact = exact_scores(rows, sample, NUM_NEIGHBORS)
-    index = fill_file(rows, found_cells, folder=folder)
+    files = HostArrays()
+    index = fill_file(rows, found_cells, allocate=files.allocate)
     index, recall = choose_num_probes(index, sample, exact, min_recall=min_recall)
     clock.append(time.perf_counter())
     slices = [

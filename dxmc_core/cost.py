@@ -230,13 +230,14 @@ def _training(load: Workload, machine: Machine) -> StageCost:
     parameters = 2 * (width * width + width * load.num_clusters)
     # Two modalities' heads, an anchor and a neighbour each, forward and backward.
     flops = 6.0 * parameters * 2 * num_images * load.num_epochs
-    memory = num_images * (2 * width * 2 + 2 * load.num_neighbors * 4)
+    files = num_images * (2.0 * width * 2 + 2 * load.num_neighbors * 4)
     return StageCost(
         "train_heads",
         flops,
         flops / machine.flops,
-        2 * _PROCESS_BYTES + memory,
+        2 * _PROCESS_BYTES,
         0,
-        0,
-        f"{load.num_epochs} epochs of the cluster heads of two modalities; other methods differ",
+        files,
+        f"{load.num_epochs} epochs of two modalities' cluster heads; reads {files / GIB:.1f} GiB at random, from "
+        "memory where they fit",
     )

@@ -1,4 +1,4 @@
-"""Arrays that all training processes of a host share: one copy in memory, read and converted by one of them.
+"""Arrays in files that are mapped into memory, for one process or shared by all training processes of a host.
 
 They lie in temporary files without a name, mapped into memory: the kernel keeps what is used and may drop the rest, so
 they may be larger than memory, and they are gone when the processes are, however these end.
@@ -66,15 +66,15 @@ class HostArrays:
             DxmcError: the disk is full.
         """
         size_bytes = max(math.prod(shape) * dtype.itemsize, 1)
-        file = tempfile.TemporaryFile(prefix="dxmc-training-")  # noqa: SIM115 (it lives as long as the array)
+        file = tempfile.TemporaryFile(prefix="dxmc-")  # noqa: SIM115 (it lives as long as the array)
         try:
             # Writing to a mapped page that the disk has no room for would kill the process.
             os.posix_fallocate(file.fileno(), 0, size_bytes)
         except OSError as error:
             file.close()
             raise DxmcError(
-                f"training needs {size_bytes / 1e9:.1f} GB more in {tempfile.gettempdir()}: {error.strerror}; free "
-                "space there, or set TMPDIR to a folder of a larger disk"
+                f"temporary files need {size_bytes / 1e9:.1f} GB more in {tempfile.gettempdir()}: {error.strerror}; "
+                "free space there, or set TMPDIR to a folder of a larger disk"
             ) from error
         array = _mapped(file, shape, dtype, "r+")
         self._files.append((array, file))

@@ -2,16 +2,14 @@
 
 Rows are grouped into cells by k-means. All queries of a cell look through the same cells, those whose centres are
 nearest to its own, so a cell's search is one matrix product on CPU or GPU; a scan query by query, as faiss' IVF does
-it, reads each row of a cell once for every query and is bound by memory. Rows lie in the order of cells in a file, of
-which the operating system keeps in memory what is in use, so the index may be larger than the memory.
+it, reads each row of a cell once for every query and is bound by memory. Rows lie in the order of cells, where the
+caller wants them: in a mapped file the index may be larger than the memory.
 """
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,6 +42,9 @@ _CANDIDATES_PER_BLOCK = 2**16
 _TIE = 2e-6
 
 _ROWS_PER_READ = 65_536
+
+#: Makes an array of a shape and a type.
+Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,12 @@ def make_cells(rows: RowSource, *, seed: int, device: str = "cpu") -> Cells:
     return Cells(found.centers, found.labels, count)
 
 
-def fill_file(rows: RowSource, cells: Cells, *, folder: Path, device: str = "cpu") -> InvertedFile:
-    """Write the rows in the order of their cells to a file in `folder` without a name, which ends with the process.
+def fill_file(rows: RowSource, cells: Cells, *, allocate: Allocate = np.empty, device: str = "cpu") -> InvertedFile:
+    """Put the rows in the order of their cells.
 
-    The file takes N x D of the source's type; what is in memory besides is a block, and 12 bytes a row.
+    Args:
+        allocate: gives the array (N, D), of the source's type, that takes the rows: in a mapped file where it may be
+            larger than memory. What is in memory besides is a block, and 28 bytes a row.
     """
     order = np.argsort(cells.labels, kind="stable")
     places = np.empty(len(order), dtype=np.int64)
@@ -112,14 +115,13 @@ def fill_file(rows: RowSource, cells: Cells, *, folder: Path, device: str = "cpu
     inverse_norms = np.empty(len(order), dtype=np.float32)
     stored: np.ndarray | None = None
     start = 0
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for block in rows.blocks(_ROWS_PER_READ):
-            if stored is None:
-                stored = np.memmap(file, dtype=block.dtype, mode="w+", shape=(len(order), rows.width))
-            part = places[start : start + len(block)]
-            stored[part] = block
-            inverse_norms[part] = 1 / np.linalg.norm(block.astype(np.float32), axis=1)
-            start += len(block)
+    for block in rows.blocks(_ROWS_PER_READ):
+        if stored is None:
+            stored = allocate((len(order), rows.width), block.dtype)
+        part = places[start : start + len(block)]
+        stored[part] = block
+        inverse_norms[part] = 1 / np.linalg.norm(block.astype(np.float32), axis=1)
+        start += len(block)
     assert stored is not None
     return InvertedFile(cells, order, offsets, stored, inverse_norms, device)
 

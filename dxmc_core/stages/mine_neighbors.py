@@ -6,10 +6,9 @@ neighbours show of near duplicates is kept by the way.
 """
 
 import io
-import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import Part, fingerprint_of
 from dxmc_core.artifacts.matrices import StoredRows, embedding_column, load_matrix, read_rows
 from dxmc_core.artifacts.stage_dir import StageDir
@@ -127,8 +127,8 @@ class PlanSearch:
         cells = make_cells(rows, seed=self._seed, device=self._device)
         sample = sample_rows(cells, seed=self._seed)
         exact = exact_scores(rows, sample, self._num_neighbors, device=self._device)
-        with tempfile.TemporaryDirectory() as folder:
-            index = fill_file(rows, cells, folder=Path(folder), device=self._device)
+        with closing(HostArrays()) as files:
+            index = fill_file(rows, cells, allocate=files.allocate, device=self._device)
             index, recall = choose_num_probes(index, sample, exact, min_recall=self._min_recall)
         _save_cells(self._output, modality, index.cells)
         return {
@@ -237,11 +237,12 @@ class SearchCells:
     ) -> None:
         stages = {stage.stage: stage for stage in inputs}
         self._indexes: dict[str, InvertedFile] = {}
-        with tempfile.TemporaryDirectory() as folder:
-            for name, (stage, table) in MODALITIES.items():
-                rows = StoredRows.open(stages[stage], table)
-                self._row_ids = rows.row_ids
-                self._indexes[name] = fill_file(rows, _load_cells(output, name), folder=Path(folder), device=device)
+        self._files = HostArrays()
+        for name, (stage, table) in MODALITIES.items():
+            rows = StoredRows.open(stages[stage], table)
+            self._row_ids = rows.row_ids
+            cells = _load_cells(output, name)
+            self._indexes[name] = fill_file(rows, cells, allocate=self._files.allocate, device=device)
         self._write = _WriteNeighbors(output, fingerprint=fingerprint, near_duplicate_cosine=near_duplicate_cosine)
         self._num_neighbors = num_neighbors
 

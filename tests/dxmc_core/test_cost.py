@@ -44,8 +44,13 @@ def test_more_nodes_share_the_mapping_but_not_the_centers():
 def test_what_does_not_fit_is_named():
     load = replace(SMALL, num_images=100_000_000)
     found = warnings_of(estimate(load, MACHINE), MACHINE)
-    assert any("train_heads needs about" in warning and "of memory" in warning for warning in found)
+    assert any("train_heads writes about" in warning for warning in found)
     assert any("mine_neighbors writes about 190.7 GiB of temporary files" in warning for warning in found)
+    tight = replace(MACHINE, memory_bytes=2 * GIB)
+    assert any(
+        "build_semantic_space needs about" in warning and "of memory on a node, which has 2.0" in warning
+        for warning in warnings_of(estimate(load, tight), tight)
+    )
     assert any("the run directory takes about" in warning for warning in found)
     assert warnings_of(estimate(SMALL, MACHINE), MACHINE) == []
     in_a_bucket = replace(MACHINE, disk_bytes=None)

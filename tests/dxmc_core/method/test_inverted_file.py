@@ -32,18 +32,18 @@ def small_cells(monkeypatch):
     monkeypatch.setattr(inverted_file, "_ROWS_PER_CELL", 30)
 
 
-def filled(rows, tmp_path):
+def filled(rows):
     source = ArrayRows(rows)
-    return source, fill_file(source, make_cells(source, seed=0), folder=tmp_path)
+    return source, fill_file(source, make_cells(source, seed=0))
 
 
 @pytest.mark.usefixtures("small_cells")
 @pytest.mark.parametrize("candidates_per_block", [50, 2**16])
-def test_all_cells_give_the_exact_neighbors(tmp_path, monkeypatch, candidates_per_block):
+def test_all_cells_give_the_exact_neighbors(monkeypatch, candidates_per_block):
     monkeypatch.setattr(inverted_file, "_CANDIDATES_PER_BLOCK", candidates_per_block)
     monkeypatch.setattr(inverted_file, "_SCORES_PER_BLOCK", 700)
     rows = mixture(600, 12)
-    _, index = filled(rows, tmp_path)
+    _, index = filled(rows)
     assert len(index.cells.centers) == index.cells.num_probes == 20
     positions = np.random.default_rng(1).permutation(600)[:400]
     found, scores = search_cells(index, positions, 8)
@@ -56,9 +56,9 @@ def test_all_cells_give_the_exact_neighbors(tmp_path, monkeypatch, candidates_pe
 
 
 @pytest.mark.usefixtures("small_cells")
-def test_fewer_probes_find_less_and_the_recall_says_so(tmp_path):
+def test_fewer_probes_find_less_and_the_recall_says_so():
     rows = mixture(1500, 5, noise=0.8)
-    source, index = filled(rows, tmp_path)
+    source, index = filled(rows)
     sample = sample_rows(index.cells, seed=0)
     exact = exact_scores(source, sample, 10)
     by_sets = nearest_neighbors(rows, num_neighbors=10)[sample]
@@ -78,21 +78,21 @@ def test_fewer_probes_find_less_and_the_recall_says_so(tmp_path):
 
 
 @pytest.mark.usefixtures("small_cells")
-def test_sharding_the_queries_changes_nothing_but_near_ties(tmp_path):
+def test_sharding_the_queries_changes_nothing_but_near_ties():
     rows = mixture(500, 8)
-    _, index = filled(rows, tmp_path)
+    _, index = filled(rows)
     index = replace(index, cells=replace(index.cells, num_probes=3))
     whole = search_cells(index, np.arange(500), 6)[0]
     parts = [search_cells(index, np.arange(start, min(start + 77, 500)), 6)[0] for start in range(0, 500, 77)]
     assert (np.concatenate(parts) == whole).mean() > 0.995
 
 
-def test_duplicates_are_neighbors_of_one_another_and_a_cell_of_them_is_searched_in_blocks(tmp_path, monkeypatch):
+def test_duplicates_are_neighbors_of_one_another_and_a_cell_of_them_is_searched_in_blocks(monkeypatch):
     monkeypatch.setattr(inverted_file, "_CANDIDATES_PER_BLOCK", 64)
     monkeypatch.setattr(inverted_file, "_ROWS_PER_CELL", 50)
     rows = mixture(600, 6)
     rows[100:400] = rows[0]
-    _, index = filled(rows, tmp_path)
+    _, index = filled(rows)
     index = replace(index, cells=replace(index.cells, num_probes=1))
     found, scores = search_cells(index, np.arange(100, 400), 10)
     assert (scores > 0.999).all()
@@ -101,8 +101,8 @@ def test_duplicates_are_neighbors_of_one_another_and_a_cell_of_them_is_searched_
 
 
 @pytest.mark.usefixtures("small_cells")
-def test_cells_with_too_few_rows_are_joined_by_further_ones(tmp_path):
-    _, index = filled(mixture(90, 3), tmp_path)
+def test_cells_with_too_few_rows_are_joined_by_further_ones():
+    _, index = filled(mixture(90, 3))
     found, _ = search_cells(index, np.arange(90), 89, num_probes=1)
     assert all(sorted([query, *row]) == list(range(90)) for query, row in enumerate(found.tolist()))
     with pytest.raises(ValueError, match="between 1 and 89 for 90 rows, found 90"):

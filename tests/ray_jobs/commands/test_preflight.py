@@ -50,6 +50,6 @@ def test_images_are_counted_by_listing_and_what_runs_out_is_a_warning(tmp_path, 
         (photos / f"{number}.jpg").write_bytes(b"not read")
     config = config_over(tmp_path, {"uri": str(photos)})
     assert preflight(capsys, "--config", config).startswith("3 images of width ")
-    text = preflight(capsys, "--config", config, "--num-images", "50000000", "--memory-gib", "8", "--nodes", "2")
+    text = preflight(capsys, "--config", config, "--num-images", "50000000", "--memory-gib", "2", "--nodes", "2")
     assert "50,000,000 images" in text
-    assert "warning: train_heads needs about" in text
+    assert "warning: build_semantic_space needs about" in text
