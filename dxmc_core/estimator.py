@@ -17,7 +17,16 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dxmc_core.errors import InputError
-from dxmc_core.method.fit import CENTROID_METHODS, METHODS, assign, check_num_images, fit_heads, method_reads
+from dxmc_core.method.fit import (
+    CENTROID_METHODS,
+    METHODS,
+    Fit,
+    assign,
+    check_num_images,
+    fit_heads,
+    fit_seeds,
+    method_reads,
+)
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.naming import name_clusters
 from dxmc_core.method.preparation import (
@@ -29,8 +38,10 @@ from dxmc_core.method.preparation import (
     prepare,
     text_counterparts_as_stored,
 )
+from dxmc_core.method.seeds import stability
 from dxmc_core.method.suggest_k import KChoice, suggest_num_clusters
 from dxmc_core.method.training import EpochReport
+from dxmc_core.method.training_data import TrainingData
 from dxmc_core.method.unit_rows import check_same_width
 from dxmc_core.vocabulary import hypernym_table
 from dxmc_core.vocabulary.nouns import distinct_nouns
@@ -48,6 +59,8 @@ class DXMC(ClusterMixin, BaseEstimator):
         temperature: softmax temperature at which nouns describe an image; 0.005 suits OpenAI's CLIP, 0.01-0.05 others.
         nouns_per_center: most confident nouns kept of each image centre.
         n_neighbors: neighbours of an image, in each modality; at most N - 1 are taken.
+        n_init: heads are trained so often, with the seeds that follow, and those of lowest loss are kept. dxmc and tac
+            train them at once.
         device: where neighbours are searched and heads are trained: "cpu" or "cuda".
         random_state: an integer gives the pipeline's result for that `seed`, every time.
 
@@ -55,6 +68,7 @@ class DXMC(ClusterMixin, BaseEstimator):
         labels_: (N,) int64, cluster of every row that was fitted; the same as `predict` of these rows.
         heads_: the trained heads, a torch module on the CPU.
         reports_: what each epoch did; empty for k-means.
+        stability_: mean adjusted Rand index of all pairs of the trainings, at most 1; None when `n_init` is 1.
         k_choice_: scores over K and the three suggestions when `n_clusters` is "auto", else None.
         cluster_names_: K distinct names by cluster; None without nouns.
         noun_ids_: (S,) int64 positions of the nouns that were selected, ascending; None without noun embeddings.
@@ -70,6 +84,7 @@ class DXMC(ClusterMixin, BaseEstimator):
     labels_: np.ndarray
     heads_: Heads
     reports_: list[EpochReport]
+    stability_: float | None
     k_choice_: KChoice | None
     cluster_names_: list[str] | None
     noun_ids_: np.ndarray | None
@@ -85,6 +100,7 @@ class DXMC(ClusterMixin, BaseEstimator):
         temperature: float = CLIP_RETRIEVAL_TEMPERATURE,
         nouns_per_center: int = 5,
         n_neighbors: int = 50,
+        n_init: int = 1,
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
@@ -94,6 +110,7 @@ class DXMC(ClusterMixin, BaseEstimator):
         self.temperature = temperature
         self.nouns_per_center = nouns_per_center
         self.n_neighbors = n_neighbors
+        self.n_init = n_init
         self.device = device
         self.random_state = random_state
 
@@ -144,9 +161,7 @@ class DXMC(ClusterMixin, BaseEstimator):
             seed=seed,
             device=self.device,
         )
-        fitted = fit_heads(
-            self.method, prepared.data, num_clusters=num_clusters, seed=seed, device=self.device, **settings
-        )
+        fitted = self._fit_heads(prepared.data, num_clusters=num_clusters, seed=seed, settings=settings)
         self.heads_, self.reports_ = fitted.heads, fitted.reports
         self.noun_embeddings_ = prepared.selected_embeddings
         selection = prepared.selected_nouns
@@ -157,6 +172,17 @@ class DXMC(ClusterMixin, BaseEstimator):
         self.labels_ = probs.argmax(axis=1)
         self.cluster_names_ = _names(images, probs, prepared, vocabulary)
         return self
+
+    def _fit_heads(self, data: TrainingData, *, num_clusters: int, seed: int, settings: Mapping[str, Any]) -> Fit:
+        """The training of lowest loss, and `stability_` of all."""
+        if self.n_init == 1:
+            self.stability_ = None
+            return fit_heads(self.method, data, num_clusters=num_clusters, seed=seed, device=self.device, **settings)
+        seeds = range(seed, seed + self.n_init)
+        fits = fit_seeds(self.method, data, num_clusters=num_clusters, seeds=seeds, device=self.device, **settings)
+        partitions = [assign(fit.heads, data.image_embeddings, data.text_counterparts).argmax(dim=1) for fit in fits]
+        self.stability_ = stability([partition.numpy() for partition in partitions])
+        return min(fits, key=lambda fit: fit.reports[-1].terms["total"])
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Clusters (n,) int64 of images, known or new.
@@ -195,10 +221,15 @@ class DXMC(ClusterMixin, BaseEstimator):
         if self.method not in METHODS:
             raise ValueError(f"expected method to be one of {', '.join(METHODS)}, found {self.method!r}")
         least = 1 if self.method in CENTROID_METHODS else 2
-        for name, minimum in (("n_clusters", least), ("n_neighbors", 1), ("nouns_per_center", 1)):
+        for name, minimum in (("n_clusters", least), ("n_neighbors", 1), ("nouns_per_center", 1), ("n_init", 1)):
             value = num_clusters if name == "n_clusters" else getattr(self, name)
             if not isinstance(value, Integral) or value < minimum:
                 raise ValueError(f"expected {name} to be an integer of at least {minimum}, found {value!r}")
+        if self.n_init > 1 and self.method in CENTROID_METHODS:
+            raise ValueError(
+                f"expected n_init 1 for method {self.method!r}, found {self.n_init}: it has restarts of its own, "
+                "method_settings={'num_restarts': ...}"
+            )
 
 
 @dataclass(frozen=True)

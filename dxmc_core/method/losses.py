@@ -41,7 +41,8 @@ def cluster_contrastive(
     """
     num_clusters = probs.shape[1]
     cosines = column_cosines(torch.cat([probs, other_probs], dim=1))
-    logits = (cosines / temperature).fill_diagonal_(float("-inf"))
+    itself = torch.eye(2 * num_clusters, dtype=torch.bool, device=probs.device)
+    logits = (cosines / temperature).masked_fill(itself, float("-inf"))
     columns = torch.arange(2 * num_clusters, device=probs.device)
     positives = columns.roll(num_clusters)
     if fidelity == "code":

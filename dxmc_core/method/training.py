@@ -135,7 +135,7 @@ def train(
         started = time.perf_counter()
         terms, num_samples = _run_steps(objective, optimizer, batches)
         seconds = time.perf_counter() - started
-        _check_finite(terms, epoch=epoch + 1, learning_rate=learning_rate)
+        check_finite(terms, epoch + 1, learning_rate)
         previous_labels = labels
         labels = assign_own_rows(objective.heads, data, device=device) if track else None
         reports.append(
@@ -179,7 +179,8 @@ def _run_steps(
     return dict(zip(names, (torch.stack(sums) / num_steps).tolist(), strict=True)), num_samples
 
 
-def _check_finite(terms: dict[str, float], *, epoch: int, learning_rate: float) -> None:
+def check_finite(terms: dict[str, float], epoch: int, learning_rate: float) -> None:
+    """Raises FloatingPointError when a loss term is not finite after an epoch."""
     bad = [name for name, value in terms.items() if not math.isfinite(value)]
     if bad:
         raise FloatingPointError(

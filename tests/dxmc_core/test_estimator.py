@@ -17,7 +17,7 @@ from dxmc_core.artifacts.matrices import StoredRows, load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.estimator import DXMC
 from dxmc_core.images.sources import EmbeddingsSource
-from dxmc_core.method.fit import METHODS, method_reads, method_settings
+from dxmc_core.method.fit import METHODS, fit_seeds, method_reads, method_settings
 from dxmc_core.method.metrics import clustering_accuracy
 from dxmc_core.method.preparation import TEXT_MATRICES, as_stored, hypernym_pairs, prepare, select_semantic_space
 from dxmc_core.stages.assign_clusters import (
@@ -249,6 +249,22 @@ def test_defaults_of_the_semantic_space_are_those_of_the_configuration():
     assert defaults["n_neighbors"] == MineNeighborsConfig().num_neighbors
 
 
+@pytest.mark.parametrize("method", ["tac", "turtle"])
+def test_of_many_trainings_that_of_lowest_loss_is_kept(planted, monkeypatch, method):
+    """tac's train at once, turtle's one after another."""
+    fits = []
+    monkeypatch.setattr(
+        "dxmc_core.estimator.fit_seeds", lambda *args, **kwargs: fits.extend(fit_seeds(*args, **kwargs)) or fits
+    )
+    model = DXMC(NUM_CLUSTERS, method=method, method_settings=short(method), n_init=3, random_state=3)
+    model.fit(planted.images, **planted.vocabulary)
+    losses = [fit.reports[-1].terms["total"] for fit in fits]
+    assert len(set(losses)) == 3
+    assert model.reports_[-1].terms["total"] == min(losses)
+    assert model.heads_ is fits[losses.index(min(losses))].heads
+    assert -1 <= model.stability_ < 1
+
+
 @pytest.mark.parametrize("method", ["kmeans", "concat_kmeans", "dxmc"])
 def test_planted_clusters_are_found_named_and_predicted(planted, method):
     known = np.arange(len(planted.images)) % 5 > 0
@@ -316,6 +332,8 @@ def test_methods_without_text_need_no_nouns(planted, method):
         ({"n_clusters": 1}, "expected n_clusters to be an integer of at least 2, found 1"),
         ({"n_clusters": 2.5}, "expected n_clusters to be an integer of at least 2, found 2.5"),
         ({"n_neighbors": 0}, "expected n_neighbors to be an integer of at least 1, found 0"),
+        ({"n_init": 0}, "expected n_init to be an integer of at least 1, found 0"),
+        ({"n_init": 2, "method": "kmeans"}, "expected n_init 1 for method 'kmeans', found 2: it has restarts"),
         ({"n_clusters": 301}, "expected at least as many images as clusters, found 300 for 301"),
         ({"temperature": 0.0}, "expected temperature above 0"),
     ],

@@ -54,6 +54,7 @@ class TACObjective(Objective):
     """
 
     heads: DualHeads
+    stackable = True
     reads = ("text_counterparts", "image_neighbors", "text_neighbors")
 
     def __init__(
