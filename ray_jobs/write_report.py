@@ -19,7 +19,14 @@ NAME = "write_report"
 
 
 def reads(context: RunContext) -> tuple[str, ...]:
-    return ("embed_images", *context.choice_of_k, "build_semantic_space", "train_heads", "assign_clusters")
+    return (
+        "embed_images",
+        *context.choice_of_k,
+        "build_semantic_space",
+        "mine_neighbors",
+        "train_heads",
+        "assign_clusters",
+    )
 
 
 def fingerprint(context: RunContext) -> str:

@@ -2,6 +2,7 @@
 
 from dxmc_core.report.assemble import (
     count_labels,
+    duplicates_by_cluster,
     flatten_settings,
     gallery_positions,
     k_evidence,
@@ -54,6 +55,7 @@ __all__ = [
     "SuggestedK",
     "TreeNode",
     "count_labels",
+    "duplicates_by_cluster",
     "flatten_settings",
     "gallery_positions",
     "k_evidence",

@@ -65,6 +65,8 @@ def report_cluster(
     max_exemplars: int = 12,
     max_border: int = 6,
     max_nearest: int = 5,
+    max_groups: int = 3,
+    max_copies: int = 4,
 ) -> ReportCluster:
     """A cluster card from a row of the `clusters` table (`Table.to_pylist()`), cut to what a card has room for."""
     return ReportCluster(
@@ -79,7 +81,8 @@ def report_cluster(
         exemplars=tuple(row["exemplars"][:max_exemplars]),
         border=tuple(row["border"][:max_border]),
         nearest_clusters=tuple(row["nearest_clusters"][:max_nearest]),
-        near_duplicates=tuple(tuple(group) for group in near_duplicates),
+        near_duplicates=tuple(tuple(group[:max_copies]) for group in near_duplicates[:max_groups]),
+        num_near_duplicates=len(near_duplicates),
         label_counts=dict(label_counts or {}),
     )
 
@@ -129,6 +132,25 @@ def count_labels(cluster_ids: np.ndarray, labels: Sequence[str | None]) -> dict[
         if label is not None:
             counts.setdefault(int(cluster_id), Counter())[label] += 1
     return {cluster_id: dict(counter.most_common()) for cluster_id, counter in counts.items()}
+
+
+def duplicates_by_cluster(
+    row_ids: np.ndarray, group_ids: np.ndarray, cluster_ids: np.ndarray
+) -> dict[int, list[list[int]]]:
+    """Groups of near duplicates by the cluster that has most of them (its members only), the largest group first.
+
+    Args:
+        row_ids, group_ids, cluster_ids: (D,) of the images that have a near duplicate.
+    """
+    members: dict[int, dict[int, list[int]]] = {}
+    for row, group, cluster in zip(row_ids.tolist(), group_ids.tolist(), cluster_ids.tolist(), strict=True):
+        members.setdefault(group, {}).setdefault(cluster, []).append(row)
+    by_cluster: dict[int, list[list[int]]] = {}
+    for clusters in members.values():
+        cluster, rows = max(clusters.items(), key=lambda item: (len(item[1]), -item[0]))
+        if len(rows) > 1:
+            by_cluster.setdefault(cluster, []).append(rows)
+    return {cluster: sorted(groups, key=len, reverse=True) for cluster, groups in by_cluster.items()}
 
 
 def gallery_positions(scores: np.ndarray, *, count: int, largest: bool) -> np.ndarray:

@@ -58,7 +58,8 @@ class ReportCluster:
         exemplars: row_ids nearest the centre, the nearest first.
         border: row_ids that nearly went elsewhere.
         nearest_clusters: cluster_ids, nearest first.
-        near_duplicates: groups of row_ids that show nearly the same picture.
+        near_duplicates: groups of row_ids that show nearly the same picture, the largest first; `num_near_duplicates`
+            is how many groups there are, with those that are not shown.
         label_counts: members of each true class; empty without labels.
     """
 
@@ -74,6 +75,7 @@ class ReportCluster:
     border: Sequence[int] = ()
     nearest_clusters: Sequence[int] = ()
     near_duplicates: Sequence[Sequence[int]] = ()
+    num_near_duplicates: int = 0
     label_counts: Mapping[str, int] = field(default_factory=dict)
 
 

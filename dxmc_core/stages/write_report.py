@@ -29,6 +29,7 @@ from dxmc_core.report import (
     Score,
     StageTiming,
     count_labels,
+    duplicates_by_cluster,
     flatten_settings,
     gallery_positions,
     k_evidence,
@@ -107,6 +108,7 @@ def _without_images(
     cluster_ids = assignments["cluster_id"].to_numpy()
     row_ids = assignments["row_id"].to_numpy()
     label_counts = count_labels(cluster_ids, label_column(run_dir, assignments))
+    duplicates = _near_duplicates(run_dir, row_ids, cluster_ids)
     low = gallery_positions(assignments["confidence"].to_numpy(), count=config.num_low_confidence, largest=False)
     far = gallery_positions(assignments["outlier_score"].to_numpy(), count=config.num_outliers, largest=True)
     history = [json.loads(line) for line in run_dir.stage("train_heads").read_file("metrics.jsonl").splitlines()]
@@ -116,7 +118,14 @@ def _without_images(
         created_at=datetime.now(UTC),
         num_images=assignments.num_rows,
         item=("photograph", "photographs") if _has_files(settings) else ("row", "rows"),
-        clusters=[report_cluster(row, label_counts=label_counts.get(row["cluster_id"], {})) for row in clusters],
+        clusters=[
+            report_cluster(
+                row,
+                label_counts=label_counts.get(row["cluster_id"], {}),
+                near_duplicates=duplicates.get(row["cluster_id"], []),
+            )
+            for row in clusters
+        ],
         source=source,
         method=settings["method"]["name"],
         encoder=_encoder_name(settings),
@@ -136,6 +145,14 @@ def _without_images(
         settings=flatten_settings(settings),
         versions={package: version(package) for package in _SHOWN_PACKAGES},
     )
+
+
+def _near_duplicates(run_dir: RunDir, row_ids: np.ndarray, cluster_ids: np.ndarray) -> dict[int, list[list[int]]]:
+    table = run_dir.stage("mine_neighbors").read_table("near_duplicates", schema=schemas.NEAR_DUPLICATES)
+    rows = table["row_id"].to_numpy()
+    order = np.argsort(row_ids, kind="stable")
+    own = cluster_ids[order[np.searchsorted(row_ids, rows, sorter=order)]]
+    return duplicates_by_cluster(rows, table["group_id"].to_numpy(), own)
 
 
 def _k_evidence(run_dir: RunDir) -> KEvidence:

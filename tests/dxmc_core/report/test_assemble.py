@@ -4,6 +4,7 @@ import numpy as np
 
 from dxmc_core.report.assemble import (
     count_labels,
+    duplicates_by_cluster,
     flatten_settings,
     gallery_positions,
     k_evidence,
@@ -28,6 +29,20 @@ CLUSTER_ROW = {
     "mean_confidence": 0.5,
     "nearest_clusters": [1, 2, 4, 5, 6, 7, 8],
 }
+
+
+def test_near_duplicates_stand_with_the_cluster_that_has_most_of_them():
+    rows = np.array([1, 2, 3, 10, 11, 12, 13, 20, 21])
+    groups = np.array([1, 1, 1, 10, 10, 10, 10, 20, 20])
+    clusters = np.array([0, 0, 5, 0, 0, 0, 0, 5, 7])
+    assert duplicates_by_cluster(rows, groups, clusters) == {0: [[10, 11, 12, 13], [1, 2]]}
+
+
+def test_a_card_shows_some_of_many_near_duplicates():
+    groups = [list(range(start, start + 9)) for start in range(0, 90, 9)]
+    card = report_cluster(CLUSTER_ROW, near_duplicates=groups)
+    assert card.near_duplicates == ((0, 1, 2, 3), (9, 10, 11, 12), (18, 19, 20, 21))
+    assert card.num_near_duplicates == 10
 
 
 def test_report_images_follow_the_rows_given():

@@ -105,6 +105,7 @@ def full_data(make_report_data):
             cluster,
             label_counts={"animal": 15, "thing": 5},
             near_duplicates=[(cluster.exemplars[0], cluster.exemplars[1])],
+            num_near_duplicates=12,
         )
         for cluster in data.clusters
     ]
