@@ -27,6 +27,7 @@ from dxmc_core.stages.assign_arrivals import (
 )
 from dxmc_core.stages.assign_clusters import describe_tree
 from dxmc_core.stages.cluster_names import settle_names
+from dxmc_core.stages.mine_neighbors import near_duplicate_metrics
 from dxmc_core.stages.previous_clusters import IDS_GIVEN, Comparison, lineage_table
 from ray_jobs.assign_clusters import NAME, map_parts
 from ray_jobs.cluster import run_on_node
@@ -86,7 +87,7 @@ def publish_assignments(
     fingerprint: str,
     inputs: Mapping[str, str],
 ) -> Manifest:
-    """Publish assign_clusters with the ids and centres of the base.
+    """Publish assign_clusters with the ids and centres of the base, and of mine_neighbors what is left of the base's.
 
     Raises:
         ArtifactError: an image has no assignment, or two (a defect; nothing is published).
@@ -96,6 +97,7 @@ def publish_assignments(
     num_assigned = sum(part.rows for part in parts)
     if num_assigned != context.num_images:
         raise ArtifactError(f"{num_assigned} assignments for {context.num_images} images; nothing is published")
+    _publish_near_duplicates(context, base, arrivals.kept.near_duplicates)
     tables: dict[str, pa.Table]
     comparison: Comparison
     tables, comparison, confidence = run_on_node(_describe, context, base, arrivals, renames)
@@ -115,6 +117,19 @@ def publish_assignments(
         },
         seconds=time.perf_counter() - started,
     )
+
+
+def _publish_near_duplicates(context: RunContext, base: RunDir, table: pa.Table) -> None:
+    """The groups among images of the last full clustering; neighbours are searched anew by the next one."""
+    output, found = context.stage("mine_neighbors"), base.stage("mine_neighbors").require_manifest()
+    manifest = output.publish(
+        fingerprint=found.fingerprint,
+        inputs=found.inputs,
+        tables={"near_duplicates": [output.write_part("near_duplicates", table, fingerprint=found.fingerprint)]},
+        metrics={**found.metrics, **near_duplicate_metrics(table)},
+        seconds=0.0,
+    )
+    context.published(manifest)
 
 
 def _describe(

@@ -41,11 +41,13 @@ class Kept:
         parts: of `assignments`, with the row ids of this run.
         rows: (N,) bool, by catalog row of this run.
         num_removed: assignments of the earlier run that do not: their image is gone, or has changed.
+        near_duplicates: what is left of that run's table `near_duplicates`.
     """
 
     parts: list[Part]
     rows: np.ndarray
     num_removed: int
+    near_duplicates: pa.Table
 
 
 def keep_assignments(base: RunDir, images: StageDir, output: StageDir, *, fingerprint: str) -> Kept:
@@ -66,7 +68,38 @@ def keep_assignments(base: RunDir, images: StageDir, output: StageDir, *, finger
     ):
         parts.append(part)
         rows[row_ids] = True
-    return Kept(parts, rows, manifest.rows("assignments") - int(rows.sum()))
+    duplicates = base.stage("mine_neighbors").read_table("near_duplicates", schema=schemas.NEAR_DUPLICATES)
+    num_removed = manifest.rows("assignments") - int(rows.sum())
+    return Kept(parts, rows, num_removed, keep_near_duplicates(duplicates, new_rows))
+
+
+def keep_near_duplicates(table: pa.Table, new_rows: np.ndarray) -> pa.Table:
+    """The groups of `near_duplicates` that have two images left, under their new row ids.
+
+    Args:
+        new_rows: as of `compare_catalogs`.
+    """
+    row_ids = new_rows[table["row_id"].to_numpy()]
+    _, groups = np.unique(table["group_id"].to_numpy(), return_inverse=True)
+    left = np.bincount(groups, row_ids >= 0).astype(np.int64) if len(groups) else np.empty(0, dtype=np.int64)
+    chosen = np.flatnonzero((row_ids >= 0) & (left[groups] > 1))
+    chosen = chosen[np.argsort(row_ids[chosen], kind="stable")]
+    row_ids, groups = row_ids[chosen], groups[chosen]
+    return pa.table(
+        {
+            "row_id": row_ids,
+            "image_id": table["image_id"].take(chosen),
+            "group_id": _first_of_each(groups, row_ids),
+            "group_size": left[groups],
+            "copy_of": _first_of_each(table["copy_of"].to_numpy()[chosen], row_ids),
+        }
+    ).cast(schemas.NEAR_DUPLICATES)
+
+
+def _first_of_each(keys: np.ndarray, row_ids: np.ndarray) -> np.ndarray:
+    """For each row (n,) the first of the ascending row ids that have the same key."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return row_ids[first[inverse]]
 
 
 def parts_with_arrivals(images: StageDir, kept: Kept) -> list[int]:

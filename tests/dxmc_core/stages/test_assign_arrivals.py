@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import HEADS_NAME, load_heads
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
@@ -16,6 +17,7 @@ from dxmc_core.stages.assign_arrivals import (
     compare_with_base,
     describe_again,
     keep_assignments,
+    keep_near_duplicates,
     parts_with_arrivals,
     read_parts,
     reference_figures,
@@ -124,6 +126,26 @@ def test_every_image_has_one_assignment_and_the_heads_give_what_they_gave(base, 
         assert got["confidence"] == pytest.approx(expected["confidence"], abs=1e-5)
 
 
+def test_groups_of_near_duplicates_keep_those_that_are_left():
+    table = pa.table(
+        {
+            "row_id": [0, 1, 2, 5, 6, 8, 9],
+            "image_id": list("abcdefg"),
+            "group_id": [0, 0, 0, 5, 5, 8, 8],
+            "group_size": [3, 3, 3, 2, 2, 2, 2],
+            "copy_of": [0, 0, 0, 5, 6, 8, 9],
+        }
+    ).cast(schemas.NEAR_DUPLICATES)
+    new_rows = np.array([-1, 4, 3, 0, 1, 7, -1, 8, 2, 9])
+    assert keep_near_duplicates(table, new_rows).to_pylist() == [
+        {"row_id": 2, "image_id": "f", "group_id": 2, "group_size": 2, "copy_of": 2},
+        {"row_id": 3, "image_id": "c", "group_id": 3, "group_size": 2, "copy_of": 3},
+        {"row_id": 4, "image_id": "b", "group_id": 3, "group_size": 2, "copy_of": 3},
+        {"row_id": 9, "image_id": "g", "group_id": 2, "group_size": 2, "copy_of": 9},
+    ]
+    assert keep_near_duplicates(table.slice(0, 0), new_rows).num_rows == 0
+
+
 def test_source_that_has_not_changed_has_no_arrivals(base, tmp_path):
     night = night_of(tmp_path, np.arange(240))
     kept = keep_assignments(base, night.images, night.output, fingerprint=NIGHT)
@@ -179,6 +201,10 @@ def test_cluster_that_loses_all_images_ends_and_its_id_comes_back_with_them(base
     night.output.publish(fingerprint=NIGHT, inputs={}, tables=tables, metrics={"ids_given": 13}, seconds=1.0)
     for name in ("build_semantic_space", "train_heads"):
         base.stage(name).copy_to(night.run_dir.stage(name), without=["text_counterparts"])
+    part = night.run_dir.stage("mine_neighbors").write_part("near_duplicates", kept.near_duplicates, fingerprint=NIGHT)
+    night.run_dir.stage("mine_neighbors").publish(
+        fingerprint=NIGHT, inputs={}, tables={"near_duplicates": [part]}, seconds=1.0
+    )
     back = night_of(tmp_path, np.arange(240), name="back")
     kept = keep_assignments(night.run_dir, back.images, back.output, fingerprint=NIGHT)
     receipts = assign(night.run_dir, back, kept)
