@@ -1,7 +1,6 @@
 """What a run needs: work, time, memory and disk of each stage, by the cost model of docs/SCALING.md.
 
-Floating-point operations follow from the sizes; the rates at which they are done were measured, or are said to be
-assumed, in `Machine`.
+Floating-point operations follow from the sizes; the rates at which they are done are those of `Machine`.
 """
 
 from dataclasses import asdict, dataclass
@@ -37,7 +36,7 @@ class Machine:
     Attributes:
         memory_bytes, disk_bytes, temporary_bytes: of a node: memory, free disk at the run directory (None where that is
             in object storage) and for temporary files.
-        cpu_flops: a core's, in the matrix products of these stages (measured, docs/SCALING.md).
+        cpu_flops: a core's: half of what ViT-B/32 was measured to reach, as these stages move more memory.
         gpu_flops: a GPU's, assumed: none was at hand.
         gpu_dollars_per_hour: of a node's GPU, as assumed.
     """
@@ -173,7 +172,7 @@ def _embed(load: Workload, machine: Machine) -> StageCost:
 def _semantic_space(load: Workload, machine: Machine) -> StageCost:
     num_images, width = load.num_images, load.width
     centers = num_image_centers(num_images, min(load.num_clusters, num_images), max_centers=load.max_centers)
-    restarts, points_per_center, most_iterations = kmeans_effort(centers)
+    restarts, points_per_center, most_iterations = kmeans_effort(centers, num_images=num_images)
     sample = min(num_images, centers * points_per_center)
     finalists = min(restarts, _FINALISTS)
     iterations = restarts * min(_TRIAL_ITERATIONS, most_iterations)

@@ -15,8 +15,9 @@ from dxmc_core.method.unit_rows import check_same_width, unit_rows
 _IMAGES_PER_CENTER = 300
 _CENTERS_PER_CLUSTER = 3
 
-#: Up to so many centres k-means makes the effort of the reference: restarts, images a centre, iterations at most.
-_FULL_EFFORT_CENTERS = 500
+#: Up to so many images, or centres, k-means makes the effort of the reference: restarts, images a centre, iterations.
+_FULL_EFFORT_IMAGES = 150_000
+_FULL_EFFORT_CENTERS = _FULL_EFFORT_IMAGES // _IMAGES_PER_CENTER
 _FULL_EFFORT = (10, 256, 300)
 _LEAST_EFFORT = (1, 64, 20)
 
@@ -55,14 +56,14 @@ def num_image_centers(num_images: int, num_clusters: int, *, max_centers: int = 
     return int(max(1, min(wanted, max_centers, num_images)))
 
 
-def kmeans_effort(num_centers: int) -> tuple[int, int, int]:
+def kmeans_effort(num_centers: int, *, num_images: int) -> tuple[int, int, int]:
     """Restarts, training images a centre, and most iterations of the k-means that finds image centres.
 
-    The authors' 10, 256 and 300 up to 500 centres (150,000 images). Beyond, the first two fall in inverse proportion
-    and the iterations with the square, to 1, 64 and 20: a mean over so many centres hardly differs between restarts,
-    and greedy seeds leave little to gain. docs/SCALING.md has the difference in the objective.
+    The authors' 10, 256 and 300 up to 150,000 images or 500 centres. Beyond both, the first two fall in inverse
+    proportion to the centres and the iterations with their square, to 1, 64 and 20: a mean over so many centres hardly
+    differs between restarts, and greedy seeds leave little to gain. docs/SCALING.md has the difference.
     """
-    share = min(_FULL_EFFORT_CENTERS / num_centers, 1.0)
+    share = 1.0 if num_images <= _FULL_EFFORT_IMAGES else min(_FULL_EFFORT_CENTERS / num_centers, 1.0)
     efforts = zip(_FULL_EFFORT, (share, share, share**2), _LEAST_EFFORT, strict=True)
     restarts, points_per_center, iterations = (max(int(full * part), least) for full, part, least in efforts)
     return restarts, points_per_center, iterations

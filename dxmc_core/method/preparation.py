@@ -86,7 +86,7 @@ def select_semantic_space(
     if isinstance(image_embeddings, np.ndarray):
         check_same_width(image_embeddings, noun_embeddings, names=("image_embeddings", "noun_embeddings"))
     num_centers = num_image_centers(len(image_embeddings), num_clusters, max_centers=max_centers)
-    restarts, points_per_center, iterations = kmeans_effort(num_centers)
+    restarts, points_per_center, iterations = kmeans_effort(num_centers, num_images=len(image_embeddings))
     centers = spherical_kmeans(
         image_embeddings,
         num_centers,

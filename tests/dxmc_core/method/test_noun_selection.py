@@ -118,6 +118,8 @@ def test_unusable_arguments_are_explained() -> None:
 
 
 def test_kmeans_makes_the_effort_of_the_reference_until_there_are_many_centers():
-    assert kmeans_effort(1) == kmeans_effort(500) == (10, 256, 300)
-    assert kmeans_effort(1000) == (5, 128, 75)
-    assert kmeans_effort(3333) == kmeans_effort(20_000) == (1, 64, 20)
+    full = (10, 256, 300)
+    assert kmeans_effort(1, num_images=10**9) == kmeans_effort(500, num_images=10**9) == full
+    assert kmeans_effort(20_000, num_images=150_000) == full
+    assert kmeans_effort(1000, num_images=300_000) == (5, 128, 75)
+    assert kmeans_effort(3333, num_images=10**6) == kmeans_effort(20_000, num_images=10**7) == (1, 64, 20)
