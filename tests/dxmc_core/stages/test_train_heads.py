@@ -1,6 +1,12 @@
 """Training as a stage: it resumes, survives damaged checkpoints, and saves heads that load without pickle."""
 
+import os
+import pickle
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +32,9 @@ from dxmc_core.stages.train_heads import (
     stages_read,
     train_heads,
 )
+
+WORKER = Path(__file__).with_name("gloo_train_worker.py")
+REPOSITORY = Path(__file__).parents[3]
 
 
 def job_of(run, method="dxmc", fingerprint="d" * 32, **settings):
@@ -103,6 +112,41 @@ def test_heads_of_an_earlier_run_are_started_from(planted_run, tmp_path):
     assert (labels(next_job) == expected).mean() > 0.95
     train_heads(replace(next_job, fingerprint="e" * 32))
     assert (labels(next_job) == expected).mean() < 0.95
+
+
+def train_in_two_processes(job, folder, *, dying_in_epoch=0):
+    """Train as two workers of one host; the second may be killed in an epoch. Their exit codes."""
+    folder.mkdir()
+    (folder / "job.pickle").write_bytes(pickle.dumps(job))
+    command = [sys.executable, str(WORKER), str(folder / "job.pickle")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    workers = [
+        subprocess.Popen([*command, str(rank), str(folder / "store"), str(dying_in_epoch * rank)], env=environment)
+        for rank in range(2)
+    ]
+    return [worker.wait(timeout=300) for worker in workers]
+
+
+@pytest.mark.slow
+def test_killed_worker_changes_nothing(planted_run, tmp_path):
+    whole = job_of(planted_run, num_epochs=6, batch_size=64)
+    assert train_in_two_processes(whole, tmp_path / "whole") == [0, 0]
+    expected = saved_heads(whole).state_dict()
+
+    job = job_of(planted_run, num_epochs=6, batch_size=64, fingerprint="e" * 32)
+    first, second = train_in_two_processes(job, tmp_path / "killed", dying_in_epoch=3)
+    assert first != 0
+    assert second == -signal.SIGKILL
+    assert len(load_checkpoint(job)["history"]) == 2
+    assert train_in_two_processes(job, tmp_path / "again") == [0, 0]
+    for name, tensor in saved_heads(job).state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+    alone = job_of(planted_run, num_epochs=6, batch_size=64, fingerprint="a" * 32)
+    train_heads(alone)
+    data = load_training_data(alone, HostArrays())
+    one, two = (assign(saved_heads(trained), data.image_embeddings).argmax(dim=1) for trained in (alone, whole))
+    assert (one == two).double().mean() > 0.995
 
 
 def test_damaged_checkpoint_is_passed_over_for_the_one_before(planted_run):
