@@ -1,5 +1,6 @@
 """One Ray cluster for all Ray suites, and small data whose clusters are known."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -26,8 +27,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """The environment in which every command of the suite joins one Ray of this session."""
-    port = free_port()
+    """The environment in which every command of the suite joins one Ray of this session, or submits jobs to it."""
+    port, dashboard_port = free_port(), free_port()
     # Ray asks for a token; one of this session's own keeps its clients in and everybody else out.
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     ray = shutil.which("ray", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -35,14 +36,20 @@ def ray_cluster():
     # In the foreground of a process of ours: `ray stop` would stop every Ray of this machine.
     process = subprocess.Popen(
         [ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--node-ip-address=127.0.0.1",
-         "--include-dashboard=false", "--disable-usage-stats", f"--object-store-memory={512 << 20}"],
+         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}",
+         f"--dashboard-agent-listen-port={free_port()}",
+         "--disable-usage-stats", f"--object-store-memory={512 << 20}"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment,
     )  # fmt: skip
     try:
         _wait_until_healthy([ray, "health-check", "--address", f"127.0.0.1:{port}"], process, environment)
-        yield {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+        yield {
+            **environment,
+            "RAY_ADDRESS": f"127.0.0.1:{port}",
+            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard_port}",
+        }
     finally:
         process.terminate()
         process.wait(timeout=60)
@@ -53,6 +60,19 @@ def _wait_until_healthy(check: list[str], process: subprocess.Popen, environment
     while subprocess.run(check, check=False, capture_output=True, env=environment).returncode != 0:
         assert process.poll() is None, f"ray start ended with exit code {process.returncode}"
         assert time.monotonic() < deadline, f"Ray did not answer within {_START_TIMEOUT_S} s"
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="session")
+def jobs_cluster(ray_cluster):
+    """The same, when its dashboard takes jobs: it starts later than the rest."""
+    pytest.importorskip("aiohttp_cors", reason="Ray's dashboard comes with ray[default], of this project's extra dev")
+    port = int(ray_cluster["RAY_API_SERVER_ADDRESS"].rsplit(":", 1)[1])
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return ray_cluster
+        assert time.monotonic() < deadline, f"Ray's dashboard did not start within {_START_TIMEOUT_S} s"
         time.sleep(0.5)
 
 

@@ -1,0 +1,73 @@
+"""`ray job submit --working-dir .` to a real head: what a person types from a checkout, and how it ends."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from dxmc_core.artifacts.run_dir import RunDir
+
+pytestmark = pytest.mark.ray
+
+_REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def submit(jobs_cluster, s3_bucket, tmp_path):
+    """Submits a job that finds the bucket, follows its log, and returns what `ray job submit` did."""
+    ray = shutil.which("ray", path=str(Path(sys.executable).parent))
+    assert ray is not None
+    runtime_env = {"env_vars": {**s3_bucket.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}}
+
+    def run(*command):
+        return subprocess.run(
+            [ray, "job", "submit", "--working-dir", ".", "--runtime-env-json", json.dumps(runtime_env), "--", *command],
+            cwd=_REPOSITORY,
+            env=jobs_cluster,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+def test_pipeline_runs_into_the_bucket_and_a_stage_that_fails_says_why(submit, planted, s3_bucket):
+    for name in ("images.npz", "nouns.npz"):
+        s3_bucket.put(name, (planted.folder / name).read_bytes())
+    config = {
+        "run_dir": f"{s3_bucket.uri}/run",
+        "source": {"kind": "embeddings", "uri": f"{s3_bucket.uri}/images.npz"},
+        "vocabulary": {"kind": "embeddings", "uri": f"{s3_bucket.uri}/nouns.npz"},
+        "num_clusters": planted.num_clusters,
+        "method": {"name": "kmeans"},
+    }
+    s3_bucket.put("nightly.yaml", yaml.safe_dump(config).encode())
+
+    done = submit("python", "-m", "ray_jobs.run_pipeline", "--config", f"{s3_bucket.uri}/nightly.yaml")
+    assert done.returncode == 0, done.stdout
+    assert "assign_clusters       done: 6 clusters" in done.stdout
+    assert "succeeded" in done.stdout
+    stage = RunDir.at(config["run_dir"]).stage("assign_clusters")
+    (part,) = stage.require_manifest().tables["assignments"]
+    key = f"run/assign_clusters/{part.name}"
+    body = s3_bucket.client.get_object(Bucket=s3_bucket.name, Key=key)["Body"].read()
+    assert pq.read_table(io.BytesIO(body)).num_rows == 600
+
+    failed = submit(
+        "python", "-m", "ray_jobs.embed_images", "--config", f"{s3_bucket.uri}/nightly.yaml",
+        "--run-dir", f"{s3_bucket.uri}/other", "--set", f"source.uri={s3_bucket.uri}/none.npz",
+    )  # fmt: skip
+    assert failed.returncode == 1
+    # Ray repeats the end of the log after it has followed it.
+    (error,) = {line for line in failed.stdout.splitlines() if line.startswith("error: ")}
+    assert "none.npz does not exist" in error
+    assert "failed with exit code 2" in failed.stdout
