@@ -67,10 +67,10 @@ def test_approximate_search_of_all_cells_finds_what_exact_search_finds(planted_r
 
 def test_index_is_chosen_by_size_and_device_with_its_reason():
     config = MineNeighborsConfig()
-    assert choose_index(config, 50_000, device="cpu").index == "exact"
-    choice = choose_index(config, 50_001, device="cpu")
+    assert choose_index(config, 200_000, device="cpu").index == "exact"
+    choice = choose_index(config, 200_001, device="cpu")
     assert choice.index == "ivf"
-    assert choice.reason == "50,001 images are more than 50,000, up to which CPUs afford exact search"
+    assert choice.reason == "200,001 images are more than 200,000, up to which CPUs afford exact search"
     assert choose_index(config, 1_000_000, device="cuda").index == "exact"
     assert choose_index(MineNeighborsConfig(index="ivf"), 10, device="cuda:1").index == "ivf"
 
