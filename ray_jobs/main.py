@@ -109,5 +109,5 @@ def guarded(program: Callable[[], object]) -> int:
 def configure_logging() -> None:
     """Log lines of dxmc to stderr, warnings of everything else."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    for name in ("dxmc_core", "ray_jobs"):
+    for name in ("dxmc_core", "ray_jobs", "__main__"):  # a job that is run as a program is __main__
         logging.getLogger(name).setLevel(logging.INFO)

@@ -30,7 +30,7 @@ from ray_jobs.run_report import reported
 NAME = "recluster"
 _ASSIGN = "assign_clusters"
 
-logger = logging.getLogger(f"ray_jobs.{NAME}")  # as a program this module is __main__, whose lines are not shown
+logger = logging.getLogger(__name__)
 
 
 @dataclass
