@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import psutil
 
@@ -51,19 +52,33 @@ class Lease:
         renewer = threading.Thread(target=self._renew, args=(stop,), daemon=True, name="dxmc-lease")
         renewer.start()
         try:
-            yield
-        except KeyboardInterrupt:
-            if not self._is_lost:
-                raise
-            raise DxmcError(
-                f"{self._storage.uri} was taken over by another run, because this one had not been heard of for "
-                f"{LEASE_S:.0f} s; that run goes on from what is done"
-            ) from None
+            with self._interrupted_when_lost():
+                yield
         finally:
             stop.set()
             renewer.join()
             if self._is_ours():
                 self._storage.delete(LOCK_NAME)
+
+    @contextmanager
+    def _interrupted_when_lost(self) -> Iterator[None]:
+        """SIGINT raises in the block once the lease is lost, also where it is ignored: in the background of a shell."""
+        before = signal.getsignal(signal.SIGINT)
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            if self._is_lost:
+                raise DxmcError(
+                    f"{self._storage.uri} was taken over by another run, because this one had not been heard of for "
+                    f"{LEASE_S:.0f} s; that run goes on from what is done"
+                )
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _acquire(self) -> None:
         content = _content_of(self._owner)

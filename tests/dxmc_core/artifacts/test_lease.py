@@ -75,7 +75,9 @@ def read_lock(run_dir):
     return json.loads(run_dir.storage.read_bytes(LOCK_NAME))
 
 
-def test_an_owner_that_was_replaced_is_stopped(run_dir, monkeypatch):
+@pytest.mark.parametrize("interrupt", [signal.default_int_handler, signal.SIG_IGN])
+def test_an_owner_that_was_replaced_is_stopped(run_dir, monkeypatch, interrupt):
+    before = signal.signal(signal.SIGINT, interrupt)
     monkeypatch.setattr(lease, "RENEW_EVERY_S", 0.05)
     foreign = json.dumps({**FOREIGN, "expires_at": time.time() + 60}).encode()
 
@@ -84,8 +86,12 @@ def test_an_owner_that_was_replaced_is_stopped(run_dir, monkeypatch):
             run_dir.storage.write_bytes(LOCK_NAME, foreign)
             time.sleep(30)
 
-    with pytest.raises(DxmcError, match="taken over by another run"):
-        work()
+    try:
+        with pytest.raises(DxmcError, match="taken over by another run"):
+            work()
+        assert signal.getsignal(signal.SIGINT) is interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert run_dir.storage.read_bytes(LOCK_NAME) == foreign
 
 
