@@ -43,12 +43,18 @@ def execute(arguments: argparse.Namespace) -> None:
     if record is not None:
         print(f"  generation {record.number}, {record.published_at}: {record.mode}, because {record.reason}")
     for state in states:
-        row = _row(state)
-        facts = f"{row['rows']:>10} rows {row['seconds']:>8.1f} s" if state.manifest else ""
-        print(f"  {state.name:<21} {_WILL[state.state]:<38} {facts}".rstrip())
+        print(f"  {state.name:<21} {_WILL[state.state]:<30} {_facts(context, state)}".rstrip())
     if states[0].manifest:
         reasons = states[0].manifest.metrics["reject_reasons"]
         print("rejects: " + (", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"))
+
+
+def _facts(context: RunContext, state: StageState) -> str:
+    """How long a stage took, and what it made in the words of its job unless it is of another version."""
+    if state.manifest is None:
+        return ""
+    made = job_of(state.name).summary(context) if state.state == "done" else ""
+    return f"{state.manifest.seconds:>9.1f} s  {made}"
 
 
 def _made(context: RunContext) -> list[StageState]:

@@ -48,6 +48,9 @@ def test_run_finds_planted_clusters_and_names_them(dxmc, planted, tmp_path):
     assert all(name in page for name in tree[6:])
     status = json.loads(dxmc("status", str(tmp_path / "run"), "--json").stdout)
     assert [stage["state"] for stage in status["stages"]] == ["done"] * len(STAGES)
+    printed = dxmc("status", str(tmp_path / "run")).stdout
+    assert "0 rejects" in printed
+    assert f"{planted.num_clusters} clusters" in printed
 
 
 def test_rerun_does_nothing_and_changes_rebuild_only_what_depends_on_them(dxmc, planted, tmp_path):
