@@ -30,8 +30,10 @@ def ray_cluster():
     """The environment in which every command of the suite joins one Ray of this session, or submits jobs to it."""
     port, dashboard_port = free_port(), free_port()
     # Ray asks for a token; one of this session's own keeps its clients in and everybody else out.
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    ray = shutil.which("ray", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    # The `python` of a submitted job is that of this environment, as on a cluster.
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    ray = shutil.which("ray", path=path)
     assert ray is not None
     # In the foreground of a process of ours: `ray stop` would stop every Ray of this machine.
     process = subprocess.Popen(
