@@ -10,7 +10,6 @@ import bisect
 import json
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
+
+from measured import peak_bytes
 
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
@@ -122,7 +123,7 @@ def list_file_source(count: int, work: Path) -> Iterator[ImagesSource]:
 
 
 def peak_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return peak_bytes() >> 20
 
 
 def measure(source: ImagesSource, run_dir: Path) -> dict[str, float]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from damaged_bucket import DAMAGES, WHOLE, picture
+from measured import peak_bytes
 
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.encoders import OfflineConfig
@@ -90,15 +91,9 @@ def embed_hostile_files(folder: Path, count: int, seed: int) -> dict[str, Any]:
         "images": num_images,
         "rejects": dict(Counter(row["reason"] for row in rejects).most_common()),
         "seconds": round(time.perf_counter() - started, 1),
-        "peak_gigabytes": round(_peak_bytes() / 1e9, 2),
+        "peak_gigabytes": round(peak_bytes() / 1e9, 2),
         "wrong": wrong,
     }
-
-
-def _peak_bytes() -> int:
-    """Most memory this process had; getrusage would count that of the process which started it."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
 
 
 def _embed(source: ImagesSource, run_dir: RunDir) -> RunDir:

@@ -23,13 +23,16 @@ MAX_SCORED_IMAGES = 20_000
 PARENT_FOLDER = "parent_folder"
 
 
-def evaluate_run(run_dir: RunDir, *, labels_uri: str | None = None, seed: int = 0) -> dict:
+def evaluate_run(run_dir: RunDir, *, labels_uri: str | None = None, seed: int = 0, with_names: bool = False) -> dict:
     """Scores of a run, fractions in 0..1 unless a score's documentation says otherwise.
+
+    Args:
+        with_names: judge the clusters' names too, for which WordNet is loaded.
 
     Returns:
         images, clusters, label_free (on a sample of at most 20,000 images) and, where labels are known,
-        labelled_images, external (acc, nmi, ari over the labelled images), classes (see `class_rows`) and, when a label
-        is a noun of WordNet, names (see `name_agreement`).
+        labelled_images, external (acc, nmi, ari over the labelled images), classes (see `class_rows`) and, when they
+        are asked for and a label is a noun of WordNet, names (see `name_agreement`).
 
     Raises:
         ArtifactError: the run is not finished.
@@ -53,9 +56,10 @@ def evaluate_run(run_dir: RunDir, *, labels_uri: str | None = None, seed: int = 
         result["external"] = external_scores(true, clusters[known])
         names, sources = _names_and_sources(run_dir)
         result["classes"] = class_rows(true, clusters[known], names)
-        agreement = name_agreement(true, clusters[known], names, sources)
-        if agreement["unknown"] < sum(agreement.values()):
-            result["names"] = agreement
+        if with_names:
+            agreement = name_agreement(true, clusters[known], names, sources)
+            if agreement["unknown"] < sum(agreement.values()):
+                result["names"] = agreement
     return result
 
 

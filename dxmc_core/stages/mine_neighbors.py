@@ -6,6 +6,7 @@ neighbours show of near duplicates is kept by the way.
 """
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -178,11 +179,25 @@ class _WriteNeighbors:
         return {"part": start, **part.model_dump(), "pairs": pairs_part.model_dump()}
 
 
-class SearchNeighbors:
+class _SearchSlices(ABC):
+    """Searches slices of the rows, given as a table of the columns start and stop (positions in row order).
+
+    The result has the columns part (the start), those of the part written, and pairs.
+    """
+
+    def __call__(self, slices: pa.Table) -> pa.Table:
+        found = [self._search(start, stop) for start, stop in zip(*slices.to_pydict().values(), strict=True)]
+        return pa.Table.from_pylist(found)
+
+    @abstractmethod
+    def _search(self, start: int, stop: int) -> dict:
+        """Search and write one slice; the receipt."""
+
+
+class SearchNeighbors(_SearchSlices):
     """Searches one slice of the rows against all of them, in both modalities, by exact inner product.
 
-    Called with a table of the columns start and stop (positions in row order); the result has the columns part (the
-    start), those of the part written, and pairs. The result of a slice does not depend on the other slices.
+    The result of a slice does not depend on the other slices.
     """
 
     def __init__(
@@ -205,10 +220,6 @@ class SearchNeighbors:
         self._write = _WriteNeighbors(output, fingerprint=fingerprint, near_duplicate_cosine=near_duplicate_cosine)
         self._num_neighbors = num_neighbors
 
-    def __call__(self, slices: pa.Table) -> pa.Table:
-        found = [self._search(start, stop) for start, stop in zip(*slices.to_pydict().values(), strict=True)]
-        return pa.Table.from_pylist(found)
-
     def _search(self, start: int, stop: int) -> dict:
         row_ids = self._matrices["image_neighbors"].row_ids
         found, cosines = {}, {}
@@ -219,8 +230,8 @@ class SearchNeighbors:
         return self._write(start, row_ids[start:stop], found, cosines["image_neighbors"])
 
 
-class SearchCells:
-    """Searches one slice of the rows as `PlanSearch` has planned it, in both modalities; called as `SearchNeighbors`.
+class SearchCells(_SearchSlices):
+    """Searches one slice of the rows as `PlanSearch` has planned it, in both modalities.
 
     A worker lays out the rows in a local file of its own (TMPDIR says where), so memory is that of a few cells.
     """
@@ -245,10 +256,6 @@ class SearchCells:
             self._indexes[name] = fill_file(rows, cells, allocate=self._files.allocate, device=device)
         self._write = _WriteNeighbors(output, fingerprint=fingerprint, near_duplicate_cosine=near_duplicate_cosine)
         self._num_neighbors = num_neighbors
-
-    def __call__(self, slices: pa.Table) -> pa.Table:
-        found = [self._search(start, stop) for start, stop in zip(*slices.to_pydict().values(), strict=True)]
-        return pa.Table.from_pylist(found)
 
     def _search(self, start: int, stop: int) -> dict:
         found, cosines = {}, {}

@@ -45,7 +45,7 @@ def execute(arguments: argparse.Namespace) -> None:
         comparison = compare_runs(first, second, labels_uri=arguments.labels)
         _show(arguments, comparison, _print_comparison)
         return
-    result = evaluate_run(open_run_dir(arguments.run_dir), labels_uri=arguments.labels)
+    result = evaluate_run(open_run_dir(arguments.run_dir), labels_uri=arguments.labels, with_names=True)
     if arguments.confusion is not None:
         if "classes" not in result:
             raise InputError(f"{arguments.run_dir} has no labels to draw; give some with --labels")

@@ -11,7 +11,7 @@ ONE_MOVED = (0,) * 4 + (0, 1, 1, 1) + (2,) * 4
 
 
 def test_labels_of_the_source(make_color_run):
-    result = evaluate_run(make_color_run(files=False, clusters=ONE_MOVED).run_dir)
+    result = evaluate_run(make_color_run(files=False, clusters=ONE_MOVED).run_dir, with_names=True)
     assert (result["images"], result["clusters"], result["labelled_images"]) == (12, 3, 12)
     assert result["external"]["acc"] == pytest.approx(11 / 12)
     assert 0 < result["external"]["ari"] < result["external"]["acc"]
@@ -28,7 +28,7 @@ def test_labels_of_a_file_may_cover_a_part(make_color_run, tmp_path):
     run = make_color_run(files=False, labels=False)
     labels = {run.image_ids[0]: "q1", run.image_ids[1]: "q1", run.image_ids[8]: "q2", "elsewhere": "q3"}
     (tmp_path / "labels.csv").write_text("image_id,label\n" + "".join(f"{i},{label}\n" for i, label in labels.items()))
-    result = evaluate_run(run.run_dir, labels_uri=str(tmp_path / "labels.csv"))
+    result = evaluate_run(run.run_dir, labels_uri=str(tmp_path / "labels.csv"), with_names=True)
     assert result["labelled_images"] == 3
     assert result["external"] == {"acc": 1.0, "nmi": 1.0, "ari": 1.0}
     assert "names" not in result  # no label is a noun of WordNet

@@ -20,7 +20,7 @@ _VALUES = st.recursive(
 )
 
 
-def one_line_or_a_configuration(load) -> None:
+def assert_one_line_or_a_configuration(load) -> None:
     try:
         result = load()
     except InputError as error:
@@ -31,7 +31,7 @@ def one_line_or_a_configuration(load) -> None:
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(_KEYS, _VALUES, max_size=4))
 def test_values(changes):
-    one_line_or_a_configuration(lambda: parse_config({**_GOOD, **changes}, where="here"))
+    assert_one_line_or_a_configuration(lambda: parse_config({**_GOOD, **changes}, where="here"))
 
 
 @settings(deadline=None, max_examples=150)
@@ -40,7 +40,7 @@ def test_files(content):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.yaml"
         path.write_bytes(content)
-        one_line_or_a_configuration(lambda: load_config(str(path)))
+        assert_one_line_or_a_configuration(lambda: load_config(str(path)))
 
 
 @settings(deadline=None, max_examples=150)
@@ -49,7 +49,7 @@ def test_overrides(override):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.yaml"
         path.write_text(yaml.safe_dump(_GOOD))
-        one_line_or_a_configuration(lambda: load_config(str(path), [override]))
+        assert_one_line_or_a_configuration(lambda: load_config(str(path), [override]))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_classics(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "run.yaml"
     path.write_text(text)
-    one_line_or_a_configuration(lambda: load_config(str(path)))
+    assert_one_line_or_a_configuration(lambda: load_config(str(path)))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run.yaml"]
 
 
