@@ -100,18 +100,25 @@ class Attempts:
         with TemporaryDirectory(prefix="kill-embedding-") as folder:
             config = Path(folder) / "run.yaml"
             config.write_text(yaml.safe_dump(self._settings))
-            process = psutil.Popen(
-                [sys.executable, "-m", "ray_jobs.embed_images", "--config", str(config)],
-                env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            try:
+            with killable("-m", "ray_jobs.embed_images", "--config", str(config)) as process:
                 yield process
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+
+
+@contextmanager
+def killable(*arguments: str) -> Iterator[psutil.Popen]:
+    """Python with a Ray of its own; whatever of it is left at the end of the block is killed."""
+    process = psutil.Popen(
+        [sys.executable, *arguments],
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def kill_at_random(

@@ -8,11 +8,8 @@ which the run has to go on by itself, and the driver in epoch 5, after which the
 
 import argparse
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +20,7 @@ from typing import Any
 import psutil
 import torch
 import yaml
+from kill_embedding import killable
 
 from dxmc_core.artifacts.heads import load_heads
 from dxmc_core.artifacts.matrices import load_matrix
@@ -114,21 +112,12 @@ def finish(run_dir: Path, settings: dict[str, Any], *stages: str) -> float:
 
 @contextmanager
 def running(run_dir: Path, settings: dict[str, Any], *stages: str) -> Iterator[psutil.Popen]:
-    """Stages in a process with a Ray of its own; whatever of it is left at the end of the block is killed."""
+    """Stages in a process of their own; see `killable`."""
     config = run_dir.with_suffix(".yaml")
     config.write_text(yaml.safe_dump({"run_dir": str(run_dir), **settings}))
-    process = psutil.Popen(
-        [sys.executable, "-c", f"from ray_jobs.main import main_of; main_of(*{stages!r})", "--config", str(config)],
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
+    program = f"from ray_jobs.main import main_of; main_of(*{stages!r})"
+    with killable("-c", program, "--config", str(config)) as process:
         yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def compare(runs: dict[str, Path]) -> dict[str, Any]:
