@@ -11,9 +11,11 @@ def test_clients_get_over_broken_requests(s3_bucket):
         s3_bucket.put(key, data)
     fs, _ = fsspec.core.url_to_fs(s3_bucket.uri)
     s3_bucket.faults.share = 0.2
-    found = {key: fs.cat_file(f"{s3_bucket.name}/{key}") for key in contents}
+    for _ in range(10):  # which requests break depends on those of the session before
+        assert {key: fs.cat_file(f"{s3_bucket.name}/{key}") for key in contents} == contents
+        if len(s3_bucket.faults.counts) == 3:
+            break
     s3_bucket.faults.share = 0.0
-    assert found == contents
     assert set(s3_bucket.faults.counts) == {"slow_down", "reset", "cut"}
 
 
