@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from quality_data import DataOptions, Dataset, default_cache, load_dataset
 
+from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import InputError
 from dxmc_core.method.co_association import consensus_partition
@@ -142,6 +143,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=os.environ.get("DXMC_EVALUATION_DATA"), metavar="DIR")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
+    prefer_onednn()
     data_options = DataOptions(
         folder=Path(options.data) if options.data is not None else None,
         nouns=None,

@@ -30,6 +30,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import contingency_matrix
 
 from dxmc_core import __version__
+from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.encoders import EncoderConfig, OfflineConfig, OpenClipConfig
 from dxmc_core.errors import InputError
 from dxmc_core.method.fit import METHODS, assign, fit_heads, method_reads, method_settings
@@ -406,6 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and print the tables; 0 when done, 2 for unusable input."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(arguments)
+    prefer_onednn()
     try:
         report = benchmark(options, arguments)
     except InputError as error:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
+from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.errors import InputError
 from dxmc_core.method.kmeans import spherical_kmeans
 from dxmc_core.method.preparation import as_stored
@@ -156,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to this less one")
     parser.add_argument("--partitions", choices=("ward", "kmeans"), default="ward")
     options = parser.parse_args(arguments)
+    prefer_onednn()
     seeds = range(options.seeds)
     results = []
     try:

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from dxmc_core.cpu_products import onednn_products
 from dxmc_core.errors import InputError
 from dxmc_core.method.fit import (
     CENTROID_METHODS,
@@ -114,6 +115,7 @@ class DXMC(ClusterMixin, BaseEstimator):
         self.device = device
         self.random_state = random_state
 
+    @onednn_products()
     def fit(
         self,
         X: ArrayLike,
@@ -192,6 +194,7 @@ class DXMC(ClusterMixin, BaseEstimator):
         """
         return self.predict_proba(X).argmax(axis=1)
 
+    @onednn_products()
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Assignment probabilities (n, K) float32 of images, known or new; see `predict`."""
         check_is_fitted(self)

@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from dxmc_core.config import ResourcesConfig
+from dxmc_core.cpu_products import onednn_products, prefer_onednn
 from dxmc_core.errors import ArtifactError, DxmcError, InputError
 
 _LOCAL_OBJECT_STORE_BYTES = 2 << 30
@@ -142,7 +143,7 @@ def _call_on_cores(function: Callable[..., Any], args: tuple, cores: int) -> Any
 def using_cores(cores: int) -> Iterator[None]:
     """Let the numeric libraries of this process use so many cores. Ray reuses processes for tasks of other sizes."""
     torch.set_num_threads(cores)
-    with threadpool_limits(cores):
+    with threadpool_limits(cores), onednn_products():
         yield
 
 
@@ -272,6 +273,7 @@ class _GuardedMapper:
         try:
             with self._making:
                 if self._mapper is None:
+                    prefer_onednn()
                     self._mapper = self._make()
             return self._mapper(rows)
         except DxmcError as error:

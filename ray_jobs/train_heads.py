@@ -13,6 +13,7 @@ from typing import Any
 
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.method.fit import CENTROID_METHODS
 from dxmc_core.report import flatten_settings
 from dxmc_core.stages.train_heads import (
@@ -146,6 +147,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
+    prefer_onednn()
     device = str(ray.train.torch.get_device())
     worker = ray.train.get_context()
     train_heads(config["job"], device=device, rank=worker.get_world_rank(), local_rank=worker.get_local_rank())

@@ -36,7 +36,8 @@ def load_encoder(
     batch_size: int | None = None,
     num_threads: int | None = None,
 ) -> Encoder:
-    """Load the weights and put them on a device. On the CPU this process keeps memory that is freed from now on.
+    """Load the weights and put them on a device. On the CPU this process keeps memory that is freed from now on,
+    and oneDNN multiplies its float32 matrices (`prefer_onednn`).
 
     Args:
         device: a torch device such as "cuda:0"; by default the GPU if PyTorch sees one, else the CPU.
@@ -53,7 +54,10 @@ def load_encoder(
         torch.set_num_threads(num_threads)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cpu":
+        from dxmc_core.cpu_products import prefer_onednn
+
         reuse_freed_memory()
+        prefer_onednn()
     batch_size = batch_size or (32 if device == "cpu" else 256)
     if isinstance(config, OfflineConfig):
         from dxmc_core.encoders.offline_model import OfflineEncoder

@@ -15,6 +15,7 @@ from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows, load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.cpu_products import onednn_products
 from dxmc_core.estimator import DXMC
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.method.fit import METHODS, fit_seeds, method_reads, method_settings
@@ -228,7 +229,8 @@ def test_assignments_and_names_are_those_of_the_stages(planted, tmp_path: Path, 
     )
     settings = short(method)
     stages = Stages(RunDir.at(str(tmp_path / "run")), str(tmp_path / "images.npz"), str(tmp_path / "nouns.npz"), seed=7)
-    labels, confidences, names = stages.run(MethodConfig(name=method, **settings))
+    with onednn_products():  # as the jobs do
+        labels, confidences, names = stages.run(MethodConfig(name=method, **settings))
 
     model = DXMC(NUM_CLUSTERS, method=method, method_settings=settings, random_state=7)
     model.fit(planted.images, noun_embeddings=planted.noun_embeddings, nouns=planted.nouns,
