@@ -100,7 +100,7 @@ def _search(context: RunContext, index: str, common: dict[str, Any], *, fingerpr
     mapper: type = SearchCells
     size = _ROWS_PER_CELL_SLICE
     if index == "exact":
-        mapper, size, kwargs = SearchNeighbors, _ROWS_PER_SLICE, kwargs | {"num_threads": cores}
+        mapper, size = SearchNeighbors, _ROWS_PER_SLICE
     step = Step(
         mapper,
         kwargs,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dxmc_core.method.kmeans import spherical_kmeans
 from dxmc_core.method.row_source import RowSource
+from dxmc_core.method.top_scores import top_scores
 from dxmc_core.method.unit_rows import unit_rows
 
 #: Cells are to hold so many rows, enough for a matrix product; but assigning rows to more cells than a multiple of
@@ -192,15 +193,22 @@ def _search_cell(
         for start in range(0, len(queries), size):
             part = slice(start, start + size)
             scores = (queries[part] @ candidates.T).mul_(norms)
-            scores.masked_fill_(candidate_places[None] == own[part, None], -math.inf)
-            nearest = scores.topk(min(num_neighbors, scores.shape[1]), dim=1)
-            joined_scores = torch.cat([best_scores[part], nearest.values], dim=1)
-            joined_places = torch.cat([best_places[part], candidate_places[nearest.indices]], dim=1)
+            _leave_out(scores, candidate_places, own[part])
+            nearest, columns = top_scores(scores, min(num_neighbors, scores.shape[1]))
+            joined_scores = torch.cat([best_scores[part], nearest], dim=1)
+            joined_places = torch.cat([best_places[part], candidate_places[columns]], dim=1)
             kept = joined_scores.topk(num_neighbors, dim=1)
             best_scores[part], best_places[part] = kept.values, joined_places.gather(1, kept.indices)
     cosines, positions = best_scores.cpu().numpy(), index.order[best_places.cpu().numpy()]
     ranking = np.lexsort((positions, -cosines), axis=1)
     return np.take_along_axis(positions, ranking, axis=1), np.take_along_axis(cosines, ranking, axis=1)
+
+
+def _leave_out(scores: Tensor, candidate_places: Tensor, own: Tensor) -> None:
+    """Give each query's own row, if it is among the candidates (n,) at ascending places, the score -inf."""
+    columns = torch.searchsorted(candidate_places, own).clamp_(max=len(candidate_places) - 1)
+    rows = (candidate_places[columns] == own).nonzero()[:, 0]
+    scores[rows, columns[rows]] = -math.inf
 
 
 def _unit(index: InvertedFile, places: np.ndarray) -> Tensor:

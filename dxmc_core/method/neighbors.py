@@ -1,24 +1,28 @@
 """Nearest neighbours by inner product, exact, among images and among text counterparts (DXMC section 3.2).
 
-faiss proposes a few more candidates than are wanted; their scores are then computed again in a fixed order of addition,
-which alone decides the ranking. So the result does not depend on how queries are sharded, batched or threaded, nor on
-which index proposed the candidates, as long as it proposed the right ones.
+A matrix product on the CPU, or faiss on a GPU, proposes a few more candidates than are wanted; their scores are then
+computed again in a fixed order of addition, which alone decides the ranking. So the result does not depend on how
+queries are sharded, batched or threaded, nor on what proposed the candidates, as long as it proposed the right ones.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
+import torch
 
+from dxmc_core.method.top_scores import top_scores
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 
 #: Position of a query that is not among the indexed rows.
 NOT_INDEXED = -1
 
-#: Queries go to faiss in batches of exactly this many, the last one filled up: products of one shape round alike.
+#: Queries go in batches of exactly this many, the last one filled up: products of one shape round alike.
 _QUERIES_PER_BATCH = 1024
+
+#: Indexed rows that a batch is multiplied with at a time: 256 MiB of scores.
+_ROWS_PER_BLOCK = 65_536
 
 #: Candidates fetched beyond the wanted neighbours and the query itself.
 _EXTRA_CANDIDATES = 8
@@ -26,7 +30,7 @@ _EXTRA_CANDIDATES = 8
 #: Among more candidates than this (faiss' limit on GPUs) ties are no longer followed.
 _MAX_CANDIDATES = 2048
 
-#: Scores closer than this may change places between faiss' rounding and ours.
+#: Scores closer than this may change places between the rounding of proposals and that of the ranking.
 _SCORE_TOLERANCE = 4e-6
 
 _CANDIDATE_VALUES_PER_BLOCK = 2**24
@@ -37,20 +41,18 @@ class NeighborIndex:
     """An index over N rows, built once and searched with any part of the queries.
 
     Attributes:
-        candidates: a faiss index by inner product that holds the rows in order of position.
-        embeddings: (N, D) float32, the same rows at unit norm.
-        num_threads: OpenMP threads of a search; None leaves faiss' own setting alone.
+        embeddings: (N, D) float32, the rows at unit norm.
+        on_gpu: a faiss index by inner product that holds the same rows in order of position; None on the CPU.
     """
 
-    candidates: faiss.Index
     embeddings: np.ndarray
-    num_threads: int | None
+    on_gpu: faiss.Index | None
 
     def __len__(self) -> int:
         return len(self.embeddings)
 
 
-def build_index(embeddings: np.ndarray, *, device: str = "cpu", num_threads: int | None = None) -> NeighborIndex:
+def build_index(embeddings: np.ndarray, *, device: str = "cpu") -> NeighborIndex:
     """Index all rows for exact search.
 
     Args:
@@ -61,14 +63,11 @@ def build_index(embeddings: np.ndarray, *, device: str = "cpu", num_threads: int
         ValueError: unusable rows, or a device that this faiss does not have.
     """
     rows = unit_rows(embeddings, name="embeddings")
-    flat = faiss.IndexFlatIP(rows.shape[1])
-    if device != "cpu":
-        on_gpu = _on_gpu(flat, device)
-        on_gpu.add(rows)
-        return NeighborIndex(on_gpu, rows, num_threads)
-    flat.add(rows)
-    # A view of the rows where faiss keeps them, valid as long as the index, which NeighborIndex holds as well.
-    return NeighborIndex(flat, faiss.rev_swig_ptr(flat.get_xb(), rows.size).reshape(rows.shape), num_threads)
+    if device == "cpu":
+        return NeighborIndex(rows, None)
+    on_gpu = _on_gpu(faiss.IndexFlatIP(rows.shape[1]), device)
+    on_gpu.add(rows)
+    return NeighborIndex(rows, on_gpu)
 
 
 def _on_gpu(index: faiss.Index, device: str) -> faiss.Index:
@@ -171,8 +170,7 @@ def _search_batch(
     """Ranked candidates of at most one batch of queries; see `_rank`."""
     batch = np.zeros((_QUERIES_PER_BATCH, queries.shape[1]), dtype=np.float32)
     batch[: len(queries)] = queries
-    with _faiss_threads(index.num_threads):
-        _, candidates = index.candidates.search(batch, num_candidates)
+    candidates = _propose(index, batch, num_candidates)
     return _rank(index, batch[: len(queries)], query_positions, candidates[: len(queries)])
 
 
@@ -183,16 +181,25 @@ def _last_place_is_tied(scores: np.ndarray, num_neighbors: int) -> np.ndarray:
     return weakest >= scores[:, num_neighbors - 1] - _SCORE_TOLERANCE
 
 
-@contextmanager
-def _faiss_threads(num_threads: int | None) -> Iterator[None]:
-    """faiss has one setting for the whole process; the one found is put back."""
-    found = faiss.omp_get_max_threads()
-    if num_threads is not None:
-        faiss.omp_set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(found)
+def _propose(index: NeighborIndex, queries: np.ndarray, num_candidates: int) -> np.ndarray:
+    """Positions (Q, num_candidates) of the rows that score highest, in any order."""
+    if index.on_gpu is not None:
+        return index.on_gpu.search(queries, num_candidates)[1]
+    # Faster than faiss on the CPU, which multiplies smaller blocks and keeps a heap for each query.
+    rows, batch = torch.from_numpy(index.embeddings), torch.from_numpy(queries)
+    best_scores = torch.full((len(batch), num_candidates), -math.inf)
+    best_positions = torch.zeros((len(batch), num_candidates), dtype=torch.int64)
+    room = torch.empty(
+        len(batch) * min(_ROWS_PER_BLOCK, len(rows))
+    )  # a fresh block would be zeroed by the system first
+    for start in range(0, len(rows), _ROWS_PER_BLOCK):
+        block = rows[start : start + _ROWS_PER_BLOCK]
+        scores = torch.mm(batch, block.T, out=room[: len(batch) * len(block)].view(len(batch), len(block)))
+        found, columns = top_scores(scores, min(num_candidates, len(block)))
+        joined = torch.cat([best_positions, columns + start], dim=1)
+        best_scores, kept = torch.cat([best_scores, found], dim=1).topk(num_candidates, dim=1)
+        best_positions = joined.gather(1, kept)
+    return best_positions.numpy()
 
 
 def _rank(

@@ -209,14 +209,10 @@ class SearchNeighbors(_SearchSlices):
         num_neighbors: int,
         near_duplicate_cosine: float,
         device: str = "cpu",
-        num_threads: int | None = None,
     ) -> None:
         stages = {stage.stage: stage for stage in inputs}
         self._matrices = {name: load_matrix(stages[stage], table) for name, (stage, table) in MODALITIES.items()}
-        self._indexes = {
-            name: build_index(matrix.values, device=device, num_threads=num_threads)
-            for name, matrix in self._matrices.items()
-        }
+        self._indexes = {name: build_index(matrix.values, device=device) for name, matrix in self._matrices.items()}
         self._write = _WriteNeighbors(output, fingerprint=fingerprint, near_duplicate_cosine=near_duplicate_cosine)
         self._num_neighbors = num_neighbors
 

@@ -1,8 +1,11 @@
 """Neighbours against brute force in plain loops; self, duplicates, ties and shards."""
 
-import faiss
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +16,16 @@ from dxmc_core.method.neighbors import build_index, nearest_neighbors, search, s
 def random_unit(num_rows: int, width: int, seed: int) -> np.ndarray:
     rows = np.random.default_rng(seed).standard_normal((num_rows, width))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def brute_force(rows: np.ndarray, num_neighbors: int) -> np.ndarray:
@@ -80,8 +93,12 @@ def test_sharding_the_queries_changes_nothing(size: int) -> None:
 
 def test_batches_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = random_unit(2100, 16, 0)
-    whole = search(build_index(rows, num_threads=1), rows, np.arange(2100), 5)
-    np.testing.assert_array_equal(search(build_index(rows, num_threads=2), rows, np.arange(2100), 5), whole)
+    with using_threads(1):
+        whole = nearest_neighbors(rows, num_neighbors=5)
+    with using_threads(2):
+        np.testing.assert_array_equal(nearest_neighbors(rows, num_neighbors=5), whole)
+    monkeypatch.setattr(neighbors, "_ROWS_PER_BLOCK", 50)
+    np.testing.assert_array_equal(nearest_neighbors(rows, num_neighbors=5), whole)
     monkeypatch.setattr(neighbors, "_QUERIES_PER_BATCH", 100)
     np.testing.assert_array_equal(nearest_neighbors(rows, num_neighbors=5), whole)
 
@@ -91,13 +108,6 @@ def test_row_order_changes_only_positions() -> None:
     order = np.random.default_rng(1).permutation(80)
     shuffled = nearest_neighbors(rows[order], num_neighbors=6)
     np.testing.assert_array_equal(order[shuffled], nearest_neighbors(rows, num_neighbors=6)[order])
-
-
-def test_the_thread_setting_of_faiss_is_put_back() -> None:
-    before = faiss.omp_get_max_threads()
-    rows = random_unit(10, 4, 0)
-    search(build_index(rows, num_threads=before + 1), rows, np.arange(10), 3)
-    assert faiss.omp_get_max_threads() == before
 
 
 def test_scores_are_cosines_best_first() -> None:
