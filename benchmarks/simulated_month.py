@@ -124,7 +124,8 @@ class Month:
         self.folder = Path(options.folder)
         self.photos = self.folder / "photos"
         self.photos.mkdir(parents=True, exist_ok=True)
-        self._chance = random.Random(options.seed)
+        # Chance of its own for what moves: a month that goes on repeats the moves of earlier nights, not their kills.
+        self._moves = random.Random(options.seed)
         self._here: list[str] = []
         self._stock = self._images()
         self.home = RunDir.at(str(self.folder / "home"))
@@ -166,7 +167,7 @@ class Month:
             if not (label == options.new_class and day < options.new_day)
             and not (label == options.gone_class and day >= options.gone_day)
         ]
-        went = self._chance.sample(self._here, min(options.deleted_per_night, len(self._here))) if day > 1 else []
+        went = self._moves.sample(self._here, min(options.deleted_per_night, len(self._here))) if day > 1 else []
         if day == options.gone_day:
             went = sorted({*went, *(name for name in self._here if name.startswith(f"{options.gone_class}/"))})
         came = self._arrivals(day, classes)
@@ -200,7 +201,7 @@ class Month:
         night = Night(day, *moved, len(self._here), [])
         started = time.perf_counter()
         if day % self.options.kill_every == 0:
-            night.events.append(self._killed())
+            night.events.append(self._killed(day))
         if day in self.options.overlap_days:
             night.events.append(self._overlapping(night))
         else:
@@ -219,9 +220,10 @@ class Month:
             start_new_session=True,
         )  # fmt: skip
 
-    def _killed(self) -> str:
+    def _killed(self, day: int) -> str:
         """Start a run and kill it with all its processes, at a random place; where that was."""
-        place, wait_s = self._chance.choice(_KILL_AT), self._chance.uniform(0, _LONGEST_WAIT_S)
+        chance = random.Random(f"{self.options.seed} {day}")
+        place, wait_s = chance.choice(_KILL_AT), chance.uniform(0, _LONGEST_WAIT_S)
         process = self._start()
         assert process.stderr is not None
         if not any(place in line for line in process.stderr):
