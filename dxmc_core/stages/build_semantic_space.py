@@ -46,12 +46,12 @@ class BuildSemanticSpaceConfig(Settings):
     """Cap on the number of image centres, of which there is one for every 300 images: the work of k-means grows with
     the square of it, and 100,000 selected nouns are most of WordNet already."""
     kmeans_restarts: int | None = Field(None, ge=1)
-    """By default 10 up to 150,000 images or 500 centres, in inverse proportion to the centres beyond, at least 1."""
+    """By default 10 up to 60,000 images, 1 beyond."""
     kmeans_iterations: int | None = Field(None, ge=1)
-    """At most so many. By default 300 up to 150,000 images or 500 centres, fewer beyond, at least 20."""
+    """At most so many. By default 300 up to 60,000 images, 30 beyond, from 500 centres on fewer, at least 20."""
     max_points_per_center: int | None = Field(None, ge=1)
     """k-means is trained on a sample of this many images a centre, then every image is assigned. By default 256 up to
-    150,000 images or 500 centres, fewer beyond, at least 64."""
+    60,000 images, 128 beyond, from 500 centres on fewer, at least 64."""
     count_copies_once: bool = False
     """Images with the same embedding count as one in the image centres."""
     temperature: float | None = Field(None, gt=0)

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from dxmc_core.artifacts.generations import Generations
 from dxmc_core.artifacts.run_dir import RunDir
 
 pytestmark = pytest.mark.ray
@@ -71,3 +73,41 @@ def test_pipeline_runs_into_the_bucket_and_a_stage_that_fails_says_why(submit, p
     (error,) = {line for line in failed.stdout.splitlines() if line.startswith("error: ")}
     assert "none.npz does not exist" in error
     assert "failed with exit code 2" in failed.stdout
+
+
+def test_two_nights_of_a_home_in_the_bucket(submit, planted, s3_bucket):
+    def put_images(rows):
+        with np.load(planted.folder / "images.npz") as file:
+            embeddings = file["embeddings"][rows]
+        written = io.BytesIO()
+        np.savez(written, embeddings=embeddings, image_ids=np.array([f"image-{row:04}" for row in rows]))
+        s3_bucket.put("images.npz", written.getvalue())
+
+    s3_bucket.put("nouns.npz", (planted.folder / "nouns.npz").read_bytes())
+    config = {
+        "run_dir": f"{s3_bucket.uri}/home",
+        "source": {"kind": "embeddings", "uri": f"{s3_bucket.uri}/images.npz"},
+        "vocabulary": {"kind": "embeddings", "uri": f"{s3_bucket.uri}/nouns.npz"},
+        "num_clusters": planted.num_clusters,
+        "method": {"name": "kmeans"},
+    }
+    s3_bucket.put("nightly.yaml", yaml.safe_dump(config).encode())
+    nights = [np.arange(0, 580), np.arange(10, 600)]
+    for rows in nights:
+        put_images(rows)
+        done = submit("python", "-m", "ray_jobs.recluster", "--config", f"{s3_bucket.uri}/nightly.yaml")
+        assert done.returncode == 0, done.stdout
+
+    generations = Generations(RunDir.at(config["run_dir"]))
+    assert generations.pointer().current == 2
+    assert generations.record(2).mode == "assign"
+    first, second = (
+        dict(zip(*(table.column(name).to_pylist() for name in ("image_id", "cluster_id")), strict=True))
+        for table in (
+            generations.run_dir(number).stage("assign_clusters").read_table("assignments") for number in (1, 2)
+        )
+    )
+    assert [set(first), set(second)] == [{f"image-{row:04}" for row in rows} for rows in nights]
+    assert all(second[image] == first[image] for image in first.keys() & second.keys())
+    metrics = json.loads(s3_bucket.client.get_object(Bucket=s3_bucket.name, Key="home/metrics.json")["Body"].read())
+    assert metrics["run"]["embedded_images"] == 20 if "run" in metrics else metrics["embedded_images"] == 20
