@@ -30,7 +30,7 @@ _HELP = {
     "dxmc_images": "Images with a cluster.",
     "dxmc_rejects": "Images that could not be used, by reason.",
     "dxmc_listing_changes": "Images that the listing shows as new, changed or deleted.",
-    "dxmc_embedded_images": "Images that went through the encoder or were read from a file of embeddings, rejects included.",
+    "dxmc_embedded_images": "Images that were embedded, or read from a file of embeddings, rejects included.",
     "dxmc_embedded_images_per_second": "Their rate.",
     "dxmc_stage_seconds": "Wall time of each stage that ran.",
     "dxmc_gpu_hours": "GPUs in use times the hours of the stages that use them.",
