@@ -22,6 +22,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from dxmc_core.artifacts.storage import STORAGE_ERRORS, storage_failure
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.errors import ArtifactError, DxmcError, InputError
 
@@ -240,7 +241,7 @@ def _explained_deaths() -> Iterator[None]:
     try:
         yield
     except RayError as error:
-        died = next((cause for cause in _causes(error) if isinstance(cause, _DEATHS)), None)
+        died = next((cause for cause in causes(error) if isinstance(cause, _DEATHS)), None)
         if died is None:
             raise
         said = str(died).strip().splitlines()[0]
@@ -275,7 +276,16 @@ class _GuardedMapper:
                     self._mapper = self._make()
             return self._mapper(rows)
         except DxmcError as error:
-            return pa.table({_ERROR_KIND: [type(error).__name__], "message": [str(error)]})
+            return _error_row(error)
+        except STORAGE_ERRORS as error:
+            failure = storage_failure(error)
+            if failure is None:
+                raise
+            return _error_row(failure)
+
+
+def _error_row(error: DxmcError) -> pa.Table:
+    return pa.table({_ERROR_KIND: [type(error).__name__], "message": [str(error)]})
 
 
 class unwrapped_errors:
@@ -292,7 +302,7 @@ class unwrapped_errors:
 
 def find_dxmc_error(error: BaseException | None) -> DxmcError | None:
     """The first `DxmcError` in a chain of causes."""
-    for found in _causes(error):
+    for found in causes(error):
         cause = getattr(found, "cause", None)
         for candidate in (cause, found):  # Ray's own error may be a DxmcError too, with a traceback for its text
             if isinstance(candidate, DxmcError):
@@ -300,14 +310,20 @@ def find_dxmc_error(error: BaseException | None) -> DxmcError | None:
     return None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came from, by Python's links and Ray's."""
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from, by Python's links and those of Ray and Ray Train."""
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
+    left = [error]
+    while left:
+        error = left.pop(0)
+        if error is None or id(error) in seen:
+            continue
         seen.add(id(error))
         yield error
-        cause = getattr(error, "cause", None)
-        error = cause if isinstance(cause, BaseException) else (error.__cause__ or error.__context__)
+        linked = [getattr(error, name, None) for name in ("cause", "controller_failure")]
+        linked += getattr(error, "worker_failures", {}).values()
+        left += [cause for cause in linked if isinstance(cause, BaseException)]
+        left.append(error.__cause__ or error.__context__)
 
 
 class Progress:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
+from dxmc_core.artifacts.storage import storage_failure
 from dxmc_core.config import load_config
 from dxmc_core.errors import DxmcError, InputError
 from ray_jobs.context import RunContext, check_outside, run_stages
@@ -100,10 +101,21 @@ def guarded(program: Callable[[], object]) -> int:
         print("error: stopped from outside; the same command goes on from here", file=sys.stderr)  # noqa: T201
         return 128 + signal.SIGTERM
     except Exception as error:
+        failure = _storage_failure_in(error)
+        if failure is not None:
+            print(f"error: {failure}", file=sys.stderr)  # noqa: T201
+            return EXIT_UNUSABLE_INPUT if isinstance(failure, InputError) else EXIT_FAILED
         logger.exception("a defect of dxmc, or of what it uses")
         print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         return EXIT_FAILED
     return 0
+
+
+def _storage_failure_in(error: Exception) -> DxmcError | None:
+    """Of what led to an error, what object storage is to blame for."""
+    from ray_jobs.cluster import causes
+
+    return next(filter(None, map(storage_failure, causes(error))), None)
 
 
 def configure_logging() -> None:

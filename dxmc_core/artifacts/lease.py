@@ -57,8 +57,14 @@ class Lease:
         finally:
             stop.set()
             renewer.join()
+            self._release()
+
+    def _release(self) -> None:
+        try:
             if self._is_ours():
                 self._storage.delete(LOCK_NAME)
+        except STORAGE_ERRORS as error:  # it is free anyway once this process is gone
+            logger.warning("the lock of %s cannot be removed now: %s", self._storage.uri, error)
 
     @contextmanager
     def _interrupted_when_lost(self) -> Iterator[None]:
@@ -98,7 +104,7 @@ class Lease:
                     break
             else:
                 raise InputError(f"{self._storage.uri} is being started by several runs at once; try again")
-        except OSError as error:
+        except STORAGE_ERRORS as error:
             raise write_error(f"{self._storage.uri}/{LOCK_NAME}", error) from error
         self._content = content
 

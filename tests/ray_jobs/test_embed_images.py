@@ -74,7 +74,7 @@ def test_killed_at_random_the_table_is_that_of_a_run_left_alone(photos, tmp_path
             client.put_object(Bucket="bucket", Key=f"photos/{path.name}", Body=path.read_bytes())
         settings = {"source": {"uri": "s3://bucket/photos"}, "encoder": {"kind": "offline"}}
         killed, calm = (kill_embedding.Attempts(f"s3://bucket/{name}", settings) for name in ("killed", "calm"))
-        for victim in ("worker", "driver", "raylet"):
+        for victim in ("map_worker", "driver", "raylet"):
             kill_embedding.kill_at_random(killed, 1, seed=0, longest_wait_s=3.0, victims=(victim,))
         killed.finish() if not killed.is_done() else None
         calm.finish()
