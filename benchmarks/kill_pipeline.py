@@ -64,6 +64,7 @@ _AWAY_S = (0.5, 8.0)
 #: An attempt that has not ended after so long hangs.
 _PATIENCE_S = 300.0
 _READ_EVERY_S = 1.0
+_MOST_FAILURES = 5
 
 
 def main() -> None:
@@ -98,11 +99,10 @@ def kill_and_compare(
         artifacts = artifacts_of(calm.run_dir)
         same: Counter[str] = Counter()
         wrong: list[str] = []
-        while tally.num_disturbances < num_disturbances and not tally.failures:
+        while tally.num_disturbances < num_disturbances and len(tally.failures) < _MOST_FAILURES:
             trial = Trial(f"disturbed-{tally.trials:03}", settings, bucket.server)
             tally.trials += 1
-            trial.run(chance, num_disturbances - tally.num_disturbances, tally)
-            if not tally.failures:
+            if trial.run(chance, num_disturbances - tally.num_disturbances, tally):
                 same.update(name for name, is_same in compare(trial.run_dir, calm.run_dir).items() if is_same)
                 wrong += differences(bucket, trial.run_dir)
         broken = dict(bucket.server.faults.counts)
@@ -176,8 +176,8 @@ class Trial:
         self._settings = {"run_dir": self.run_dir.uri, "build_semantic_space": space, **settings}
         self._server = server
 
-    def run(self, chance: random.Random, num_disturbances: int, tally: Tally) -> None:
-        """Give the command until the run is through, and disturb it so often at most."""
+    def run(self, chance: random.Random, num_disturbances: int, tally: Tally) -> bool:
+        """Give the command until the run is through, and disturb it so often at most; whether it got through."""
         before = tally.num_disturbances
         with watched(self.run_dir, tally):
             for attempt in range(1 + _MAX_RERUNS):
@@ -185,11 +185,13 @@ class Trial:
                 tally.reruns += attempt > 0
                 left = num_disturbances - (tally.num_disturbances - before)
                 kinds = tuple(WEIGHTS) if attempt < _MAX_RERUNS else _MUST_GO_ON
-                if self._attempt(chance, left, kinds, tally) or tally.failures:
+                is_through = self._attempt(chance, left, kinds, tally)
+                if is_through:
                     break
-            else:
-                tally.failures.append(f"{self.run_dir.uri} was not through after {_MAX_RERUNS} reruns")
         tally.most_reruns = max(tally.most_reruns, attempt)
+        if not is_through:
+            tally.failures.append(f"{self.run_dir.uri} was not through after {_MAX_RERUNS} reruns")
+        return is_through
 
     def _attempt(self, chance: random.Random, left: int, kinds: Sequence[str], tally: Tally) -> bool:
         """Give the command once; whether the run is through."""

@@ -16,7 +16,17 @@ import ray
 import ray.data
 import torch
 from ray.data import ActorPoolStrategy
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError, WorkerCrashedError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RaySystemError,
+    RpcError,
+    WorkerCrashedError,
+)
 from ray.util.annotations import RayDeprecationWarning
 from ray.util.placement_group import placement_group, remove_placement_group
 from threadpoolctl import threadpool_limits
@@ -286,6 +296,26 @@ class _GuardedMapper:
 
 def _error_row(error: DxmcError) -> pa.Table:
     return pa.table({_ERROR_KIND: [type(error).__name__], "message": [str(error)]})
+
+
+#: What a driver gets when a part of Ray has died under it.
+_LOSSES = (LocalRayletDiedError, NodeDiedError, RayActorError, RaySystemError, RpcError, ObjectLostError)
+
+
+def known_failure(error: BaseException) -> DxmcError | None:
+    """What to tell a person when object storage failed, or a part of Ray died; None when it was something else."""
+    for cause in causes(error):
+        failure = storage_failure(cause)
+        if failure is not None:
+            return failure
+    for cause in causes(error):
+        if isinstance(cause, _LOSSES):
+            said = next(iter(str(cause).strip().splitlines()), "")
+            return DxmcError(
+                f"a part of Ray died ({type(cause).__name__}: {said}); what is done is kept: run again to go on from "
+                "here"
+            )
+    return None
 
 
 class unwrapped_errors:

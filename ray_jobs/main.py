@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from dxmc_core.artifacts.storage import storage_failure
 from dxmc_core.config import load_config
 from dxmc_core.errors import DxmcError, InputError
 from ray_jobs.context import RunContext, check_outside, run_stages
@@ -101,7 +100,7 @@ def guarded(program: Callable[[], object]) -> int:
         print("error: stopped from outside; the same command goes on from here", file=sys.stderr)  # noqa: T201
         return 128 + signal.SIGTERM
     except Exception as error:
-        failure = _storage_failure_in(error)
+        failure = _known_failure(error)
         if failure is not None:
             print(f"error: {failure}", file=sys.stderr)  # noqa: T201
             return EXIT_UNUSABLE_INPUT if isinstance(failure, InputError) else EXIT_FAILED
@@ -111,11 +110,11 @@ def guarded(program: Callable[[], object]) -> int:
     return 0
 
 
-def _storage_failure_in(error: Exception) -> DxmcError | None:
-    """Of what led to an error, what object storage is to blame for."""
-    from ray_jobs.cluster import causes
+def _known_failure(error: Exception) -> DxmcError | None:
+    """What to tell a person of an error that object storage or the loss of a part of Ray has led to."""
+    from ray_jobs.cluster import known_failure  # late, as above
 
-    return next(filter(None, map(storage_failure, causes(error))), None)
+    return known_failure(error)
 
 
 def configure_logging() -> None:

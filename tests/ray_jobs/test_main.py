@@ -4,6 +4,9 @@ import os
 import signal
 
 import pytest
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from ray.exceptions import LocalRayletDiedError
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from dxmc_core.errors import DxmcError, InputError
 from ray_jobs.main import guarded
@@ -29,10 +32,24 @@ def raises(error):
         (raises(InputError("wrong key")), 2, "error: wrong key"),
         (raises(DxmcError("no worker")), 1, "error: no worker"),
         (raises(ZeroDivisionError("division\nby zero")), 1, "error: ZeroDivisionError: division by zero"),
+        (raises(EndpointConnectionError(endpoint_url="http://s3")), 1, "error: object storage failed (EndpointConn"),
+        (raises(NoCredentialsError()), 2, "error: object storage refuses: there are no credentials"),
+        (raises(WorkerGroupError("x", {0: OSError("AWS Error 99")})), 1, "error: object storage failed (OSError"),
+        (raises(LocalRayletDiedError()), 1, "error: a part of Ray died (LocalRayletDiedError: "),
         (raises(KeyboardInterrupt()), 130, "interrupted; the same command goes on from here"),
         (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "error: stopped from outside; the same command goes on"),
     ],
-    ids=["input", "failed", "defect", "interrupt", "terminated"],
+    ids=[
+        "input",
+        "failed",
+        "defect",
+        "away",
+        "no credentials",
+        "away in Ray Train",
+        "raylet",
+        "interrupt",
+        "terminated",
+    ],
 )
 def test_the_last_line_says_what_happened(program, code, line, capsys):
     assert guarded(program) == code
