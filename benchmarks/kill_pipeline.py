@@ -5,7 +5,7 @@
 Images (damaged_bucket.py's), nouns and run directories lie on an S3 server of its own. A disturbance is SIGKILL for one
 process or some seconds in which nobody reaches the server. Every trial is one run directory:
 
-- After the loss of a worker or a task the run has to go on by itself, at most three of a kind an attempt: so often a
+- After the loss of a worker or a task the run has to go on by itself, at most two of a kind an attempt: three times a
   piece of work is tried again.
 - The loss of the driver, the raylet or Ray's control service (`gcs`) ends an attempt, and the same command is given
   again. The loss of one of Ray's own actors, and a server that is away or refuses the credentials, may end it: with
@@ -46,16 +46,16 @@ from dxmc_core.errors import ArtifactError
 from dxmc_core.stages.train_heads import METRICS_NAME
 from dxmc_core.vocabulary import WordNetConfig, load_vocabulary
 
-#: How often each kind is chosen when there is something of it to disturb.
+#: How often each kind is chosen when there is something of it to disturb, less the more often it was before.
 WEIGHTS = {
-    "driver": 1.0, "raylet": 1.0, "gcs": 0.5, "actor": 0.5, "map_worker": 4.0, "train_worker": 4.0, "task": 4.0,
+    "driver": 1.0, "raylet": 1.0, "gcs": 0.3, "actor": 0.5, "map_worker": 4.0, "train_worker": 4.0, "task": 4.0,
     "cut_off": 2.0, "expired": 0.5,
 }  # fmt: skip
 #: Not a process: for some seconds nobody reaches the server, or it refuses everybody's credentials.
 _OF_SERVER = ("cut_off", "expired")
 _MUST_GO_ON = ("map_worker", "train_worker", "task")
 _MUST_END = ("driver", "raylet", "gcs")
-_LOSSES_OF_A_KIND = 3
+_LOSSES_OF_A_KIND = 2
 _MAX_RERUNS = 3
 _BUCKET = "damaged"
 #: Seconds from the start, or from one disturbance to the next; and of a server that is away.
@@ -70,7 +70,7 @@ _MOST_FAILURES = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--planted", type=int, default=2000, metavar="N", help="so many images, one in eight damaged")
-    parser.add_argument("--nouns", type=int, default=600, help="so many of WordNet's frequent ones")
+    parser.add_argument("--nouns", type=int, default=300, help="so many of WordNet's frequent ones")
     parser.add_argument("--kills", type=int, default=12, help="disturbances in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", type=float, default=0.0, help="share of the requests that break at any time")
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def kill_and_compare(
-    num_images: int, num_disturbances: int, *, num_nouns: int = 600, seed: int = 0, faults: float = 0.0
+    num_images: int, num_disturbances: int, *, num_nouns: int = 300, seed: int = 0, faults: float = 0.0
 ) -> dict[str, Any]:
     """One run that is left alone, and as many others as it takes to disturb them so often."""
     started = time.perf_counter()
@@ -94,7 +94,9 @@ def kill_and_compare(
         settings = _settings(bucket, num_nouns)
         calm = Trial("calm", settings, bucket.server)
         calm_started = time.perf_counter()
-        calm.run(chance, 0, tally)
+        of_calm = Tally()
+        calm.run(chance, 0, of_calm)
+        tally.failures += of_calm.failures
         calm_seconds = time.perf_counter() - calm_started
         artifacts = artifacts_of(calm.run_dir)
         same: Counter[str] = Counter()
@@ -110,6 +112,7 @@ def kill_and_compare(
         "images": num_images,
         "seed": seed,
         "disturbances": dict(tally.disturbances),
+        "during": dict(tally.during),
         **{name: getattr(tally, name) for name in ("trials", "attempts", "reruns", "most_reruns", "ended_by")},
         "hanging_after": dict(tally.hanging_after),
         "failures": tally.failures,
@@ -145,12 +148,14 @@ class Tally:
     """What was done to the runs, and what came of it.
 
     Attributes:
+        during: the stages under way when it was done.
         ended_by: disturbances that may end an attempt, and did.
         hanging_after: attempts that had to be killed after the loss of the raylet or of the control service.
         failures: what must not be, a line each.
     """
 
     disturbances: Counter[str] = field(default_factory=Counter)
+    during: Counter[str] = field(default_factory=Counter)
     trials: int = 0
     attempts: int = 0
     reruns: int = 0
@@ -201,8 +206,7 @@ class Trial:
             log = Path(folder) / "log"
             command = ("-m", "ray_jobs.run_pipeline", "--config", str(config))
             with log.open("w") as stderr, killable(*command, stderr=stderr) as process:
-                done = self._disturb(process, chance, left, kinds)
-                tally.disturbances.update(done)
+                done = self._disturb(process, chance, left, kinds, log, tally)
                 is_hanging = not ends_within(process, _PATIENCE_S)
                 if is_hanging:
                     _dump_stacks(process)
@@ -218,7 +222,15 @@ class Trial:
                 tally.ended_by[done[-1] if done else "nothing"] += 1
         return process.returncode == 0
 
-    def _disturb(self, process: psutil.Popen, chance: random.Random, left: int, kinds: Sequence[str]) -> list[str]:
+    def _disturb(
+        self,
+        process: psutil.Popen,
+        chance: random.Random,
+        left: int,
+        kinds: Sequence[str],
+        log: Path,
+        tally: Tally,
+    ) -> list[str]:
         """Disturb a running attempt until it ends or is to be left alone; what was done to it, in order."""
         done: list[str] = []
         while len(done) < left and not ends_within(process, chance.uniform(*_WAIT_S)):
@@ -227,7 +239,10 @@ class Trial:
             there = [kind for kind in open_to if kind in _OF_SERVER or found[kind]]
             if not there:
                 continue
-            [kind] = chance.choices(there, [WEIGHTS[kind] for kind in there])
+            weights = [WEIGHTS[kind] / (1 + tally.disturbances[kind]) for kind in there]
+            [kind] = chance.choices(there, weights)
+            tally.disturbances[kind] += 1
+            tally.during[_stage_under_way(log)] += 1
             if kind in _OF_SERVER:
                 with self._server.cut_off() if kind == "cut_off" else self._server.refusing(kind):
                     ends_within(process, chance.uniform(*_AWAY_S))
@@ -237,6 +252,12 @@ class Trial:
             if kind in _MUST_END:
                 break
         return done
+
+
+def _stage_under_way(log: Path) -> str:
+    """The stage that an attempt has begun last, by its log."""
+    begun = [line.split()[1] for line in log.read_text().splitlines() if " starts (fingerprint " in line]
+    return begun[-1] if begun else "before the first stage"
 
 
 def _judge(code: int, done: list[str], log: list[str], *, is_hanging: bool) -> str | None:
