@@ -31,6 +31,7 @@ def test_disturbed_runs_end_like_one_left_alone(amount, torture_seed):
     assert done.stdout, done.stderr[-4000:]
     report = json.loads(done.stdout)
     shown = done.stdout + done.stderr[-4000:]
+    print(shown)  # noqa: T201 - figures for whoever asks pytest for them
     assert sum(report["disturbances"].values()) == count, shown
     assert report["failures"] == [], shown
     assert report["partial_reads"] == [], shown
