@@ -15,6 +15,7 @@ import pyarrow as pa
 import ray
 import ray.data
 import torch
+from ray._private import ray_constants
 from ray.data import ActorPoolStrategy
 from ray.exceptions import (
     LocalRayletDiedError,
@@ -63,18 +64,29 @@ def start_ray(resources: ResourcesConfig) -> None:
                 f"no Ray cluster answers at RAY_ADDRESS={address}; start it, or unset RAY_ADDRESS"
             ) from error
     else:
+        _stay_on_loopback()
         ray.init(
             address="local",
             num_cpus=resources.num_cpus,
             # Decoded images go through it on their way to GPUs; Ray's own choice is 30% of the memory.
             object_store_memory=None if torch.cuda.is_available() else _LOCAL_OBJECT_STORE_BYTES,
             include_dashboard=False,
-            _node_ip_address="127.0.0.1",
             **quiet,
         )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _stay_on_loopback() -> None:
+    """Have the Ray that is started next listen on the loopback interface only.
+
+    On Linux Ray (2.60) replaces 127.0.0.1 by the machine's own address, and its processes then listen everywhere.
+    Where it knows no clusters, as on macOS, it stays on the loopback interface; so it is told that. The variable is
+    for the processes that it starts.
+    """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def num_gpus(resources: ResourcesConfig) -> int:
