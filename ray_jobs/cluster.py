@@ -352,6 +352,10 @@ def find_dxmc_error(error: BaseException | None) -> DxmcError | None:
     return None
 
 
+#: Where Ray and Ray Train (2.60) keep what an error came from.
+_LINKS = ("cause", "controller_failure", "health_check_failure", "_base_exc")
+
+
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what it came from, by Python's links and those of Ray and Ray Train."""
     seen: set[int] = set()
@@ -362,7 +366,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
             continue
         seen.add(id(error))
         yield error
-        linked = [getattr(error, name, None) for name in ("cause", "controller_failure")]
+        linked = [getattr(error, name, None) for name in _LINKS]
         linked += getattr(error, "worker_failures", {}).values()
         left += [cause for cause in linked if isinstance(cause, BaseException)]
         left.append(error.__cause__ or error.__context__)
