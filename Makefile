@@ -20,11 +20,12 @@ test-fast: $(STAMP)
 torture: $(STAMP)  ## the long version of what tests/torture tries to break; TORTURE_SEED=1 for another one
 	TORTURE=long $(BIN)/python -m pytest tests/torture
 
-check: $(STAMP)  ## lint, format, types, import rules
+check: $(STAMP)  ## lint, format, types, import rules, installed packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/audit_dependencies.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

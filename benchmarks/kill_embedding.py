@@ -13,13 +13,10 @@ import argparse
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,15 +25,14 @@ import numpy as np
 import psutil
 import yaml
 from damaged_bucket import damaged_bucket, differences
+from ray_processes import ends_within, kill, killable, processes
 
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.images.catalog import read_catalog
 
-VICTIMS = ("driver", "worker", "raylet")
-#: How a process of each kind begins its command line.
-_TITLES = {"worker": "ray::MapWorker", "raylet": "raylet"}
+VICTIMS = ("driver", "map_worker", "raylet")
 _POLL_S = 0.1
 
 
@@ -104,23 +100,6 @@ class Attempts:
                 yield process
 
 
-@contextmanager
-def killable(*arguments: str) -> Iterator[psutil.Popen]:
-    """Python with a Ray of its own; whatever of it is left at the end of the block is killed."""
-    process = psutil.Popen(
-        [sys.executable, *arguments],
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def kill_at_random(
     attempts: Attempts, kills: int, *, seed: int, longest_wait_s: float, victims: tuple[str, ...] = VICTIMS
 ) -> dict[str, Any]:
@@ -134,15 +113,15 @@ def kill_at_random(
         with attempts.running() as process:
             while len(killed) < kills:
                 victim, wait_s = chance.choice(victims), chance.uniform(0, longest_wait_s)
-                if not _wait_for_workers(process) or _ends_within(process, wait_s):
+                if not _wait_for_workers(process) or ends_within(process, wait_s):
                     failures += process.wait() != 0
                     break
-                if _kill(process, victim):
+                if _kill_one(process, victim):
                     killed.append(victim)
-                if victim != "worker":
+                if victim != "map_worker":
                     break
             else:
-                failures += killed[-1] == "worker" and process.wait() != 0
+                failures += killed[-1] == "map_worker" and process.wait() != 0
     return {"kills": dict(Counter(killed)), "attempts": attempted, "failures": failures, **rows_written(attempts.stage)}
 
 
@@ -177,42 +156,21 @@ def _tables(manifest: Manifest) -> list[str]:
     return [table for table in ("images", "rejects") if manifest.tables[table]]
 
 
-def _processes(driver: psutil.Popen, kind: str) -> list[psutil.Process]:
-    """The processes of a kind among all that a driver has started."""
-    found = []
-    with suppress(psutil.NoSuchProcess):
-        for process in driver.children(recursive=True):
-            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                command = process.cmdline()
-                if command and Path(command[0]).name.startswith(_TITLES[kind]):
-                    found.append(process)
-    return found
-
-
 def _wait_for_workers(driver: psutil.Popen) -> bool:
     """Until there are workers; False when the driver ends before."""
     while driver.poll() is None:
-        if _processes(driver, "worker"):
+        if processes(driver, "map_worker"):
             return True
         time.sleep(_POLL_S)
     return False
 
 
-def _ends_within(driver: psutil.Popen, seconds: float) -> bool:
-    with suppress(psutil.TimeoutExpired, subprocess.TimeoutExpired):
-        driver.wait(timeout=seconds)
-        return True
-    return False
-
-
-def _kill(driver: psutil.Popen, victim: str) -> bool:
-    """Kill the driver, or a process of another kind if there is one; whether there was."""
-    found = [driver] if victim == "driver" else _processes(driver, victim)
-    if not found:
-        return False
-    with suppress(psutil.NoSuchProcess):
-        found[0].send_signal(signal.SIGKILL)
-    return True
+def _kill_one(driver: psutil.Popen, victim: str) -> bool:
+    """Kill a process of a kind if there is one; whether there was."""
+    found = processes(driver, victim)
+    for process in found[:1]:
+        kill(process)
+    return bool(found)
 
 
 if __name__ == "__main__":

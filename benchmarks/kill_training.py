@@ -9,10 +9,9 @@ which the run has to go on by itself, and the driver in epoch 5, after which the
 import argparse
 import json
 import shutil
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import psutil
 import torch
 import yaml
-from kill_embedding import killable
+from ray_processes import kill, killable, processes
 
 from dxmc_core.artifacts.heads import load_heads
 from dxmc_core.artifacts.matrices import load_matrix
@@ -29,7 +28,6 @@ from dxmc_core.method.fit import assign
 from dxmc_core.stages.train_heads import METRICS_NAME
 
 NUM_CLASSES = 101
-_WORKER_TITLE = "ray::RayTrainWorker"
 _POLL_S = 0.02
 _TIMEOUT_S = 300
 
@@ -73,20 +71,12 @@ def kill_twice(run_dir: Path, settings: dict[str, Any]) -> dict[str, Any]:
     report = {}
     with running(run_dir, settings, "train_heads") as driver:
         report["worker_killed_in_epoch"] = wait_for_epoch(run_dir, driver, 3)
-        worker = next(process for process in driver.children(recursive=True) if is_worker(process))
-        worker.send_signal(signal.SIGKILL)
+        kill(processes(driver, "train_worker")[0])
         wait_for_epoch(run_dir, driver, report["worker_killed_in_epoch"] + 1)
         report["driver_killed_in_epoch"] = wait_for_epoch(run_dir, driver, 5)
-        driver.send_signal(signal.SIGKILL)
+        kill(driver)
     report["seconds_of_last_attempt"] = finish(run_dir, settings, "train_heads")
     return report
-
-
-def is_worker(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-        command = process.cmdline()
-        return bool(command) and command[0].startswith(_WORKER_TITLE)
-    return False
 
 
 def wait_for_epoch(run_dir: Path, driver: psutil.Popen, epoch: int) -> int:

@@ -26,6 +26,19 @@ _ANSWERS = {
     ),
     "gone": ("404 Not Found", b"<Error><Code>NoSuchKey</Code><Message>There is no such key.</Message></Error>"),
     "denied": ("403 Forbidden", b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"),
+    "expired": (
+        "400 Bad Request",
+        b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>",
+    ),
+    "skewed": (
+        "403 Forbidden",
+        b"<Error><Code>RequestTimeTooSkewed</Code><Message>The difference between the request time and the current "
+        b"time is too large.</Message></Error>",
+    ),
+    "no_bucket": (
+        "404 Not Found",
+        b"<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>",
+    ),
 }
 _SILENCE_S = 5.0
 _CREDENTIAL = "loopback-only"
@@ -41,6 +54,8 @@ class Faults:
             and `silence` (no answer for some seconds).
         counts: how many faults of each kind there were.
         num_requests: all of them, the broken ones included.
+        every: the kind of fault of all requests, or None: one of `always`, `no_bucket`, `expired` or `skewed` (what S3
+            answers when credentials have run out or the client's clock is wrong), or `cut_off` (`S3Server.cut_off`).
     """
 
     share: float = 0.0
@@ -48,6 +63,7 @@ class Faults:
     always: dict[str, str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     num_requests: int = 0
+    every: str | None = None
 
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
@@ -61,6 +77,8 @@ class Faults:
             kind = self.always.get(key)
             if kind is None and self._chance.random() < self.share:
                 kind = self._chance.choice(("slow_down", "reset", "cut"))
+            if self.every is not None:
+                kind = self.every
             if kind == "cut" and environ["REQUEST_METHOD"] != "GET":
                 kind = "reset"
             if kind is not None:
@@ -82,11 +100,11 @@ class _FaultyApplication:
         if kind in _ANSWERS:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             status, body = _ANSWERS[kind]
-            start_response(status, [("Content-Type", "application/xml")])
-            return [body]
+            start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+            return [body] if environ["REQUEST_METHOD"] != "HEAD" else []
         if kind == "silence":
             time.sleep(_SILENCE_S)
-        if kind == "reset":
+        if kind in ("reset", "cut_off"):
             return _hang_up(environ)
         return _half_of(self._application(environ, start_response), environ)
 
@@ -113,12 +131,55 @@ class _QuietHandler(WSGIRequestHandler):
         self.close_connection = True
 
 
+class _Listener:
+    """The server's socket and the thread that accepts connections, which can be closed and opened at the same port."""
+
+    def __init__(self, port: int, application: _FaultyApplication) -> None:
+        self._application = application
+        self.port = port
+        self.open()
+
+    def open(self) -> None:
+        self._server = make_server(
+            "127.0.0.1", self.port, self._application, threaded=True, request_handler=_QuietHandler
+        )
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True, name="s3-server")
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
 @dataclass(frozen=True)
 class S3Server:
     """A running server. `environment` is what a client's process needs to find it."""
 
     endpoint: str
     faults: Faults
+    _listener: _Listener
+
+    @contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """For a block nobody reaches the server: new connections are refused, those that are open break."""
+        self.faults.every = "cut_off"
+        self._listener.close()
+        try:
+            yield
+        finally:
+            self.faults.every = None
+            self._listener.open()
+
+    @contextmanager
+    def refusing(self, kind: str) -> Iterator[None]:
+        """For a block every request has this fault."""
+        self.faults.every = kind
+        try:
+            yield
+        finally:
+            self.faults.every = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -146,15 +207,11 @@ class S3Server:
 def serve_s3(*, port: int = 0, share: float = 0.0, seed: int = 0) -> Iterator[S3Server]:
     """Serve on a free port of the loopback interface until the end of the block."""
     faults = Faults(share=share, seed=seed)
-    server = make_server("127.0.0.1", port, _FaultyApplication(faults), threaded=True, request_handler=_QuietHandler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True, name="s3-server")
-    thread.start()
+    listener = _Listener(port, _FaultyApplication(faults))
     try:
-        yield S3Server(f"http://127.0.0.1:{server.server_port}", faults)
+        yield S3Server(f"http://127.0.0.1:{listener.port}", faults, listener)
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        listener.close()
 
 
 def main() -> None:

@@ -15,13 +15,25 @@ import pyarrow as pa
 import ray
 import ray.data
 import torch
+from ray._private import ray_constants
 from ray.data import ActorPoolStrategy
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError, WorkerCrashedError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RaySystemError,
+    RpcError,
+    WorkerCrashedError,
+)
 from ray.util.annotations import RayDeprecationWarning
 from ray.util.placement_group import placement_group, remove_placement_group
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from dxmc_core.artifacts.storage import STORAGE_ERRORS, storage_failure
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import onednn_products, prefer_onednn
 from dxmc_core.errors import ArtifactError, DxmcError, InputError
@@ -53,18 +65,29 @@ def start_ray(resources: ResourcesConfig) -> None:
                 f"no Ray cluster answers at RAY_ADDRESS={address}; start it, or unset RAY_ADDRESS"
             ) from error
     else:
+        _stay_on_loopback()
         ray.init(
             address="local",
             num_cpus=resources.num_cpus,
             # Decoded images go through it on their way to GPUs; Ray's own choice is 30% of the memory.
             object_store_memory=None if torch.cuda.is_available() else _LOCAL_OBJECT_STORE_BYTES,
             include_dashboard=False,
-            _node_ip_address="127.0.0.1",
             **quiet,
         )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _stay_on_loopback() -> None:
+    """Have the Ray that is started next listen on the loopback interface only.
+
+    On Linux Ray (2.60) replaces 127.0.0.1 by the machine's own address, and its processes then listen everywhere.
+    Where it knows no clusters, as on macOS, it stays on the loopback interface; so it is told that. The variable is
+    for the processes that it starts.
+    """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def num_gpus(resources: ResourcesConfig) -> int:
@@ -241,7 +264,7 @@ def _explained_deaths() -> Iterator[None]:
     try:
         yield
     except RayError as error:
-        died = next((cause for cause in _causes(error) if isinstance(cause, _DEATHS)), None)
+        died = next((cause for cause in causes(error) if isinstance(cause, _DEATHS)), None)
         if died is None:
             raise
         said = str(died).strip().splitlines()[0]
@@ -277,7 +300,36 @@ class _GuardedMapper:
                     self._mapper = self._make()
             return self._mapper(rows)
         except DxmcError as error:
-            return pa.table({_ERROR_KIND: [type(error).__name__], "message": [str(error)]})
+            return _error_row(error)
+        except STORAGE_ERRORS as error:
+            failure = storage_failure(error)
+            if failure is None:
+                raise
+            return _error_row(failure)
+
+
+def _error_row(error: DxmcError) -> pa.Table:
+    return pa.table({_ERROR_KIND: [type(error).__name__], "message": [str(error)]})
+
+
+#: What a driver gets when a part of Ray has died under it.
+_LOSSES = (LocalRayletDiedError, NodeDiedError, RayActorError, RaySystemError, RpcError, ObjectLostError)
+
+
+def known_failure(error: BaseException) -> DxmcError | None:
+    """What to tell a person when object storage failed, or a part of Ray died; None when it was something else."""
+    for cause in causes(error):
+        failure = storage_failure(cause)
+        if failure is not None:
+            return failure
+    for cause in causes(error):
+        if isinstance(cause, _LOSSES):
+            said = next(iter(str(cause).strip().splitlines()), "")
+            return DxmcError(
+                f"a part of Ray died ({type(cause).__name__}: {said}); what is done is kept: run again to go on from "
+                "here"
+            )
+    return None
 
 
 class unwrapped_errors:
@@ -294,7 +346,7 @@ class unwrapped_errors:
 
 def find_dxmc_error(error: BaseException | None) -> DxmcError | None:
     """The first `DxmcError` in a chain of causes."""
-    for found in _causes(error):
+    for found in causes(error):
         cause = getattr(found, "cause", None)
         for candidate in (cause, found):  # Ray's own error may be a DxmcError too, with a traceback for its text
             if isinstance(candidate, DxmcError):
@@ -302,14 +354,24 @@ def find_dxmc_error(error: BaseException | None) -> DxmcError | None:
     return None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came from, by Python's links and Ray's."""
+#: Where Ray and Ray Train (2.60) keep what an error came from.
+_LINKS = ("cause", "controller_failure", "health_check_failure", "_base_exc")
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from, by Python's links and those of Ray and Ray Train."""
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
+    left = [error]
+    while left:
+        error = left.pop(0)
+        if error is None or id(error) in seen:
+            continue
         seen.add(id(error))
         yield error
-        cause = getattr(error, "cause", None)
-        error = cause if isinstance(cause, BaseException) else (error.__cause__ or error.__context__)
+        linked = [getattr(error, name, None) for name in _LINKS]
+        linked += getattr(error, "worker_failures", {}).values()
+        left += [cause for cause in linked if isinstance(cause, BaseException)]
+        left.append(error.__cause__ or error.__context__)
 
 
 class Progress:

@@ -11,7 +11,7 @@ from dxmc_core.config import ResourcesConfig
 from dxmc_core.encoders import embedding_width, load_preprocess
 from dxmc_core.errors import InputError
 from dxmc_core.images.catalog import Catalog, Listing, list_source, read_catalog
-from dxmc_core.images.quarantine import Quarantine, forget_transient_rejects, scouts_first
+from dxmc_core.images.quarantine import OUT_OF_REACH, Quarantine, forget_transient_rejects, scouts_first
 from dxmc_core.images.renewal import renew_catalog
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.stages.embed_images import (
@@ -84,6 +84,11 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     if num_resumed:
         logger.info("%s: %d of %d images were done before", NAME, num_resumed, catalog_found.num_rows)
     _embed(context, catalog_found, done, fingerprint=fingerprint)
+    num_out_of_reach = forget_transient_rejects(stage_dir, fingerprint=fingerprint, reasons=OUT_OF_REACH)
+    if num_out_of_reach:
+        logger.info("%s: %d rejects, among them what was out of reach, are tried once more", NAME, num_out_of_reach)
+        done = EmbeddedRows.of(catalog_found, fingerprint=fingerprint)
+        _embed(context, catalog_found, done, fingerprint=fingerprint)
     return publish_embeddings(
         catalog_found,
         done,

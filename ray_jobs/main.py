@@ -100,10 +100,21 @@ def guarded(program: Callable[[], object]) -> int:
         print("error: stopped from outside; the same command goes on from here", file=sys.stderr)  # noqa: T201
         return 128 + signal.SIGTERM
     except Exception as error:
+        failure = _known_failure(error)
+        if failure is not None:
+            print(f"error: {failure}", file=sys.stderr)  # noqa: T201
+            return EXIT_UNUSABLE_INPUT if isinstance(failure, InputError) else EXIT_FAILED
         logger.exception("a defect of dxmc, or of what it uses")
         print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         return EXIT_FAILED
     return 0
+
+
+def _known_failure(error: Exception) -> DxmcError | None:
+    """What to tell a person of an error that object storage or the loss of a part of Ray has led to."""
+    from ray_jobs.cluster import known_failure  # late, as above
+
+    return known_failure(error)
 
 
 def configure_logging() -> None:

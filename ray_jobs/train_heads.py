@@ -14,6 +14,7 @@ from typing import Any
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.cpu_products import prefer_onednn
+from dxmc_core.artifacts.storage import STORAGE_ERRORS
 from dxmc_core.method.fit import CENTROID_METHODS
 from dxmc_core.report import flatten_settings
 from dxmc_core.stages.train_heads import (
@@ -176,7 +177,10 @@ class _LiveView:
         stopping = False
         while not stopping:
             stopping = self._stop.wait(_POLL_S)
-            epochs = live_metrics(self._job)
+            try:
+                epochs = live_metrics(self._job)
+            except STORAGE_ERRORS:  # nothing to show, and training has its own way of telling
+                continue
             if not epochs or len(epochs) <= shown:
                 continue
             if progress is None:

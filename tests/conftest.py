@@ -76,6 +76,7 @@ def s3_bucket(s3_server, monkeypatch) -> Iterator[Bucket]:
     bucket.client.create_bucket(Bucket=bucket.name)
     yield bucket
     bucket.faults.share = 0.0
+    bucket.faults.every = None
     bucket.faults.always.clear()
     bucket.faults.counts.clear()
     S3FileSystem.clear_instance_cache()

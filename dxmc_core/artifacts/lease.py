@@ -24,6 +24,24 @@ LEASE_S = 60.0
 RENEW_EVERY_S = 15.0
 
 
+#: The leases that this process holds, by the URI of their folder.
+_HELD: dict[str, "Lease"] = {}
+
+
+def confirm_lease(uri: str) -> None:
+    """Check that what this process holds above a place is still its own; nothing happens where it holds nothing.
+
+    An owner that stood still for longer than a lease lasts does not know at once that another has taken over. It must
+    not publish then, nor remove what the other has written.
+
+    Raises:
+        DxmcError: another process has taken it over.
+    """
+    for folder, lease in list(_HELD.items()):
+        if uri == folder or uri.startswith(f"{folder}/"):
+            lease.confirm()
+
+
 class Lease:
     """The right to write into a folder.
 
@@ -48,6 +66,7 @@ class Lease:
             DxmcError: another process has taken it over.
         """
         self._acquire()
+        _HELD[self._storage.uri] = self
         stop = threading.Event()
         renewer = threading.Thread(target=self._renew, args=(stop,), daemon=True, name="dxmc-lease")
         renewer.start()
@@ -57,8 +76,27 @@ class Lease:
         finally:
             stop.set()
             renewer.join()
+            del _HELD[self._storage.uri]
+            self._release()
+
+    def confirm(self) -> None:
+        """See `confirm_lease`."""
+        holder = _parse(self._read())
+        if not holder or holder["owner"] != self._owner:
+            raise self._loss()
+
+    def _loss(self) -> DxmcError:
+        return DxmcError(
+            f"{self._storage.uri} was taken over by another run, because this one had not been heard of for "
+            f"{LEASE_S:.0f} s; that run goes on from what is done"
+        )
+
+    def _release(self) -> None:
+        try:
             if self._is_ours():
                 self._storage.delete(LOCK_NAME)
+        except STORAGE_ERRORS as error:  # it is free anyway once this process is gone
+            logger.warning("the lock of %s cannot be removed now: %s", self._storage.uri, error)
 
     @contextmanager
     def _interrupted_when_lost(self) -> Iterator[None]:
@@ -67,10 +105,7 @@ class Lease:
 
         def interrupt(number: int, frame: FrameType | None) -> None:
             if self._is_lost:
-                raise DxmcError(
-                    f"{self._storage.uri} was taken over by another run, because this one had not been heard of for "
-                    f"{LEASE_S:.0f} s; that run goes on from what is done"
-                )
+                raise self._loss()
             if callable(before):
                 before(number, frame)
 
@@ -98,7 +133,7 @@ class Lease:
                     break
             else:
                 raise InputError(f"{self._storage.uri} is being started by several runs at once; try again")
-        except OSError as error:
+        except STORAGE_ERRORS as error:
             raise write_error(f"{self._storage.uri}/{LOCK_NAME}", error) from error
         self._content = content
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dxmc_core import __version__
+from dxmc_core.artifacts.lease import confirm_lease
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest, Part, checksum_of, parse_manifest
 from dxmc_core.artifacts.storage import Storage, is_local
 from dxmc_core.errors import ArtifactError
@@ -186,7 +187,11 @@ class StageDir:
         metrics: Mapping[str, Any] | None = None,
         seconds: float,
     ) -> Manifest:
-        """Write the manifest and then remove what it does not name. From the first of the two on, the stage is done."""
+        """Write the manifest and then remove what it does not name. From the first of the two on, the stage is done.
+
+        Raises:
+            DxmcError: this process held the run directory and another has taken it over; nothing is written or removed.
+        """
         manifest = Manifest(
             stage=self.stage,
             fingerprint=fingerprint,
@@ -198,6 +203,7 @@ class StageDir:
             seconds=round(seconds, 3),
             dxmc_version=__version__,
         )
+        confirm_lease(self.storage.uri)
         self.storage.write_bytes(MANIFEST_NAME, manifest.to_json())
         self._remove_unnamed(manifest)
         return manifest

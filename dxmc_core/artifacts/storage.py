@@ -12,12 +12,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import aiohttp
 import fsspec
-from botocore.exceptions import BotoCoreError, ClientError
+import s3fs.core
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
@@ -25,6 +26,15 @@ from dxmc_core.errors import DxmcError, InputError
 
 #: What a file system raises when a service fails for good: s3fs hands on what botocore and aiohttp raised last.
 STORAGE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
+
+#: What S3 refuses every request of a process for, and what a person can do about it.
+_REFUSALS = {
+    "ExpiredToken": "the credentials have expired; renew them",
+    "InvalidAccessKeyId": "these credentials are unknown there; check them",
+    "SignatureDoesNotMatch": "the secret key does not fit; check the credentials",
+    "RequestTimeTooSkewed": "the clock of this machine differs too much from that of the service; set it",
+    "NoSuchBucket": "there is no such bucket; make it, or give another address",
+}
 
 
 def normalize_uri(uri: str) -> str:
@@ -49,10 +59,20 @@ def filesystem_of(uri: str) -> tuple[AbstractFileSystem, str]:
     Raises:
         InputError: the URI's scheme is unknown or needs a package that is not installed.
     """
+    _retry_refused_connections()
     try:
         return fsspec.core.url_to_fs(normalize_uri(uri), use_listings_cache=False)
     except (ValueError, ImportError) as error:
         raise InputError(f"cannot use {uri!r}: {error}; expected a local path or s3://bucket/prefix") from error
+
+
+@cache
+def _retry_refused_connections() -> None:
+    """To s3fs (2026.9) they are none of the errors that pass, but a service that is started again refuses for a while.
+
+    botocore gives up after some seconds; with this its attempts are repeated like those that broke off.
+    """
+    s3fs.core.add_retryable_error(EndpointConnectionError)
 
 
 @dataclass(frozen=True)
@@ -213,8 +233,35 @@ class Storage:
             return
 
 
+def refusal_of(error: BaseException) -> str | None:
+    """Why S3 refuses whatever this process asks for, and what to do; None when it is something else."""
+    for cause in (error, error.__cause__):
+        if isinstance(cause, NoCredentialsError):
+            return "there are no credentials; give them in the environment, in ~/.aws or by the role of the machine"
+        if isinstance(cause, ClientError):
+            return _REFUSALS.get(cause.response["Error"].get("Code", ""))
+    return None
+
+
+def storage_failure(error: BaseException) -> DxmcError | None:
+    """What to tell a person when object storage failed outside of a write; None when it was something else."""
+    refusal = refusal_of(error)
+    if refusal is not None:
+        return InputError(f"object storage refuses: {refusal}, then run again to go on from here")
+    causes = (error, error.__cause__)
+    is_failure = any(isinstance(cause, BotoCoreError | ClientError | aiohttp.ClientError) for cause in causes)
+    # pyarrow's own client, which Ray Train writes with, has no errors of its own.
+    if not is_failure and not (isinstance(error, OSError) and "AWS Error" in str(error)):
+        return None
+    said = " ".join(str(error).split())
+    return DxmcError(f"object storage failed ({type(error).__name__}: {said}); run again to go on from here")
+
+
 def write_error(uri: str, error: Exception) -> DxmcError:
     """What to tell a person when a write failed: a place that cannot be used is an `InputError`."""
+    refusal = refusal_of(error)
+    if refusal is not None:
+        return InputError(f"cannot write {uri}: {refusal}, then run again to go on from here")
     reason = getattr(error, "strerror", None) or error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(f"no space left to write {uri}; free some or choose another --run-dir, then run again")

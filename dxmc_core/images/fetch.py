@@ -8,7 +8,7 @@ import fsspec.asyn
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
-from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of
+from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, refusal_of
 from dxmc_core.errors import InputError
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.listing import rejection_of
@@ -101,6 +101,9 @@ def fetch(uri: str, *, start: int | None = None, stop: int | None = None, timeou
 
     A service that is overloaded or breaks a connection is asked again, with growing pauses, until `timeout_s` is over:
     on S3 botocore tries a request 5 times and s3fs repeats that 5 times.
+
+    Raises:
+        InputError: the service refuses whatever this process asks for, which tells nothing of the object.
     """
     try:
         fs, path = filesystem_of(uri)
@@ -108,10 +111,12 @@ def fetch(uri: str, *, start: int | None = None, stop: int | None = None, timeou
     except FileNotFoundError:
         return ImageRejectedError(RejectReason.MISSING, "the object is gone or never was there")
     except PermissionError as error:
+        _require_not_refused(uri, error)
         return _rejected(RejectReason.ACCESS_DENIED, error)
     except TimeoutError:
         return ImageRejectedError(RejectReason.TIMEOUT, f"not delivered within {timeout_s:g} s, with all retries")
     except STORAGE_ERRORS as error:
+        _require_not_refused(uri, error)
         return _rejected(RejectReason.UNREACHABLE, error)
     except (InputError, ValueError) as error:
         return _rejected(RejectReason.MISSING, error)
@@ -124,6 +129,12 @@ def _read(fs: AbstractFileSystem, path: str, start: int | None, stop: int | None
     options = {"max_concurrency": 1} if "s3" in fs.protocol else {}
     read: Callable[..., Any] = fs._cat_file
     return fsspec.asyn.sync(fs.loop, read, path, start=start, end=stop, timeout=timeout_s, **options)
+
+
+def _require_not_refused(uri: str, error: Exception) -> None:
+    refusal = refusal_of(error)
+    if refusal is not None:
+        raise InputError(f"cannot read {uri}: {refusal}, then run again to go on from here") from error
 
 
 def _rejected(reason: RejectReason, error: Exception) -> ImageRejectedError:

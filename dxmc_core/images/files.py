@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import NoCredentialsError
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
-from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, normalize_uri, stat_of
+from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, normalize_uri, refusal_of, stat_of
 from dxmc_core.errors import DxmcError, InputError
 from dxmc_core.images.object_listing import list_objects, listing_filesystem
 
@@ -53,7 +52,7 @@ def find_files(uri: str, *, accept: Callable[[str], bool]) -> Iterator[FoundFile
     """
     uri = normalize_uri(uri)
     fs, path = filesystem_of(uri)
-    is_pattern = is_glob(path) and not _exists(fs, path, uri)
+    is_pattern = is_glob(path) and not _is_known_to_exist(fs, path)
     root = _glob_root(path) if is_pattern else path
     matches = re.compile(glob_translate(path)).match if is_pattern else None
 
@@ -72,10 +71,18 @@ def find_files(uri: str, *, accept: Callable[[str], bool]) -> Iterator[FoundFile
         yield from _other_files(fs, root, wanted, scheme=uri.split("://", 1)[0])
 
 
+def _is_known_to_exist(fs: Any, path: str) -> bool:
+    """False also where it may not be asked: the listing then says why, which S3's answer to a HEAD does not."""
+    try:
+        return fs.exists(path)
+    except STORAGE_ERRORS:
+        return False
+
+
 def _exists(fs: Any, path: str, uri: str) -> bool:
     try:
         return fs.exists(path)
-    except (PermissionError, NoCredentialsError) as error:
+    except PermissionError as error:
         raise InputError(f"{uri} may not be read: {error}") from error
 
 
@@ -143,16 +150,23 @@ def _s3_files(fs: Any, root: str, wanted: Callable[[str], bool], *, uri: str) ->
             found_any = True
             if not item.key.endswith("/") and wanted(f"{bucket}/{item.key}"):
                 yield FoundFile(item.key.removeprefix(prefix), f"s3://{bucket}/{item.key}", item.size, item.etag)
-    except FileNotFoundError as error:
-        raise InputError(f"{uri} does not exist: {error}; check source.uri") from error
-    except (PermissionError, NoCredentialsError) as error:
-        raise InputError(f"{uri} may not be listed: {error}") from error
     except STORAGE_ERRORS as error:
-        raise DxmcError(f"listing {uri} failed: {error}; run again") from error
+        raise _listing_error(uri, error) from error
     if not found_any:
         if folder and fs.isfile(root):
             raise InputError(f"{uri} is one file; source.uri takes a folder, a glob, or a list of files")
         raise InputError(f"{uri} does not exist: no key starts with {prefix!r}; check source.uri")
+
+
+def _listing_error(uri: str, error: Exception) -> DxmcError:
+    refusal = refusal_of(error)
+    if refusal is not None:
+        return InputError(f"{uri} cannot be listed: {refusal}")
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{uri} does not exist: {error}; check source.uri")
+    if isinstance(error, PermissionError):
+        return InputError(f"{uri} may not be listed: {error}")
+    return DxmcError(f"listing {uri} failed: {error}; run again")
 
 
 def _other_files(fs: Any, root: str, wanted: Callable[[str], bool], *, scheme: str) -> Iterator[FoundFile]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.storage import filesystem_of, normalize_uri, stat_of
+from dxmc_core.artifacts.storage import filesystem_of, normalize_uri, refusal_of, stat_of, storage_failure
 from dxmc_core.errors import InputError
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.files import UNKNOWN_SIZE, find_files, is_glob
@@ -227,8 +227,10 @@ def _read_list(uri: str) -> Iterator[pa.Table]:
             _require_uri_column(uri, names)
             while found := list(itertools.islice(rows, TABLE_ROWS)):
                 yield _csv_table(uri, names, found)
-    except (FileNotFoundError, PermissionError) as error:
-        raise InputError(f"cannot read the list {uri}: {error}; check source.uri") from error
+    except OSError as error:
+        if storage_failure(error) is None and not isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise InputError(f"cannot read the list {uri}: {refusal_of(error) or error}; check source.uri") from error
     except (UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:
         raise InputError(f"{uri} is not a readable {uri.rsplit('.', 1)[1]} file: {error}") from error
 

@@ -17,6 +17,8 @@ Chunk = TypeVar("Chunk")
 TRANSIENT = frozenset(
     {RejectReason.MISSING, RejectReason.ACCESS_DENIED, RejectReason.TIMEOUT, RejectReason.UNREACHABLE}
 )
+#: What may be otherwise a little later: a run tries these once more before it publishes.
+OUT_OF_REACH = frozenset({RejectReason.TIMEOUT, RejectReason.UNREACHABLE})
 _NUM_SCOUTS = 32
 _MIN_CHUNKS = 8
 _MIN_ROWS = 500
@@ -82,12 +84,14 @@ class Quarantine:
         )
 
 
-def forget_transient_rejects(stage_dir: StageDir, *, fingerprint: str) -> int:
+def forget_transient_rejects(
+    stage_dir: StageDir, *, fingerprint: str, reasons: frozenset[RejectReason] = TRANSIENT
+) -> int:
     """Remove the staged parts of `rejects` in which the next attempt may find something else; the rows in them."""
     num_rows = 0
     for part, _ in list(stage_dir.staged_row_ids("rejects", fingerprint=fingerprint)):
-        reasons = pc.unique(stage_dir.read_part(part, ["reason"])["reason"]).to_pylist()
-        if TRANSIENT.intersection(reasons):
+        found = pc.unique(stage_dir.read_part(part, ["reason"])["reason"]).to_pylist()
+        if reasons.intersection(found):
             stage_dir.storage.delete(part.name)
             num_rows += part.rows
     return num_rows

@@ -150,6 +150,15 @@ def broadcast_state(module: nn.Module) -> None:
             dist.broadcast(tensor, src=0)
 
 
+def broadcast_number(number: int, *, device: str = "cpu") -> int:
+    """Rank 0's number, on every rank."""
+    if world_size() == 1:
+        return number
+    tensor = torch.tensor([number], dtype=torch.int64, device=device)
+    dist.broadcast(tensor, src=0)
+    return int(tensor.item())
+
+
 class GlobalBatchNorm1d(nn.BatchNorm1d):
     """`nn.BatchNorm1d` over (b, C) rows whose training statistics are those of the global batch, uneven ranks included.
 

@@ -24,6 +24,7 @@ from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.matrices import Allocate, load_matrix, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import DxmcError, InputError
+from dxmc_core.method.distributed import broadcast_number
 from dxmc_core.method.fit import METHODS, fit_heads, method_reads, method_settings
 from dxmc_core.method.near_duplicates import one_of_each
 from dxmc_core.method.preparation import hypernym_pairs
@@ -226,7 +227,7 @@ def _train_on(
     rank: int,
     on_epoch: Callable[[EpochReport], None] | None,
 ) -> None:
-    checkpoint = load_checkpoint(job)
+    checkpoint = _common_checkpoint(job, device=device, rank=rank)
     history: list[dict] = checkpoint["history"] if checkpoint else []
     last_checkpoint = time.monotonic()
     if checkpoint and rank == 0:
@@ -291,12 +292,16 @@ def _checkpoint_folder(job: TrainingJob) -> str:
     return f"checkpoints/{job.fingerprint[:12]}"
 
 
+def _checkpoint_name(job: TrainingJob, epoch: int) -> str:
+    return f"{_checkpoint_folder(job)}/epoch-{epoch:06d}.pt"
+
+
 def save_checkpoint(job: TrainingJob, content: dict[str, Any], *, epoch: int) -> None:
     """Write the state after an epoch, then drop all but the two newest: one may be damaged, never both."""
     sink = io.BytesIO()
     torch.save(content, sink)
     storage = job.output.storage
-    storage.write_bytes(f"{_checkpoint_folder(job)}/epoch-{epoch:06d}.pt", sink.getvalue())
+    storage.write_bytes(_checkpoint_name(job, epoch), sink.getvalue())
     for name in _checkpoints(job)[:-2]:
         storage.delete(name)
 
@@ -307,11 +312,23 @@ def _checkpoints(job: TrainingJob) -> list[str]:
 
 
 def load_checkpoint(job: TrainingJob) -> dict[str, Any] | None:
-    """The newest readable checkpoint of this fingerprint, or None. Tensors and plain values only, no pickle."""
-    storage = job.output.storage
+    """The newest readable checkpoint of this fingerprint, or None."""
     for name in reversed(_checkpoints(job)):
         try:
-            return torch.load(io.BytesIO(storage.read_bytes(name)), weights_only=True, map_location="cpu")
-        except (RuntimeError, EOFError, ValueError, OSError) as error:
-            logger.warning("train_heads: skipping the damaged checkpoint %s/%s (%s)", storage.uri, name, error)
+            return _read_checkpoint(job, name)
+        except (RuntimeError, EOFError, ValueError) as error:
+            place = f"{job.output.storage.uri}/{name}"
+            logger.warning("train_heads: skipping the damaged checkpoint %s (%s)", place, error)
     return None
+
+
+def _common_checkpoint(job: TrainingJob, *, device: str, rank: int) -> dict[str, Any] | None:
+    """The checkpoint that rank 0 found, on every rank: one that looked for itself might find another, or none."""
+    checkpoint = load_checkpoint(job) if rank == 0 else None
+    epoch = broadcast_number(len(checkpoint["history"]) if checkpoint else 0, device=device)
+    return checkpoint if rank == 0 or epoch == 0 else _read_checkpoint(job, _checkpoint_name(job, epoch))
+
+
+def _read_checkpoint(job: TrainingJob, name: str) -> dict[str, Any]:
+    """Tensors and plain values only, no pickle."""
+    return torch.load(io.BytesIO(job.output.storage.read_bytes(name)), weights_only=True, map_location="cpu")

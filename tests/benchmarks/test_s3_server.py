@@ -2,6 +2,7 @@
 
 import fsspec
 import pytest
+from botocore.exceptions import BotoCoreError, EndpointConnectionError
 from s3fs import S3FileSystem
 
 
@@ -29,6 +30,18 @@ def test_faults_of_one_key(s3_bucket):
     with pytest.raises(OSError, match="reduce your request rate"):
         s3fs_without_patience().cat_file(f"{s3_bucket.name}/slow")
     assert s3_bucket.faults.counts["slow_down"] == 1
+
+
+def test_a_server_that_is_cut_off_is_back_with_all_it_held(s3_bucket, s3_server):
+    s3_bucket.put("kept", b"x")
+    fs = s3fs_without_patience()
+    assert fs.cat_file(f"{s3_bucket.name}/kept") == b"x"
+    with s3_server.cut_off():
+        with pytest.raises(BotoCoreError):  # a connection that was open
+            fs.cat_file(f"{s3_bucket.name}/kept")
+        with pytest.raises(EndpointConnectionError):
+            fs.cat_file(f"{s3_bucket.name}/kept")
+    assert fs.cat_file(f"{s3_bucket.name}/kept") == b"x"
 
 
 def s3fs_without_patience() -> S3FileSystem:

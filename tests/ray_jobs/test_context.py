@@ -1,11 +1,16 @@
 """Which stages a run has and what they depend on, when the number of clusters is left to suggest_k."""
 
-import pytest
+from tempfile import TemporaryDirectory
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dxmc_core.artifacts.manifest import MANIFEST_NAME, fingerprint_of
 from dxmc_core.artifacts.run_dir import STAGES, RunDir
 from dxmc_core.config import parse_config
 from dxmc_core.errors import InputError
-from ray_jobs.context import RunContext, stage_states
+from ray_jobs.context import RunContext, run_stages, stage_states
 from ray_jobs.main import job_of
 
 
@@ -91,3 +96,59 @@ def test_run_that_takes_over_from_one_of_another_source_is_refused(run_dir, tmp_
     following.run_dir = RunDir.at(str(tmp_path / "other"))
     with pytest.raises(InputError, match=rf"{run_dir.uri} holds a run with source.uri"):
         following.claim()
+
+
+class FakeJob:
+    """A stage whose fingerprint is its setting and those of the stages it reads."""
+
+    def __init__(self, name, inputs, settings, ran):
+        self.name, self._inputs, self._settings, self._ran = name, inputs, settings, ran
+
+    def reads(self, _context):
+        return self._inputs
+
+    def fingerprint(self, context):
+        return fingerprint_of(self.name, {"setting": self._settings[self.name]}, context.inputs_of(*self._inputs) or {})
+
+    def run(self, context, fingerprint):
+        self._ran.append(self.name)
+        inputs = context.inputs_of(*self._inputs)
+        return context.stage(self.name).publish(fingerprint=fingerprint, inputs=inputs, tables={}, seconds=0.0)
+
+    def summary(self, _context):
+        return ""
+
+
+READS = {
+    name: tuple(data)
+    for name, data in zip(STAGES, ((), STAGES[:1], STAGES[:1], STAGES[:3], STAGES[:4], STAGES[:5]), strict=True)
+}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from(["change", "lose", "damage"]), st.sampled_from(STAGES)), max_size=4))
+def test_a_rerun_does_what_is_missing_or_depends_on_a_change_and_nothing_else(disturbances):
+    with TemporaryDirectory() as folder:
+        run_dir = RunDir.at(folder)
+        values, ran = dict.fromkeys(STAGES, 0), []
+        jobs = [(name, FakeJob(name, READS[name], values, ran)) for name in STAGES]
+        run_stages(context_of(run_dir, 3), jobs, lambda: None)
+        assert ran == list(STAGES)
+        changed, gone = set(), set()
+        for kind, stage in disturbances:
+            if kind == "change":
+                values[stage] += 1
+                changed.add(stage)
+                continue
+            gone.add(stage)
+            storage = run_dir.stage(stage).storage
+            storage.delete(MANIFEST_NAME) if kind == "lose" else storage.write_bytes(MANIFEST_NAME, b"{")
+        # A stage that is made again as it was leaves those that read it as they are.
+        other = {name for name in STAGES if changed.intersection((name, *READS[name]))}
+        expected = [name for name in STAGES if name in other | gone]
+        planned = [state for state in stage_states(context_of(run_dir, 3), dict(jobs)) if state.state != "done"]
+        ran.clear()
+        assert run_stages(context_of(run_dir, 3), jobs, lambda: None) == len(expected)
+        assert ran == expected
+        assert {state.name for state in planned} >= set(expected)
+        assert run_stages(context_of(run_dir, 3), jobs, lambda: None) == 0

@@ -1,8 +1,10 @@
 """embed_images on Ray: both layouts write the same, and killing any of its processes loses nothing."""
 
 import importlib
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +76,7 @@ def test_killed_at_random_the_table_is_that_of_a_run_left_alone(photos, tmp_path
             client.put_object(Bucket="bucket", Key=f"photos/{path.name}", Body=path.read_bytes())
         settings = {"source": {"uri": "s3://bucket/photos"}, "encoder": {"kind": "offline"}}
         killed, calm = (kill_embedding.Attempts(f"s3://bucket/{name}", settings) for name in ("killed", "calm"))
-        for victim in ("worker", "driver", "raylet"):
+        for victim in ("map_worker", "driver", "raylet"):
             kill_embedding.kill_at_random(killed, 1, seed=0, longest_wait_s=3.0, victims=(victim,))
         killed.finish() if not killed.is_done() else None
         calm.finish()
@@ -83,6 +85,41 @@ def test_killed_at_random_the_table_is_that_of_a_run_left_alone(photos, tmp_path
     assert report["each_row_once"]
     assert report["same_images"]
     assert report["same_rejects"]
+
+
+def test_what_was_out_of_reach_is_tried_once_more(photos, s3_bucket, tmp_path):
+    """One image comes back when the rest is done, one does not; both are rejects of the first round."""
+    keys = [f"photos/{index:03}.png" for index in range(40)]
+    for key in keys:
+        s3_bucket.put(key, (photos / Path(key).name).read_bytes())
+    for key in keys[11:13]:
+        s3_bucket.faults.always[key] = "reset"
+    values = {
+        "run_dir": f"{s3_bucket.uri}/run",
+        "source": {"uri": f"{s3_bucket.uri}/photos", "timeout_s": 2.0},
+        "encoder": {"kind": "offline"},
+    }
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(values))
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    rejects = RunDir.at(f"{s3_bucket.uri}/run").stage("embed_images").storage
+    with subprocess.Popen(
+        [sys.executable, "-m", "ray_jobs.embed_images", "--config", str(config)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while process.poll() is None and keys[11] in s3_bucket.faults.always:
+            if len(rejects.list_files("rejects")) == 1:
+                del s3_bucket.faults.always[keys[11]]
+            time.sleep(0.05)
+        assert process.stderr is not None
+        log = process.stderr.read()
+    assert process.returncode == 0, log
+    assert "among them what was out of reach, are tried once more" in log
+    found = RunDir.at(f"{s3_bucket.uri}/run").stage("embed_images").read_table("rejects").to_pylist()
+    assert {row["image_id"] for row in found} == {"007.png", "012.png"}
+    assert {row["reason"] for row in found} in ({"empty", "timeout"}, {"empty", "unreachable"})
 
 
 DYING = """

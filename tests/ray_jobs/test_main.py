@@ -4,8 +4,13 @@ import os
 import signal
 
 import pytest
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from ray.exceptions import ActorDiedError, LocalRayletDiedError
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from dxmc_core.errors import DxmcError, InputError
+from ray_jobs.cluster import unwrapped_errors
 from ray_jobs.main import guarded
 
 
@@ -14,6 +19,10 @@ def same_handler_afterwards():
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+def died_in_training(error):
+    return WorkerGroupError("x", {1: WorkerHealthCheckFailedError("worker 1", error)})
 
 
 def raises(error):
@@ -29,10 +38,26 @@ def raises(error):
         (raises(InputError("wrong key")), 2, "error: wrong key"),
         (raises(DxmcError("no worker")), 1, "error: no worker"),
         (raises(ZeroDivisionError("division\nby zero")), 1, "error: ZeroDivisionError: division by zero"),
+        (raises(EndpointConnectionError(endpoint_url="http://s3")), 1, "error: object storage failed (EndpointConn"),
+        (raises(NoCredentialsError()), 2, "error: object storage refuses: there are no credentials"),
+        (raises(WorkerGroupError("x", {0: OSError("AWS Error 99")})), 1, "error: object storage failed (OSError"),
+        (raises(died_in_training(ActorDiedError())), 1, "error: a part of Ray died (ActorDiedError: "),
+        (raises(LocalRayletDiedError()), 1, "error: a part of Ray died (LocalRayletDiedError: "),
         (raises(KeyboardInterrupt()), 130, "interrupted; the same command goes on from here"),
         (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "error: stopped from outside; the same command goes on"),
     ],
-    ids=["input", "failed", "defect", "interrupt", "terminated"],
+    ids=[
+        "input",
+        "failed",
+        "defect",
+        "away",
+        "no credentials",
+        "away in Ray Train",
+        "workers of Ray Train",
+        "raylet",
+        "interrupt",
+        "terminated",
+    ],
 )
 def test_the_last_line_says_what_happened(program, code, line, capsys):
     assert guarded(program) == code
@@ -42,3 +67,9 @@ def test_the_last_line_says_what_happened(program, code, line, capsys):
 def test_what_ends_well_says_nothing(capsys):
     assert guarded(lambda: None) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_what_a_training_worker_had_to_say_comes_through_ray_train():
+    error = WorkerGroupError("x", {0: UserExceptionWithTraceback(DxmcError("loss is not finite"), "Traceback ...")})
+    with pytest.raises(DxmcError, match=r"^loss is not finite$"), unwrapped_errors():
+        raise error

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from dxmc_core.artifacts import lease
 from dxmc_core.artifacts.lease import LOCK_NAME
@@ -129,3 +130,17 @@ def test_a_damaged_lock_is_replaced(run_dir, content):
     run_dir.storage.write_bytes(LOCK_NAME, content)
     with run_dir.locked():
         assert read_lock(run_dir)["pid"] == os.getpid()
+
+
+def test_what_ended_a_run_is_not_hidden_by_a_lock_that_cannot_be_removed(run_dir, monkeypatch, caplog):
+    def away(*_):
+        raise EndpointConnectionError(endpoint_url="http://s3")
+
+    def work():
+        with run_dir.locked():
+            monkeypatch.setattr(Storage, "read_bytes", away)
+            raise DxmcError("the reason")
+
+    with pytest.raises(DxmcError, match="the reason"):
+        work()
+    assert "cannot be removed now" in caplog.text
