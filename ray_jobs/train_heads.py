@@ -13,8 +13,8 @@ from typing import Any
 
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.artifacts.storage import STORAGE_ERRORS
+from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.method.fit import CENTROID_METHODS
 from dxmc_core.report import flatten_settings
 from dxmc_core.stages.train_heads import (
