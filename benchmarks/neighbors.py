@@ -20,6 +20,7 @@ from planted import planted_run
 
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.matrices import StoredRows, load_matrix
+from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.method.inverted_file import (
     choose_num_probes,
     exact_scores,
@@ -37,6 +38,7 @@ _ROWS_PER_SLICE = 262_144
 
 def cells(folder: Path, num_images: int, min_recall: float) -> dict[str, Any]:
     """The approximate search, step by step; the found positions go to a file for the comparison."""
+    prefer_onednn()
     rows = StoredRows.open(planted_run(folder, num_images).stage("embed_images"), "images")
     clock = [time.perf_counter()]
     found_cells = make_cells(rows, seed=0)
@@ -66,6 +68,7 @@ def cells(folder: Path, num_images: int, min_recall: float) -> dict[str, Any]:
 
 def exact(folder: Path, num_images: int) -> dict[str, Any]:
     """The exact search that smaller runs use."""
+    prefer_onednn()
     rows = load_matrix(planted_run(folder, num_images).stage("embed_images"), "images").values
     started = time.perf_counter()
     found = search(build_index(rows), rows, np.arange(num_images), NUM_NEIGHBORS)

@@ -21,6 +21,7 @@ from measured import measured
 from planted import NUM_COMPONENTS, planted_noun_table, planted_run
 
 from dxmc_core.artifacts.matrices import StoredRows, load_matrix, matrix_of
+from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.method.noun_selection import num_image_centers
 from dxmc_core.method.preparation import CLIP_RETRIEVAL_TEMPERATURE
 from dxmc_core.method.text_counterparts import compute_text_counterparts
@@ -34,6 +35,7 @@ _ROWS_PER_BLOCK = 8192
 
 def dxmc(folder: Path, num_images: int) -> dict[str, Any]:
     """The stage's own functions on its own artifact."""
+    prefer_onednn()
     rows = StoredRows.open(planted_run(folder, num_images).stage("embed_images"), "images")
     nouns = planted_noun_table()
     started = time.perf_counter()
