@@ -8,8 +8,10 @@ from dxmc_core.cpu_products import onednn_products, prefer_onednn
 
 
 @pytest.fixture(autouse=True)
-def setting_kept():
+def pytorchs_own_setting():
+    """Other tests of this process may have left another one; it is given back to them."""
     before = torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = "none"
     yield
     torch.backends.mkldnn.matmul.fp32_precision = before
     cpu_products._is_exact.cache_clear()
