@@ -9,7 +9,9 @@ import logging
 import threading
 import time
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ray.exceptions import RayActorError
 
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Manifest
@@ -29,9 +31,12 @@ from dxmc_core.stages.train_heads import (
     fingerprint as stage_fingerprint,
 )
 from dxmc_core.training_log import LogEpoch, training_log
-from ray_jobs.cluster import Progress, num_cores, num_gpus, run_on_node, unwrapped_errors
+from ray_jobs.cluster import Progress, causes, num_cores, num_gpus, run_on_node, unwrapped_errors
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 NAME = "train_heads"
 #: Under this name the manifest's inputs hold the fingerprint of the heads that training started from.
@@ -116,11 +121,27 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
 
 
 def _fit(job: TrainingJob, *, num_workers: int | tuple[int, int], use_gpu: bool) -> None:
+    """Train on several workers. When one dies they start again, from the newest checkpoint, three times."""
+    from ray.train import ControllerError
+
+    for failures in range(_MAX_FAILURES + 1):
+        try:
+            with unwrapped_errors():
+                _trainer(job, num_workers=num_workers, use_gpu=use_gpu).fit()
+            return
+        except ControllerError as error:
+            # Ray Train (2.60) starts workers again by itself, but gives up when one dies in some moments of the start.
+            if failures == _MAX_FAILURES or not any(isinstance(cause, RayActorError) for cause in causes(error)):
+                raise
+            logger.warning("%s: a worker died while the workers were starting; they are started again", NAME)
+
+
+def _trainer(job: TrainingJob, *, num_workers: int | tuple[int, int], use_gpu: bool) -> "TorchTrainer":
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     most = num_workers if isinstance(num_workers, int) else num_workers[1]
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _train_worker,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
@@ -140,8 +161,6 @@ def _fit(job: TrainingJob, *, num_workers: int | tuple[int, int], use_gpu: bool)
             ),
         ),
     )
-    with unwrapped_errors():
-        trainer.fit()
 
 
 def _train_worker(config: dict[str, Any]) -> None:
