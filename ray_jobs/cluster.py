@@ -16,6 +16,7 @@ import ray
 import ray.data
 import torch
 from ray._private import ray_constants
+from ray._raylet import PlacementGroupID
 from ray.data import ActorPoolStrategy
 from ray.exceptions import (
     LocalRayletDiedError,
@@ -29,7 +30,12 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 from ray.util.annotations import RayDeprecationWarning
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -131,6 +137,14 @@ def _ask_for_gpus(wanted: int, timeout_s: float) -> None:
             )
     finally:
         remove_placement_group(group)
+
+
+def remove_placement_groups() -> None:
+    """Give back what the placement groups of this job hold: without their maker they stay until the job ends."""
+    job_id = ray.get_runtime_context().get_job_id()
+    for group_id, group in placement_group_table().items():
+        if group_id.endswith(job_id) and group["state"] != "REMOVED":  # the end of their ids is the job's (Ray 2.60)
+            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group_id)))
 
 
 def cores_per_node() -> int:

@@ -31,7 +31,15 @@ from dxmc_core.stages.train_heads import (
     fingerprint as stage_fingerprint,
 )
 from dxmc_core.training_log import LogEpoch, training_log
-from ray_jobs.cluster import Progress, causes, num_cores, num_gpus, run_on_node, unwrapped_errors
+from ray_jobs.cluster import (
+    Progress,
+    causes,
+    num_cores,
+    num_gpus,
+    remove_placement_groups,
+    run_on_node,
+    unwrapped_errors,
+)
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
@@ -134,6 +142,7 @@ def _fit(job: TrainingJob, *, num_workers: int | tuple[int, int], use_gpu: bool)
             if failures == _MAX_FAILURES or not any(isinstance(cause, RayActorError) for cause in causes(error)):
                 raise
             logger.warning("%s: a worker died while the workers were starting; they are started again", NAME)
+            remove_placement_groups()
 
 
 def _trainer(job: TrainingJob, *, num_workers: int | tuple[int, int], use_gpu: bool) -> "TorchTrainer":
