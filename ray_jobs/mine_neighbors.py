@@ -97,10 +97,8 @@ def _search(context: RunContext, index: str, common: dict[str, Any], *, fingerpr
     kwargs = common | {"fingerprint": fingerprint, "near_duplicate_cosine": config.near_duplicate_cosine}
     gpus = num_gpus(context.config.resources)
     cores = cores_per_node()
-    mapper: type = SearchCells
-    size = _ROWS_PER_CELL_SLICE
-    if index == "exact":
-        mapper, size = SearchNeighbors, _ROWS_PER_SLICE
+    mapper: type
+    mapper, size = (SearchNeighbors, _ROWS_PER_SLICE) if index == "exact" else (SearchCells, _ROWS_PER_CELL_SLICE)
     step = Step(
         mapper,
         kwargs,

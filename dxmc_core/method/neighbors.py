@@ -136,12 +136,13 @@ def search_with_scores(
     most_candidates = min(len(index), max(_MAX_CANDIDATES, num_neighbors + 1))
     num_candidates = min(len(index), num_neighbors + 1 + _EXTRA_CANDIDATES)
     pending = np.arange(len(queries))
+    room = _room_for_scores(index)
     while len(pending):
         is_tied = np.zeros(len(pending), dtype=bool)
         for start in range(0, len(pending), _QUERIES_PER_BATCH):
             batch = pending[start : start + _QUERIES_PER_BATCH]
             rows = unit_rows(queries[batch], name="queries", first_row=int(batch[0]))
-            found = _search_batch(index, rows, query_positions[batch], num_candidates)
+            found = _search_batch(index, rows, query_positions[batch], num_candidates, room)
             positions[batch], scores[batch] = (ranked[:, :num_neighbors] for ranked in found)
             if num_candidates < most_candidates:
                 is_tied[start : start + len(batch)] = _last_place_is_tied(found[1], num_neighbors)
@@ -165,12 +166,12 @@ def _checked_positions(query_positions: np.ndarray | None, num_queries: int, num
 
 
 def _search_batch(
-    index: NeighborIndex, queries: np.ndarray, query_positions: np.ndarray, num_candidates: int
+    index: NeighborIndex, queries: np.ndarray, query_positions: np.ndarray, num_candidates: int, room: torch.Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranked candidates of at most one batch of queries; see `_rank`."""
     batch = np.zeros((_QUERIES_PER_BATCH, queries.shape[1]), dtype=np.float32)
     batch[: len(queries)] = queries
-    candidates = _propose(index, batch, num_candidates)
+    candidates = _propose(index, batch, num_candidates, room)
     return _rank(index, batch[: len(queries)], query_positions, candidates[: len(queries)])
 
 
@@ -181,7 +182,12 @@ def _last_place_is_tied(scores: np.ndarray, num_neighbors: int) -> np.ndarray:
     return weakest >= scores[:, num_neighbors - 1] - _SCORE_TOLERANCE
 
 
-def _propose(index: NeighborIndex, queries: np.ndarray, num_candidates: int) -> np.ndarray:
+def _room_for_scores(index: NeighborIndex) -> torch.Tensor:
+    """What `_propose` fills again and again: the system would zero fresh memory for every batch."""
+    return torch.empty(0 if index.on_gpu is not None else _QUERIES_PER_BATCH * min(_ROWS_PER_BLOCK, len(index)))
+
+
+def _propose(index: NeighborIndex, queries: np.ndarray, num_candidates: int, room: torch.Tensor) -> np.ndarray:
     """Positions (Q, num_candidates) of the rows that score highest, in any order."""
     if index.on_gpu is not None:
         return index.on_gpu.search(queries, num_candidates)[1]
@@ -189,9 +195,6 @@ def _propose(index: NeighborIndex, queries: np.ndarray, num_candidates: int) -> 
     rows, batch = torch.from_numpy(index.embeddings), torch.from_numpy(queries)
     best_scores = torch.full((len(batch), num_candidates), -math.inf)
     best_positions = torch.zeros((len(batch), num_candidates), dtype=torch.int64)
-    room = torch.empty(
-        len(batch) * min(_ROWS_PER_BLOCK, len(rows))
-    )  # a fresh block would be zeroed by the system first
     for start in range(0, len(rows), _ROWS_PER_BLOCK):
         block = rows[start : start + _ROWS_PER_BLOCK]
         scores = torch.mm(batch, block.T, out=room[: len(batch) * len(block)].view(len(batch), len(block)))

@@ -42,23 +42,28 @@ def submit(jobs_cluster, s3_bucket, tmp_path):
     return run
 
 
-def test_pipeline_runs_into_the_bucket_and_a_stage_that_fails_says_why(submit, planted, s3_bucket):
-    for name in ("images.npz", "nouns.npz"):
-        s3_bucket.put(name, (planted.folder / name).read_bytes())
+def put_nightly(bucket, planted):
+    """Put nouns and a configuration over images.npz into the bucket; the run directory that it names."""
+    bucket.put("nouns.npz", (planted.folder / "nouns.npz").read_bytes())
     config = {
-        "run_dir": f"{s3_bucket.uri}/run",
-        "source": {"kind": "embeddings", "uri": f"{s3_bucket.uri}/images.npz"},
-        "vocabulary": {"kind": "embeddings", "uri": f"{s3_bucket.uri}/nouns.npz"},
+        "run_dir": f"{bucket.uri}/run",
+        "source": {"kind": "embeddings", "uri": f"{bucket.uri}/images.npz"},
+        "vocabulary": {"kind": "embeddings", "uri": f"{bucket.uri}/nouns.npz"},
         "num_clusters": planted.num_clusters,
         "method": {"name": "kmeans"},
     }
-    s3_bucket.put("nightly.yaml", yaml.safe_dump(config).encode())
+    bucket.put("nightly.yaml", yaml.safe_dump(config).encode())
+    return RunDir.at(config["run_dir"])
 
+
+def test_pipeline_runs_into_the_bucket_and_a_stage_that_fails_says_why(submit, planted, s3_bucket):
+    run_dir = put_nightly(s3_bucket, planted)
+    s3_bucket.put("images.npz", (planted.folder / "images.npz").read_bytes())
     done = submit("python", "-m", "ray_jobs.run_pipeline", "--config", f"{s3_bucket.uri}/nightly.yaml")
     assert done.returncode == 0, done.stdout
     assert "assign_clusters       done: 6 clusters" in done.stdout
     assert "succeeded" in done.stdout
-    stage = RunDir.at(config["run_dir"]).stage("assign_clusters")
+    stage = run_dir.stage("assign_clusters")
     (part,) = stage.require_manifest().tables["assignments"]
     key = f"run/assign_clusters/{part.name}"
     body = s3_bucket.client.get_object(Bucket=s3_bucket.name, Key=key)["Body"].read()
@@ -83,22 +88,14 @@ def test_two_nights_of_a_home_in_the_bucket(submit, planted, s3_bucket):
         np.savez(written, embeddings=embeddings, image_ids=np.array([f"image-{row:04}" for row in rows]))
         s3_bucket.put("images.npz", written.getvalue())
 
-    s3_bucket.put("nouns.npz", (planted.folder / "nouns.npz").read_bytes())
-    config = {
-        "run_dir": f"{s3_bucket.uri}/home",
-        "source": {"kind": "embeddings", "uri": f"{s3_bucket.uri}/images.npz"},
-        "vocabulary": {"kind": "embeddings", "uri": f"{s3_bucket.uri}/nouns.npz"},
-        "num_clusters": planted.num_clusters,
-        "method": {"name": "kmeans"},
-    }
-    s3_bucket.put("nightly.yaml", yaml.safe_dump(config).encode())
+    home = put_nightly(s3_bucket, planted)
     nights = [np.arange(0, 580), np.arange(10, 600)]
     for rows in nights:
         put_images(rows)
         done = submit("python", "-m", "ray_jobs.recluster", "--config", f"{s3_bucket.uri}/nightly.yaml")
         assert done.returncode == 0, done.stdout
 
-    generations = Generations(RunDir.at(config["run_dir"]))
+    generations = Generations(home)
     assert generations.pointer().current == 2
     assert generations.record(2).mode == "assign"
     first, second = (
@@ -109,5 +106,5 @@ def test_two_nights_of_a_home_in_the_bucket(submit, planted, s3_bucket):
     )
     assert [set(first), set(second)] == [{f"image-{row:04}" for row in rows} for rows in nights]
     assert all(second[image] == first[image] for image in first.keys() & second.keys())
-    metrics = json.loads(s3_bucket.client.get_object(Bucket=s3_bucket.name, Key="home/metrics.json")["Body"].read())
+    metrics = json.loads(s3_bucket.client.get_object(Bucket=s3_bucket.name, Key="run/metrics.json")["Body"].read())
     assert (metrics["generation"], metrics["images"], metrics["lineage"]["new_images"]) == (2, 590, 20)
