@@ -7,9 +7,9 @@ process or some seconds in which nobody reaches the server. Every trial is one r
 
 - After the loss of a worker or a task the run has to go on by itself, at most two of a kind an attempt: three times a
   piece of work is tried again.
-- The loss of the driver, the raylet or Ray's control service (`gcs`) ends an attempt, and the same command is given
-  again. The loss of one of Ray's own actors, and a server that is away or refuses the credentials, may end it: with
-  exit code 1 or 2 and one line.
+- The loss of the driver, the raylet, one of the agents that a raylet does not outlive, or Ray's control service (`gcs`)
+  ends an attempt, and the same command is given again. The loss of another of Ray's own actors, and a server that is
+  away or refuses the credentials, may end it: with exit code 1 or 2 and one line.
 - After three reruns at most the run is through. The last attempt loses workers and tasks only.
 
 All the while a reader reads what is published, as any user of the run directory may, and counts what is not whole.
@@ -48,13 +48,13 @@ from dxmc_core.vocabulary import WordNetConfig, load_vocabulary
 
 #: How often each kind is chosen when there is something of it to disturb, less the more often it was before.
 WEIGHTS = {
-    "driver": 1.0, "raylet": 1.0, "gcs": 0.3, "actor": 0.5, "map_worker": 4.0, "train_worker": 4.0, "task": 4.0,
-    "cut_off": 2.0, "expired": 0.5,
+    "driver": 1.0, "raylet": 1.0, "agent": 0.3, "gcs": 0.3, "actor": 0.5,
+    "map_worker": 4.0, "train_worker": 4.0, "task": 4.0, "cut_off": 2.0, "expired": 0.5,
 }  # fmt: skip
 #: Not a process: for some seconds nobody reaches the server, or it refuses everybody's credentials.
 _OF_SERVER = ("cut_off", "expired")
 _MUST_GO_ON = ("map_worker", "train_worker", "task")
-_MUST_END = ("driver", "raylet", "gcs")
+_MUST_END = ("driver", "raylet", "agent", "gcs")
 _LOSSES_OF_A_KIND = 2
 _MAX_RERUNS = 3
 _BUCKET = "damaged"
@@ -150,7 +150,7 @@ class Tally:
     Attributes:
         during: the stages under way when it was done.
         ended_by: disturbances that may end an attempt, and did.
-        hanging_after: attempts that had to be killed after the loss of the raylet or of the control service.
+        hanging_after: attempts that had to be killed after one of `_MUST_END`.
         failures: what must not be, a line each.
     """
 

@@ -18,6 +18,7 @@ _TITLES = {
     "map_worker": ("ray::MapWorker",),
     "train_worker": ("ray::RayTrainWorker",),
     "task": ("ray::_call_on_cores", "ray::_map_here"),
+    "agent": ("ray::DashboardAgent", "ray::RuntimeEnvAgent"),
 }
 _OF_RAY = "ray::"
 _IDLE = "ray::IDLE"
