@@ -1,5 +1,6 @@
 """Every decision about Ray in one place: how it is started, how many workers a stage gets, how rows are mapped."""
 
+import ipaddress
 import logging
 import os
 import sys
@@ -94,6 +95,11 @@ def _stay_on_loopback() -> None:
     """
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def is_on_loopback() -> bool:
+    """Whether this Ray is one that `start_ray` has started: no other machine can belong to it."""
+    return all(ipaddress.ip_address(node["NodeManagerAddress"]).is_loopback for node in ray.nodes())
 
 
 def num_gpus(resources: ResourcesConfig) -> int:

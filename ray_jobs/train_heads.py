@@ -34,6 +34,7 @@ from dxmc_core.training_log import LogEpoch, training_log
 from ray_jobs.cluster import (
     Progress,
     causes,
+    is_on_loopback,
     num_cores,
     num_gpus,
     remove_placement_groups,
@@ -149,7 +150,11 @@ def _trainer(job: TrainingJob, *, num_workers: int | tuple[int, int], use_gpu: b
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from ray_jobs.loopback_group import LoopbackConfig
+
     most = num_workers if isinstance(num_workers, int) else num_workers[1]
+    # What nccl opens has not been looked at.
+    group_config = LoopbackConfig if is_on_loopback() and not use_gpu else TorchConfig
     return TorchTrainer(
         _train_worker,
         train_loop_config={"job": job},
@@ -158,7 +163,7 @@ def _trainer(job: TrainingJob, *, num_workers: int | tuple[int, int], use_gpu: b
             use_gpu=use_gpu,
             resources_per_worker=None if use_gpu else {"CPU": max(num_cores() // most, 1)},
         ),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S),
+        torch_config=group_config(backend="nccl" if use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S),
         run_config=RunConfig(
             # A finished (storage_path, name) pair would give the old result instead of training.
             name=f"{job.fingerprint[:12]}-{uuid.uuid4().hex[:8]}",

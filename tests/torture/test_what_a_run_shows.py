@@ -68,7 +68,8 @@ def test_credentials_are_nowhere_and_ports_are_of_this_machine(s3_bucket, ray_fo
         "encoder": {"kind": "offline"},
         "vocabulary": {"kind": "file", "uri": f"{s3_bucket.uri}/nouns.txt"},
         "num_clusters": 3,
-        "method": {"name": "kmeans"},
+        "method": {"name": "dxmc", "num_epochs": 2, "batch_size": 8},
+        "resources": {"train_workers": 2},
     }
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(values))
@@ -90,7 +91,7 @@ def test_credentials_are_nowhere_and_ports_are_of_this_machine(s3_bucket, ray_fo
             time.sleep(0.2)
     printed = log.read_text()
     assert driver.returncode == 0, printed
-    assert any(title.startswith("ray::") for title in titles)
+    assert sum(title.startswith("ray::RayTrainWorker") for title in titles) >= 1
     assert addresses
     assert {found for found in addresses if not is_loopback(found[0])} == set()
     objects = s3_bucket.client.list_objects_v2(Bucket=s3_bucket.name, Prefix="run/")["Contents"]
