@@ -1,6 +1,5 @@
 """Every decision about Ray in one place: how it is started, how many workers a stage gets, how rows are mapped."""
 
-import ipaddress
 import logging
 import os
 import sys
@@ -98,8 +97,8 @@ def _stay_on_loopback() -> None:
 
 
 def is_on_loopback() -> bool:
-    """Whether this Ray is one that `start_ray` has started: no other machine can belong to it."""
-    return all(ipaddress.ip_address(node["NodeManagerAddress"]).is_loopback for node in ray.nodes())
+    """Whether this Ray is reached by the loopback interface only, as one that `start_ray` has started."""
+    return all(node["NodeManagerAddress"] == "127.0.0.1" for node in ray.nodes())
 
 
 def num_gpus(resources: ResourcesConfig) -> int:

@@ -1,5 +1,6 @@
 """Unit rows rounded to 8 bits: a product of them costs a quarter of one in float32, and errs by a known amount."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -56,20 +57,25 @@ class Int8Rows:
     def of(cls, rows: np.ndarray) -> Self:
         """Round unit rows (N, D) float32; temporary memory is that of a block."""
         blocks = torch.from_numpy(rows).split(_ROWS_PER_BLOCK)
-        mean = torch.stack([block.mean(dim=0) * (len(block) / len(rows)) for block in blocks]).sum(dim=0)
+        mean = torch.from_numpy(rows).mean(dim=0)
         width = rows.shape[1]
         rotation = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(0))).Q
-        largest = max(float(((block - mean) @ rotation).abs().max()) for block in blocks)
-        largest_norm = max(float((block - mean).norm(dim=1).max()) for block in blocks)
+
+        def rotated() -> Iterator[Tensor]:
+            # Twice, which is soon done: kept, the rows would take four times the memory of the rounded ones.
+            return ((block - mean) @ rotation for block in blocks)
+
+        sizes = [(float(block.abs().max()), float(block.norm(dim=1).max())) for block in rotated()]
+        largest, largest_norm = (max(column) for column in zip(*sizes, strict=True))
         step = max(largest, _SMALLEST) / _LARGEST
-        values = torch.cat([((block - mean) @ rotation / step).round_().to(torch.int8) for block in blocks])
+        values = torch.cat([(block / step).round_().to(torch.int8) for block in rotated()])
         return cls(values, step, mean, rotation, largest_norm)
 
     def queries(self, queries: Tensor) -> Int8Queries:
         """Round unit queries (Q, D) float32, each by a step of its own.
 
-        A rounded number errs by a twelfth of its squared step, so a score of D products does by
-        (|q|^2 step_x^2 + |x|^2 step_q^2) / 12: the rotation lets the errors of the columns add up like chance.
+        Rounding has a variance of a twelfth of the squared step, so a score, a sum of D products, has one of
+        (|q|^2 step_x^2 + |x|^2 step_q^2) / 12: after the rotation the columns' errors add up as if by chance.
         """
         rotated = queries @ self.rotation
         steps = rotated.abs().amax(dim=1).clamp_min(_SMALLEST) / _LARGEST
