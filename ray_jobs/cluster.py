@@ -19,6 +19,7 @@ from ray._private import ray_constants
 from ray._raylet import PlacementGroupID
 from ray.data import ActorPoolStrategy
 from ray.exceptions import (
+    ActorDiedError,
     LocalRayletDiedError,
     NodeDiedError,
     ObjectLostError,
@@ -225,7 +226,7 @@ def map_rows(rows: Sequence[dict], *steps: Step) -> Iterator[dict]:
         return
     steps = tuple(replace(step, num_workers=min(step.num_workers, len(rows))) for step in steps)
     is_single = len(steps) == 1 and steps[0].num_workers == 1
-    with unwrapped_errors(), _explained_deaths():
+    with unwrapped_errors(), explained_deaths():
         for table in _map_in_a_task(rows, steps[0]) if is_single else _map_in_actors(rows, steps):
             for row in table.to_pylist():
                 if _ERROR_KIND in row:
@@ -274,11 +275,12 @@ def _map_in_actors(rows: Sequence[dict], steps: Sequence[Step]) -> Iterator[pa.T
         yield table
 
 
-_DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError)
+#: What Ray reports of a worker itself; one that is only out of reach (`ActorUnavailableError`) has lost its raylet.
+_DEATHS = (ActorDiedError, WorkerCrashedError, OutOfMemoryError)
 
 
 @contextmanager
-def _explained_deaths() -> Iterator[None]:
+def explained_deaths() -> Iterator[None]:
     """Tell a person what it means that Ray gave up on a worker."""
     try:
         yield

@@ -111,6 +111,8 @@ class RunContext:
     def claim(self) -> None:
         """Check that the run directory is this configuration's, and write down what it is about.
 
+        One in which no stage has written anything yet is whoever's comes next: a mistyped source can be mended.
+
         Raises:
             InputError: it, or the run that this one takes over from, is over another source or with another encoder; or
                 it holds generations, or is one that is published.
@@ -127,10 +129,10 @@ class RunContext:
                 f"{self.run_dir.uri} is a published generation and stays as it is; choose another --run-dir"
             )
         found = _run_record(self.run_dir)
-        base = _run_record(self.base) if self.base is not None else None
-        for place, earlier in ((self.run_dir, found), (self.base, base)):
-            if place is not None and earlier is not None:
-                _require_same(earlier, wanted, place.uri)
+        if self.base is not None and (base := _run_record(self.base)) is not None:
+            _require_same(base, wanted, self.base.uri)
+        if found is not None and storage.list_folders():
+            _require_same(found, wanted, self.run_dir.uri)
         if found != record:
             storage.write_bytes(RUN_NAME, json.dumps(record, indent=1).encode())
 

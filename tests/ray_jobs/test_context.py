@@ -98,6 +98,22 @@ def test_run_that_takes_over_from_one_of_another_source_is_refused(run_dir, tmp_
         following.claim()
 
 
+def test_mistyped_source_can_be_mended_until_a_stage_has_written_something(run_dir):
+    def context_over(uri):
+        context = context_of(run_dir, 3)
+        source = context.config.source.model_copy(update={"uri": uri})
+        return RunContext(context.config.model_copy(update={"source": source}), run_dir)
+
+    with run_dir.locked():
+        context_over("mistyped.npz").claim()
+        context_over("x.npz").claim()
+    assert RunContext.open(run_dir.uri).config.source.uri == "x.npz"
+    run_dir.stage("embed_images").write_file("images/part.parquet", b"x")
+    context_over("x.npz").claim()
+    with pytest.raises(InputError, match=r"holds a run with source.uri = 'x.npz', the configuration says 'other.npz'"):
+        context_over("other.npz").claim()
+
+
 class FakeJob:
     """A stage whose fingerprint is its setting and those of the stages it reads."""
 

@@ -2,16 +2,19 @@
 
 import os
 import signal
+from contextlib import nullcontext
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
-from ray.exceptions import ActorDiedError, LocalRayletDiedError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, LocalRayletDiedError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from dxmc_core.errors import DxmcError, InputError
-from ray_jobs.cluster import unwrapped_errors
+from ray_jobs.cluster import explained_deaths, unwrapped_errors
 from ray_jobs.main import guarded
+
+OUT_OF_REACH = ActorUnavailableError("Connection refused rpc_code: 14.", actor_id=None)
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +28,10 @@ def died_in_training(error):
     return WorkerGroupError("x", {1: WorkerHealthCheckFailedError("worker 1", error)})
 
 
-def raises(error):
+def raises(error, within=nullcontext):
     def program():
-        raise error
+        with within():
+            raise error
 
     return program
 
@@ -43,6 +47,8 @@ def raises(error):
         (raises(WorkerGroupError("x", {0: OSError("AWS Error 99")})), 1, "error: object storage failed (OSError"),
         (raises(died_in_training(ActorDiedError())), 1, "error: a part of Ray died (ActorDiedError: "),
         (raises(LocalRayletDiedError()), 1, "error: a part of Ray died (LocalRayletDiedError: "),
+        (raises(OUT_OF_REACH, explained_deaths), 1, "error: a part of Ray died (ActorUnavailableError: "),
+        (raises(ActorDiedError(), explained_deaths), 1, "error: a worker died 4 times on the same piece of work (The"),
         (raises(KeyboardInterrupt()), 130, "interrupted; the same command goes on from here"),
         (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "error: stopped from outside; the same command goes on"),
     ],
@@ -55,6 +61,8 @@ def raises(error):
         "away in Ray Train",
         "workers of Ray Train",
         "raylet",
+        "raylet of a worker",
+        "worker",
         "interrupt",
         "terminated",
     ],
