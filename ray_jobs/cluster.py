@@ -290,8 +290,8 @@ def explained_deaths() -> Iterator[None]:
             raise
         said = str(died).strip().splitlines()[0]
         raise DxmcError(
-            f"a worker died {_TASK_RETRIES + 1} times on the same piece of work ({said}); if memory is short, set "
-            "resources.embed_workers to fewer. What is done is kept: run again to go on from here"
+            f"a worker died, and no other could do its work ({said}); if memory is short, set resources.embed_workers "
+            "to fewer. What is done is kept: run again to go on from here"
         ) from error
 
 

@@ -161,4 +161,4 @@ def test_worker_that_dies_is_replaced_but_not_for_ever(ray_cluster, tmp_path, nu
     if how_often == "once":
         assert outcome == str([*range(-6, 0), *range(1, 7)])
     else:
-        assert "a worker died 4 times on the same piece of work" in outcome
+        assert "a worker died, and no other could do its work" in outcome
