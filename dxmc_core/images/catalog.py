@@ -4,16 +4,13 @@ A source is listed into a local file first, with a digest that tells whether any
 made: an image has when its size or its etag has.
 """
 
-import atexit
 import hashlib
 import itertools
-import shutil
+import mmap
 import tempfile
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -34,19 +31,20 @@ CATALOG_NAME = "_catalog.json"
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source held when it was listed: rows of the catalog in a file of this machine, which is gone at exit.
+    """What a source held when it was listed: rows of the catalog.
 
     Attributes:
+        stream: the rows in Arrow's format, from a file without a name, of which nothing stays however the process ends.
         digest: changes whenever the listing does.
     """
 
-    path: Path
+    stream: pa.Buffer
     digest: str
     num_rows: int
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows with their row ids, in tables of `CATALOG_PART_ROWS`."""
-        with pa.memory_map(str(self.path)) as source, pa.ipc.open_stream(source) as batches:
+        with pa.ipc.open_stream(self.stream) as batches:
             for batch in batches:
                 yield pa.Table.from_batches([batch])
 
@@ -57,25 +55,25 @@ def list_source(source: ImageSource) -> Listing:
     Raises:
         InputError: there is nothing, it may not be listed, or an image id comes twice.
     """
-    path = _listing_folder() / f"{uuid.uuid4().hex}.arrow"
     digest = hashlib.sha256()
     ids, num_rows = _Ids(), 0
     tables = catalog_tables(_tables(source))
     first = next(tables, None)
     if first is None:
         raise InputError(f"{source.uri} holds no images; check source.uri")
-    with (
-        pa.OSFile(str(path), "wb") as sink,
-        pa.ipc.new_stream(sink, first.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer,
-    ):
-        digest.update(first.schema.serialize())
-        for table in itertools.chain([first], tables):
-            batch = table.combine_chunks().to_batches()[0]
-            digest.update(batch.serialize())
-            ids.add(table["image_id"])
-            num_rows += table.num_rows
-            writer.write_batch(batch)
-    listing = Listing(path, digest.hexdigest()[:32], num_rows)
+    compressed = pa.ipc.IpcWriteOptions(compression="zstd")
+    with tempfile.TemporaryFile(prefix="dxmc-listing-") as file:
+        with pa.ipc.new_stream(file, first.schema, options=compressed) as writer:
+            digest.update(first.schema.serialize())
+            for table in itertools.chain([first], tables):
+                batch = table.combine_chunks().to_batches()[0]
+                digest.update(batch.serialize())
+                ids.add(table["image_id"])
+                num_rows += table.num_rows
+                writer.write_batch(batch)
+        file.flush()
+        stream = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    listing = Listing(stream, digest.hexdigest()[:32], num_rows)
     _require_unique_ids(listing, ids, source.uri)
     return listing
 
@@ -86,13 +84,6 @@ def _tables(source: ImageSource) -> Iterator[pa.Table]:
     if isinstance(source, ParquetSource):
         return list_parquet(source)
     return list_images(source.uri, label_from=source.label_from)
-
-
-@cache
-def _listing_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="dxmc-listing-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def catalog_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

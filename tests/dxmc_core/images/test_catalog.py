@@ -1,5 +1,7 @@
 """The catalog: dense rows in parts, the same digest for the same listing, ids that are unique, bounded memory."""
 
+import tempfile
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -44,6 +46,16 @@ def test_rows_are_dense_in_parts_and_found_by_number(stage, tmp_path, small_part
     found = read_catalog(stage)
     assert found is not None
     assert found.manifest == catalog.manifest
+
+
+def test_a_listing_leaves_nothing_behind_while_it_is_read_again_and_again(tmp_path, monkeypatch):
+    source = list_file(tmp_path, [("a", 1, "e"), ("b", 2, "e")])
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    listing = list_source(source)
+    assert not list((tmp_path / "scratch").iterdir())
+    for _ in range(2):
+        assert [table["image_id"].to_pylist() for table in listing.tables()] == [["a", "b"]]
 
 
 def test_digest_depends_on_the_listing_alone(tmp_path):
