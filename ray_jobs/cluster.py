@@ -57,6 +57,9 @@ def start_ray(resources: ResourcesConfig) -> None:
     """Join the cluster that RAY_ADDRESS names (always so in a submitted job), else start one on this machine.
 
     The local one listens on the loopback interface only. Nothing happens when this process is connected already.
+
+    Raises:
+        DxmcError: the cluster does not answer, or the local one does not start.
     """
     if ray.is_initialized():
         return
@@ -73,14 +76,20 @@ def start_ray(resources: ResourcesConfig) -> None:
             ) from error
     else:
         _stay_on_loopback()
-        ray.init(
-            address="local",
-            num_cpus=resources.num_cpus,
-            # Decoded images go through it on their way to GPUs; Ray's own choice is 30% of the memory.
-            object_store_memory=None if torch.cuda.is_available() else _LOCAL_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            **quiet,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=resources.num_cpus,
+                # Decoded images go through it on their way to GPUs; Ray's own choice is 30% of the memory.
+                object_store_memory=None if torch.cuda.is_available() else _LOCAL_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                **quiet,
+            )
+        except Exception as error:  # Ray (2.60) raises nothing more precise
+            said = " ".join(str(error).split())
+            raise DxmcError(
+                f"Ray did not start on this machine ({said}); free memory and cores, then run again"
+            ) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

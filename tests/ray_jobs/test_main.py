@@ -5,13 +5,16 @@ import signal
 from contextlib import nullcontext
 
 import pytest
+import ray
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from ray.exceptions import ActorDiedError, ActorUnavailableError, LocalRayletDiedError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
+from dxmc_core.config import ResourcesConfig
 from dxmc_core.errors import DxmcError, InputError
-from ray_jobs.cluster import explained_deaths, unwrapped_errors
+from ray_jobs import cluster
+from ray_jobs.cluster import explained_deaths, start_ray, unwrapped_errors
 from ray_jobs.main import guarded
 
 OUT_OF_REACH = ActorUnavailableError("Connection refused rpc_code: 14.", actor_id=None)
@@ -70,6 +73,18 @@ def raises(error, within=nullcontext):
 def test_the_last_line_says_what_happened(program, code, line, capsys):
     assert guarded(program) == code
     assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+
+
+def test_local_ray_that_does_not_start(monkeypatch):
+    def init(**_):
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(cluster, "_stay_on_loopback", lambda: None)
+    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(DxmcError, match=r"^Ray did not start on this machine \(The .* startup\. This could happen\);"):
+        start_ray(ResourcesConfig())
 
 
 def test_what_ends_well_says_nothing(capsys):
