@@ -254,7 +254,10 @@ def storage_failure(error: BaseException) -> DxmcError | None:
     if not is_failure and not (isinstance(error, OSError) and "AWS Error" in str(error)):
         return None
     said = " ".join(str(error).split())
-    return DxmcError(f"object storage failed ({type(error).__name__}: {said}); run again to go on from here")
+    # S3 answers HEAD without a body, so of why it refuses there is the number alone.
+    is_bare = any(isinstance(cause, ClientError) and cause.response["Error"].get("Code") == "400" for cause in causes)
+    remedy = "mostly the credentials have expired: renew them, then run again" if is_bare else "run again"
+    return DxmcError(f"object storage failed ({type(error).__name__}: {said}); {remedy} to go on from here")
 
 
 def write_error(uri: str, error: Exception) -> DxmcError:

@@ -98,6 +98,13 @@ def test_what_tells_nothing_of_an_image_rejects_none(s3_bucket, kind):
         fetch(f"{s3_bucket.uri}/image")
 
 
+def test_refusal_without_a_reason_names_the_commonest(s3_bucket):
+    s3_bucket.faults.every = "expired"
+    with pytest.raises(OSError, match="Bad Request") as raised:
+        Storage(f"{s3_bucket.uri}/run").exists("file")
+    assert "Bad Request); mostly the credentials have expired" in str(storage.storage_failure(raised.value))
+
+
 def test_no_credentials(s3_bucket, config, tmp_path, capsys, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
