@@ -19,7 +19,6 @@ from ray._private import ray_constants
 from ray._raylet import PlacementGroupID
 from ray.data import ActorPoolStrategy
 from ray.exceptions import (
-    ActorDiedError,
     LocalRayletDiedError,
     NodeDiedError,
     ObjectLostError,
@@ -284,8 +283,7 @@ def _map_in_actors(rows: Sequence[dict], steps: Sequence[Step]) -> Iterator[pa.T
         yield table
 
 
-#: What Ray reports of a worker itself; one that is only out of reach (`ActorUnavailableError`) has lost its raylet.
-_DEATHS = (ActorDiedError, WorkerCrashedError, OutOfMemoryError)
+_DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError)
 
 
 @contextmanager
