@@ -36,7 +36,7 @@ class Machine:
     Attributes:
         memory_bytes, disk_bytes, temporary_bytes: of a node: memory, free disk at the run directory (None where that is
             in object storage) and for temporary files.
-        cpu_flops: a core's: half of what ViT-B/32 was measured to reach, as these stages move more memory.
+        cpu_flops: a core's: half of what ViT-B/32 was measured to reach by MKL, as these stages move more memory.
         gpu_flops: a GPU's, assumed: none was at hand.
         gpu_dollars_per_hour: of a node's GPU, as assumed.
     """
