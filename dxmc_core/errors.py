@@ -1,4 +1,4 @@
-"""The two exceptions whose message is meant for a person: one line saying what is wrong, where, and what to do."""
+"""Exceptions whose message is meant for a person: one line saying what is wrong, where, and what to do."""
 
 
 class DxmcError(Exception):
@@ -11,3 +11,8 @@ class InputError(DxmcError):
 
 class ArtifactError(DxmcError):
     """An artifact is missing, damaged or of another schema; the message names the file and the stage to rerun."""
+
+
+def on_one_line(error: BaseException) -> str:
+    """What an error says, for such a message; the name of its type when it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -42,7 +42,7 @@ from tqdm import tqdm
 from dxmc_core.artifacts.storage import STORAGE_ERRORS, storage_failure
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import onednn_products, prefer_onednn
-from dxmc_core.errors import ArtifactError, DxmcError, InputError
+from dxmc_core.errors import ArtifactError, DxmcError, InputError, on_one_line
 
 _LOCAL_OBJECT_STORE_BYTES = 2 << 30
 _LOG_EVERY_S = 15.0
@@ -85,9 +85,8 @@ def start_ray(resources: ResourcesConfig) -> None:
                 **quiet,
             )
         except Exception as error:  # Ray (2.60) raises nothing more precise
-            said = " ".join(str(error).split())
             raise DxmcError(
-                f"Ray did not start on this machine ({said}); free memory and cores, then run again"
+                f"Ray did not start on this machine ({on_one_line(error)}); free memory and cores, then run again"
             ) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

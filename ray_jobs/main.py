@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from dxmc_core.config import load_config
-from dxmc_core.errors import DxmcError, InputError
+from dxmc_core.errors import DxmcError, InputError, on_one_line
 from ray_jobs.context import RunContext, check_outside, run_stages
 
 EXIT_FAILED = 1
@@ -105,7 +105,7 @@ def guarded(program: Callable[[], object]) -> int:
             print(f"error: {failure}", file=sys.stderr)  # noqa: T201
             return EXIT_UNUSABLE_INPUT if isinstance(failure, InputError) else EXIT_FAILED
         logger.exception("a defect of dxmc, or of what it uses")
-        print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        print(f"error: {type(error).__name__}: {on_one_line(error)}", file=sys.stderr)  # noqa: T201
         return EXIT_FAILED
     return 0
 

@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionEr
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from dxmc_core.errors import DxmcError, InputError
+from dxmc_core.errors import DxmcError, InputError, on_one_line
 
 #: What a file system raises when a service fails for good: s3fs hands on what botocore and aiohttp raised last.
 STORAGE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
@@ -253,11 +253,12 @@ def storage_failure(error: BaseException) -> DxmcError | None:
     # pyarrow's own client, which Ray Train writes with, has no errors of its own.
     if not is_failure and not (isinstance(error, OSError) and "AWS Error" in str(error)):
         return None
-    said = " ".join(str(error).split())
     # S3 answers HEAD without a body, so of why it refuses there is the number alone.
     is_bare = any(isinstance(cause, ClientError) and cause.response["Error"].get("Code") == "400" for cause in causes)
     remedy = "mostly the credentials have expired: renew them, then run again" if is_bare else "run again"
-    return DxmcError(f"object storage failed ({type(error).__name__}: {said}); {remedy} to go on from here")
+    return DxmcError(
+        f"object storage failed ({type(error).__name__}: {on_one_line(error)}); {remedy} to go on from here"
+    )
 
 
 def write_error(uri: str, error: Exception) -> DxmcError:

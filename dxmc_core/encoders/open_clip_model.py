@@ -26,7 +26,7 @@ from dxmc_core.encoders.aspect_ratio import limit_aspect_ratio, max_aspect_ratio
 from dxmc_core.encoders.batching import map_batches, normalize_rows, rows_by_length
 from dxmc_core.encoders.open_clip import OpenClipConfig, brings_weights, checkpoint_path
 from dxmc_core.encoders.open_clip_weights import fetch_tag, require_hub, tag_preprocessing
-from dxmc_core.errors import InputError
+from dxmc_core.errors import InputError, on_one_line
 
 #: The seven templates of CLIP's own prompt search that DXMC and TAC average over (METHOD section 1.5).
 NOUN_TEMPLATES = (
@@ -322,6 +322,6 @@ def _explain(config: OpenClipConfig, path: Path | None, error: Exception) -> str
     if isinstance(error, pickle.PickleError):  # torch's own message tells how to load unsafe files
         said = "it is no checkpoint, or one that holds more than tensors"
     else:
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = on_one_line(error)
     said = said if len(said) <= _MAX_SAID else f"{said[:_MAX_SAID]}..."
     return f"encoder: cannot load {source}: {said}; check encoder.model and encoder.pretrained"

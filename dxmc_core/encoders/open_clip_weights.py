@@ -13,7 +13,7 @@ import open_clip
 from huggingface_hub import constants
 from open_clip.transform import PreprocessCfg
 
-from dxmc_core.errors import InputError
+from dxmc_core.errors import InputError, on_one_line
 
 _ANSWER_TIMEOUT_S = 5.0
 _WAY_OUT = "give the path of a local checkpoint in encoder.pretrained, or set encoder.kind=offline"
@@ -100,7 +100,7 @@ def _download(name: str, tag: str, config: dict) -> Path:
     try:
         return Path(open_clip.download_pretrained(config))
     except (OSError, RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
+        said = on_one_line(error)[:300]
         raise InputError(f"encoder: cannot download the weights {tag!r} of {name}: {said}; {_WAY_OUT}") from error
 
 

@@ -28,6 +28,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from dxmc_core.errors import on_one_line
 from dxmc_core.images.formats import UNDECODABLE, Format, announced_size, ends_early, sniff_format
 
 MAX_PIXELS = 200_000_000
@@ -263,7 +264,7 @@ def _rejecting(data: bytes, found: Format) -> Iterator[None]:
 
 def _rejection(data: bytes, found: Format, error: Exception) -> ImageRejectedError:
     """Tell a file that was cut off from one that is damaged or of a kind the decoder does not know."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = on_one_line(error)
     lowered = said.lower()
     if isinstance(error, Image.DecompressionBombError) or "decompressed data too large" in lowered:
         return ImageRejectedError(RejectReason.TOO_LARGE, said)
