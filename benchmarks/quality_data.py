@@ -17,8 +17,8 @@ import numpy as np
 from dxmc_core.encoders import Encoder, EncoderConfig, encoder_identity, load_encoder
 from dxmc_core.errors import InputError
 from dxmc_core.images.decode import ImageRejectedError, decode_image
-from dxmc_core.images.fetch import fetch
 from dxmc_core.images.listing import ListedImage, list_images
+from dxmc_core.images.objects import fetch
 from dxmc_core.method.preparation import CLIP_RETRIEVAL_TEMPERATURE, as_stored
 from dxmc_core.stages.embedding_files import read_embedding_file
 from dxmc_core.vocabulary import (

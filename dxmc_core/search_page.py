@@ -11,7 +11,7 @@ from dxmc_core.artifacts.matrices import read_rows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.config import PipelineConfig
 from dxmc_core.images.decode import decode_image, thumbnail
-from dxmc_core.images.fetch import fetch
+from dxmc_core.images.objects import fetch
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.report.page import csp_hash, environment, style_sheet, writable_text

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from dxmc_core import allocator
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.artifacts.storage import stat_file
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.encoders import embedding_width, load_preprocess
 from dxmc_core.errors import InputError
@@ -17,6 +16,7 @@ from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.stages.embed_images import (
     check_disk,
     describe_rejects,
+    embeddings_digest,
     import_embeddings,
     publish_embeddings,
     source_identity,
@@ -46,7 +46,7 @@ def fingerprint(context: RunContext) -> str:
     source = context.config.source
     identity = source_identity(source, context.config.encoder)
     if isinstance(source, EmbeddingsSource):
-        return stage_fingerprint(identity, stat_file(source.uri).etag)
+        return stage_fingerprint(identity, embeddings_digest(source))
     return stage_fingerprint(identity, _listing(context, source).digest)
 
 

@@ -18,6 +18,7 @@ from s3fs import S3FileSystem
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.storage import S3
 from dxmc_core.config import PipelineConfig, parse_config
 
 _REPOSITORY = Path(__file__).parents[1]
@@ -71,7 +72,7 @@ def s3_server() -> Iterator[Any]:
 def s3_bucket(s3_server, monkeypatch) -> Iterator[Bucket]:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    S3FileSystem.clear_instance_cache()  # a file system keeps the endpoint that it was made with
+    _forget_endpoints()
     bucket = Bucket(f"test-{uuid.uuid4().hex[:12]}", s3_server.environment, s3_server.client(), s3_server.faults)
     bucket.client.create_bucket(Bucket=bucket.name)
     yield bucket
@@ -79,7 +80,13 @@ def s3_bucket(s3_server, monkeypatch) -> Iterator[Bucket]:
     bucket.faults.every = None
     bucket.faults.always.clear()
     bucket.faults.counts.clear()
+    _forget_endpoints()
+
+
+def _forget_endpoints() -> None:
+    """A file system keeps the endpoint that it was made with."""
     S3FileSystem.clear_instance_cache()
+    S3.clear_instance_cache()
 
 
 COLORS = {"red": (230, 25, 20), "green": (25, 230, 20), "blue": (20, 25, 230)}

@@ -7,19 +7,24 @@ with its last byte. Nothing here needs a rename on S3.
 import errno
 import fcntl
 import os
+import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import fsspec
+import s3fs
 import s3fs.core
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 from fsspec import AbstractFileSystem
+from fsspec.implementations.http import HTTPStreamFile
 from fsspec.implementations.local import LocalFileSystem
 
 from dxmc_core.errors import DxmcError, InputError, on_one_line
@@ -37,33 +42,109 @@ _REFUSALS = {
 }
 
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def scheme_of(uri: str) -> str | None:
+    """`s3` of s3://bucket/key; None for a path of this machine, whatever its folders and files are called."""
+    found = _SCHEME.match(uri)
+    return None if found is None or found[1] == "file" else found[1]
+
+
 def normalize_uri(uri: str) -> str:
     """An absolute path for local places (with ~ expanded), the URI itself, without a trailing slash, otherwise."""
-    if uri.startswith("file://"):
-        uri = uri.removeprefix("file://")
-    if "://" in uri:
+    uri = uri.removeprefix("file://")
+    if scheme_of(uri) is not None:
         return uri.rstrip("/")
-    return str(Path(uri).expanduser().absolute())
+    # Path.expanduser raises where there is no such user; such a name is a name.
+    return str(Path(os.path.expanduser(uri)).absolute())  # noqa: PTH111
 
 
 def is_local(uri: str) -> bool:
-    return "://" not in uri or uri.startswith("file://")
+    return scheme_of(uri) is None
+
+
+def is_http(uri: str) -> bool:
+    return scheme_of(uri) in ("http", "https")
+
+
+class S3(s3fs.S3FileSystem):
+    """s3fs for keys that are any text. By itself it reads the object a.jpg where a.jpg?versionId=7 is asked for."""
+
+    def split_path(self, path: str) -> tuple[str, str, None]:
+        slashes = path[len(path.rstrip("/")) :]
+        path = self._strip_protocol(path).lstrip("/")
+        if "/" not in path:
+            return path, "", None
+        bucket, key = self._find_bucket_key(path)
+        return bucket, f"{key}{slashes}", None
 
 
 def filesystem_of(uri: str) -> tuple[AbstractFileSystem, str]:
     """The fsspec file system of a URI and the path in it.
 
-    It keeps no listings: other processes write and delete where this one has listed before, and s3fs takes an object
-    that its kept listing lacks for one that does not exist.
+    What follows the scheme is a name and nothing else: fsspec by itself takes `::` for a chain of file systems.
+    The file system keeps no listings: other processes write and delete where this one has listed before, and s3fs takes
+    an object that its kept listing lacks for one that does not exist.
 
     Raises:
         InputError: the URI's scheme is unknown or needs a package that is not installed.
     """
-    _retry_refused_connections()
+    scheme = scheme_of(uri)
+    if is_http(uri):
+        return fsspec.filesystem(scheme, use_listings_cache=False), uri
+    uri = normalize_uri(uri)
+    if scheme is None:
+        return LocalFileSystem(), uri
+    if scheme in S3.protocol:
+        _retry_refused_connections()
+        return S3(use_listings_cache=False), uri.partition("://")[2]
     try:
-        return fsspec.core.url_to_fs(normalize_uri(uri), use_listings_cache=False)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"cannot use {uri!r}: {error}; expected a local path or s3://bucket/prefix") from error
+        kind = fsspec.get_filesystem_class(scheme)
+        fs = kind(**kind._get_kwargs_from_urls(uri), use_listings_cache=False)
+    except (ValueError, ImportError, TypeError, OSError) as error:
+        raise InputError(
+            f"cannot use {uri!r}: {on_one_line(error)}; expected a local path or s3://bucket/prefix"
+        ) from error
+    return fs, kind._strip_protocol(uri)
+
+
+def open_file(uri: str, *, within: bool = False, **options: Any) -> Any:
+    """A file for reading, as a context manager.
+
+    Args:
+        within: it will be read from its middle too, so it has to be a file on a disk, or of a service that says how
+            long it is and sends parts of it.
+        options: fsspec's, for buffering.
+
+    Raises:
+        InputError: it is not that.
+    """
+    fs, path = filesystem_of(uri)
+    if within and isinstance(fs, LocalFileSystem):
+        require_file(path)
+    file = fs.open(path, "rb", **options)
+    if within and isinstance(file, HTTPStreamFile):
+        raise InputError(
+            f"{uri} cannot be read in parts: the server says no length, or sends all or nothing; copy it elsewhere"
+        )
+    return file
+
+
+def require_file(path: str) -> None:
+    """Raises an InputError when there is something at a local path that is no file: opening a pipe never returns."""
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is {kind_of_place(mode)}, expected a file")
+
+
+def kind_of_place(mode: int) -> str:
+    """What `st_mode` says, in words."""
+    kinds = (
+        (stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+    )  # fmt: skip
+    return next((name for is_kind, name in kinds if is_kind(mode)), "no file")
 
 
 @cache
@@ -77,7 +158,12 @@ def _retry_refused_connections() -> None:
 
 @dataclass(frozen=True)
 class FileStat:
-    """What a listing knows of one file. `etag` changes when the content does (local: size and mtime in ns)."""
+    """What a listing knows of one file.
+
+    Attributes:
+        size: in bytes; -1 when it is not known.
+        etag: changes when the content does (local: size and mtime in ns).
+    """
 
     uri: str
     size: int
@@ -86,6 +172,8 @@ class FileStat:
 
 def stat_of(fs: AbstractFileSystem, uri: str, info: dict) -> FileStat:
     """A `FileStat` from what fsspec's `info`, `ls` or `find` returned for one file."""
+    if info.get("size") is None:  # a server that does not say
+        return FileStat(uri=uri, size=-1, etag=str(info.get("ETag") or "").strip('"'))
     size = int(info["size"])
     etag = info.get("ETag") or f"{size}-{int(info['mtime'] * 1e9) if 'mtime' in info else 0}"
     return FileStat(uri=uri, size=size, etag=str(etag).strip('"'))

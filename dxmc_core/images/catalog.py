@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import mmap
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +22,7 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.listing import list_images
 from dxmc_core.images.parquet_images import list_parquet
+from dxmc_core.images.selection import Reason, Selection
 from dxmc_core.images.sources import ImageSource, ParquetSource, WebDatasetSource
 from dxmc_core.images.tar_listing import list_tars
 
@@ -36,11 +37,13 @@ class Listing:
     Attributes:
         stream: the rows in Arrow's format, from a file without a name, of which nothing stays however the process ends.
         digest: changes whenever the listing does.
+        passed_over: how much of the source is no row, for what reason.
     """
 
     stream: pa.Buffer
     digest: str
     num_rows: int
+    passed_over: Mapping[Reason, int]
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows with their row ids, in tables of `CATALOG_PART_ROWS`."""
@@ -50,17 +53,19 @@ class Listing:
 
 
 def list_source(source: ImageSource) -> Listing:
-    """List an image source; memory holds one part of the catalog and 16 bytes an image.
+    """List an image source; memory holds one part of the catalog and 16 bytes an image. Says what was passed over.
 
     Raises:
         InputError: there is nothing, it may not be listed, or an image id comes twice.
     """
     digest = hashlib.sha256()
     ids, num_rows = _Ids(), 0
-    tables = catalog_tables(_tables(source))
+    selection = Selection.of(source)
+    tables = catalog_tables(_tables(source, selection))
     first = next(tables, None)
     if first is None:
-        raise InputError(f"{source.uri} holds no images; check source.uri")
+        lines = selection.passed_over.lines().values()
+        raise InputError("; ".join([f"{source.uri} holds no images; check source.uri", *lines]))
     compressed = pa.ipc.IpcWriteOptions(compression="zstd")
     with tempfile.TemporaryFile(prefix="dxmc-listing-") as file:
         with pa.ipc.new_stream(file, first.schema, options=compressed) as writer:
@@ -73,17 +78,18 @@ def list_source(source: ImageSource) -> Listing:
                 writer.write_batch(batch)
         file.flush()
         stream = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    listing = Listing(stream, digest.hexdigest()[:32], num_rows)
+    selection.passed_over.log(source.uri)
+    listing = Listing(stream, digest.hexdigest()[:32], num_rows, selection.passed_over.counts)
     _require_unique_ids(listing, ids, source.uri)
     return listing
 
 
-def _tables(source: ImageSource) -> Iterator[pa.Table]:
+def _tables(source: ImageSource, selection: Selection) -> Iterator[pa.Table]:
     if isinstance(source, WebDatasetSource):
-        return list_tars(source)
+        return list_tars(source, selection)
     if isinstance(source, ParquetSource):
-        return list_parquet(source)
-    return list_images(source.uri, label_from=source.label_from)
+        return list_parquet(source, selection)
+    return list_images(source.uri, label_from=source.label_from, selection=selection)
 
 
 def catalog_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -1,27 +1,21 @@
 """Brings the images of catalog rows here, many at a time; what cannot be had is a reason for `rejects`."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import fsspec.asyn
 import pyarrow as pa
-from fsspec import AbstractFileSystem
 
-from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, refusal_of
-from dxmc_core.errors import InputError
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.listing import rejection_of
+from dxmc_core.images.objects import File, fetch
 from dxmc_core.images.parquet_images import ParquetCells
 from dxmc_core.images.sources import ImageSource, ParquetSource
 
 _IO_THREADS = 16
-DEFAULT_TIMEOUT_S = 120.0
 #: Images of a tar that lie this near one another are read together, up to so many bytes.
 _MAX_GAP_BYTES = 64 << 10
 _MAX_RUN_BYTES = 8 << 20
-
-File = bytes | ImageRejectedError
 
 
 class FetchImages:
@@ -94,48 +88,3 @@ def _member(data: bytes, start: int, size: int) -> File:
             RejectReason.TRUNCATED, f"the tar ends {size - len(member)} bytes before the image does"
         )
     return member
-
-
-def fetch(uri: str, *, start: int | None = None, stop: int | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> File:
-    """The content of one object, or its bytes [start, stop), or why there is none.
-
-    A service that is overloaded or breaks a connection is asked again, with growing pauses, until `timeout_s` is over:
-    on S3 botocore tries a request 5 times and s3fs repeats that 5 times.
-
-    Raises:
-        InputError: the service refuses whatever this process asks for, which tells nothing of the object.
-    """
-    try:
-        fs, path = filesystem_of(uri)
-        return _read(fs, path, start, stop, timeout_s)
-    except FileNotFoundError:
-        return ImageRejectedError(RejectReason.MISSING, "the object is gone or never was there")
-    except PermissionError as error:
-        _require_not_refused(uri, error)
-        return _rejected(RejectReason.ACCESS_DENIED, error)
-    except TimeoutError:
-        return ImageRejectedError(RejectReason.TIMEOUT, f"not delivered within {timeout_s:g} s, with all retries")
-    except STORAGE_ERRORS as error:
-        _require_not_refused(uri, error)
-        return _rejected(RejectReason.UNREACHABLE, error)
-    except (InputError, ValueError) as error:
-        return _rejected(RejectReason.MISSING, error)
-
-
-def _read(fs: AbstractFileSystem, path: str, start: int | None, stop: int | None, timeout_s: float) -> bytes:
-    if not isinstance(fs, fsspec.asyn.AsyncFileSystem):
-        return fs.cat_file(path, start=start, end=stop)
-    # With max_concurrency above 1 s3fs asks for the size of every object before it reads it.
-    options = {"max_concurrency": 1} if "s3" in fs.protocol else {}
-    read: Callable[..., Any] = fs._cat_file
-    return fsspec.asyn.sync(fs.loop, read, path, start=start, end=stop, timeout=timeout_s, **options)
-
-
-def _require_not_refused(uri: str, error: Exception) -> None:
-    refusal = refusal_of(error)
-    if refusal is not None:
-        raise InputError(f"cannot read {uri}: {refusal}, then run again to go on from here") from error
-
-
-def _rejected(reason: RejectReason, error: Exception) -> ImageRejectedError:
-    return ImageRejectedError(reason, " ".join(f"{type(error).__name__}: {error}".split()))

@@ -10,42 +10,36 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.storage import filesystem_of, normalize_uri, refusal_of, stat_of, storage_failure
+from dxmc_core.artifacts.storage import (
+    filesystem_of,
+    is_http,
+    normalize_uri,
+    open_file,
+    refusal_of,
+    scheme_of,
+    stat_of,
+    storage_failure,
+)
 from dxmc_core.errors import InputError
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
-from dxmc_core.images.files import UNKNOWN_SIZE, find_files, is_glob
+from dxmc_core.images.files import UNKNOWN_SIZE, FoundFile, find_files, is_file, is_folder, is_glob
+from dxmc_core.images.formats import sniff_format
+from dxmc_core.images.objects import fetch
+from dxmc_core.images.selection import IMAGE_SUFFIXES, Reason, Selection, ending_of
+from dxmc_core.lookahead import map_ahead
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".ppm",
-        ".pgm",
-        ".jp2",
-        ".ico",
-    )
-)
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
 #: Columns that every listing has, in the order of `ListedImage`; others follow them.
 LISTED = pa.schema([field for field in schemas.CATALOG if field.name != "row_id"])
 TABLE_ROWS = 8192
+#: Read of a file whose content decides whether it is listed; signatures are shorter.
+SNIFFED_BYTES = 1024
 _STAT_THREADS = 32
 
 
@@ -78,34 +72,60 @@ def rejection_of(problem: str) -> ImageRejectedError:
     return ImageRejectedError(RejectReason(reason), message)
 
 
-def list_images(uri: str, *, label_from: str | None = None) -> Iterator[pa.Table]:
+def list_images(uri: str, *, label_from: str | None = None, selection: Selection | None = None) -> Iterator[pa.Table]:
     """List image files.
 
     Args:
         uri: a folder or prefix (searched at all depths), a glob, or a .txt, .csv or .parquet list with a `uri` column.
         label_from: `parent_folder`, or a column of the list file; labels serve evaluation only.
+        selection: which of the images; counts what is passed over.
 
     Raises:
         InputError: the place does not exist, may not be read, or holds no image.
     """
     uri = normalize_uri(uri)
-    if uri.endswith(LIST_SUFFIXES) and not is_glob(uri):
-        tables = _list_file(uri, label_from)
+    selection = selection or Selection()
+    kind = _list_kind(uri)
+    if kind is not None:
+        tables = _list_file(uri, kind, label_from, selection)
+        expected = "a list names one image a row"
     else:
         if label_from not in (None, "parent_folder"):
             raise InputError(
                 f"source.label_from: a folder has no column {label_from!r}; expected parent_folder or null"
             )
         tables = tables_of(
-            ListedImage(file.name, file.uri, file.size, file.etag, folder_label(file.uri, label_from))
-            for file in find_files(uri, accept=_may_be_image)
+            ListedImage(
+                file.name, file.uri, file.size, file.etag, folder_label(file.uri, label_from), problem=file.problem
+            )
+            for file in _image_files(uri, selection)
         )
+        expected = f"looked for files ending in {' '.join(sorted(IMAGE_SUFFIXES))} at all depths"
     first = next(tables, None)
     if first is None:
-        raise InputError(
-            f"no images in {uri}; looked for files ending in {' '.join(sorted(IMAGE_SUFFIXES))} at all depths"
-        )
+        raise InputError("; ".join([f"no images in {uri}", expected, *selection.passed_over.lines().values()]))
     return itertools.chain([first], tables)
+
+
+def _image_files(uri: str, selection: Selection) -> Iterator[FoundFile]:
+    """The files that are taken; where content decides, also those of other endings that begin like images."""
+    if not selection.by_content:
+        yield from find_files(uri, accept=selection.may_be_image, selection=selection)
+        return
+
+    def looked_at(file: FoundFile) -> tuple[FoundFile, bool]:
+        if file.problem is not None or selection.may_be_image(file.name):
+            return file, True
+        start = fetch(file.uri, start=0, stop=SNIFFED_BYTES)
+        return file, isinstance(start, ImageRejectedError) or sniff_format(start) is not None
+
+    with ThreadPoolExecutor(_STAT_THREADS, thread_name_prefix="dxmc-sniff") as threads:
+        found = find_files(uri, accept=lambda name: True, selection=selection)
+        for file, is_image in map_ahead(looked_at, found, threads=threads, ahead=2 * _STAT_THREADS):
+            if is_image:
+                yield file
+            else:
+                selection.passed_over.add(Reason.CONTENT, ending_of(file.name))
 
 
 def tables_of(images: Iterable[ListedImage]) -> Iterator[pa.Table]:
@@ -138,51 +158,93 @@ def as_text(column: Sequence[Any]) -> list[str | None]:
     return [None if value is None else str(value) for value in column]
 
 
-def _may_be_image(path: str) -> bool:
-    """True for image suffixes and for names without any (object keys are often hashes), never for hidden files."""
-    name = PurePosixPath(path)
-    return not name.name.startswith(".") and (name.suffix.lower() in IMAGE_SUFFIXES or name.suffix == "")
+def _list_kind(uri: str) -> str | None:
+    """`.csv` for a list that is one; None for folders and for globs that match lists."""
+    # An address may go on behind the name.
+    name = (urlsplit(uri).path if is_http(uri) else uri).lower()
+    kind = next((suffix for suffix in LIST_SUFFIXES if name.endswith(suffix)), None)
+    if kind is None or (is_glob(uri) and not is_file(uri)) or is_folder(uri):
+        return None
+    return kind
 
 
-def _list_file(uri: str, label_from: str | None) -> Iterator[pa.Table]:
-    base = uri.rsplit("/", 1)[0]
+def _list_file(uri: str, kind: str, label_from: str | None, selection: Selection) -> Iterator[pa.Table]:
+    base = (uri.partition("?")[0] if is_http(uri) else uri).rsplit("/", 1)[0]
     with ThreadPoolExecutor(_STAT_THREADS, thread_name_prefix="dxmc-stat") as threads:
-        for table in _read_list(uri):
+        for table in _read_list(uri, kind):
             if label_from not in (None, "parent_folder", *table.column_names):
                 raise InputError(
                     f"{uri} has no column {label_from!r} for source.label_from; it has {sorted(table.column_names)}"
                 )
             # Lines without a uri are no rows: files end with them.
-            listed = [(value or "").strip() for value in as_text(table["uri"].to_pylist())]
-            table = table.filter(pa.array([value != "" for value in listed]))
+            listed = [value or "" for value in as_text(table["uri"].to_pylist())]
+            given = as_text(table["image_id"].to_pylist()) if "image_id" in table.column_names else listed
+            kept = [
+                value.strip() != "" and selection.takes_name(image_id or value)
+                for value, image_id in zip(listed, given, strict=True)
+            ]
+            table = table.filter(pa.array(kept))
             if table.num_rows:
-                yield _listed_rows(table, [value for value in listed if value], base, label_from, threads)
+                yield _listed_rows(table, list(itertools.compress(listed, kept)), base, label_from, threads)
 
 
 def _listed_rows(
     table: pa.Table, listed: list[str], base: str, label_from: str | None, threads: ThreadPoolExecutor
 ) -> pa.Table:
     columns = {name: table[name].to_pylist() for name in ("image_id", "size", "etag") if name in table.column_names}
-    uris = [
-        normalize_uri(value if "://" in value or value.startswith(("/", "~")) else f"{base}/{value}")
-        for value in listed
-    ]
     if "size" in columns and "etag" in columns:
-        stats = [(_size_of(size), etag or "") for size, etag in zip(columns["size"], columns["etag"], strict=True)]
+        found = [
+            _Named(value, _uri_of(value, base), _size_of(size), str(etag or "").strip('"'))
+            for value, size, etag in zip(listed, columns["size"], columns["etag"], strict=True)
+        ]
     else:
-        stats = list(threads.map(_stat, uris))
+        found = list(threads.map(lambda value: _look_up(value, base), listed))
     if label_from == "parent_folder":
-        labels = [folder_label(uri, label_from) for uri in uris]
+        labels = [folder_label(named.uri, label_from) for named in found]
     else:
-        labels = as_text(table[label_from].to_pylist()) if label_from is not None else [None] * len(uris)
-    ids = [found or value for found, value in zip(as_text(columns.get("image_id", listed)), listed, strict=True)]
+        labels = as_text(table[label_from].to_pylist()) if label_from is not None else [None] * len(found)
+    ids = as_text(columns.get("image_id", [None] * len(found)))
     (rows,) = tables_of(
-        ListedImage(image_id, uri, size, str(etag).strip('"'), label)
-        for image_id, uri, (size, etag), label in zip(ids, uris, stats, labels, strict=True)
+        ListedImage(image_id or named.value, named.uri, named.size, named.etag, label, problem=named.problem)
+        for image_id, named, label in zip(ids, found, labels, strict=True)
     )
     for name, column in carried(table, taken=("uri", *columns, *([label_from] if label_from else []))):
         rows = rows.append_column(name, column)
     return rows
+
+
+class _Named(NamedTuple):
+    """What a row of a list names, as `ListedImage` has it."""
+
+    value: str
+    uri: str
+    size: int
+    etag: str
+    problem: str | None = None
+
+
+def _uri_of(value: str, base: str) -> str:
+    if is_http(value):
+        return value
+    is_absolute = value.startswith("/") or scheme_of(value) is not None or value.startswith("file://")
+    return normalize_uri(value) if is_absolute else normalize_uri(f"{base}/{value}")
+
+
+def _look_up(value: str, base: str) -> _Named:
+    """The file of exactly this name, or else of the name without the blanks around it.
+
+    Where there is none the size is -1; it becomes a row in rejects when it is read.
+    """
+    named = _Named(value, _uri_of(value, base), UNKNOWN_SIZE, "")
+    try:
+        fs, path = filesystem_of(named.uri)
+        info = fs.info(path)
+    except (OSError, InputError, ValueError):
+        return named if value == value.strip() else _look_up(value.strip(), base)
+    if info["type"] == "directory":
+        return named._replace(problem=problem_of(RejectReason.NOT_AN_IMAGE, "it is a folder, not a file"))
+    stat = stat_of(fs, named.uri, info)
+    return named._replace(size=stat.size, etag=stat.etag)
 
 
 def _size_of(value: Any) -> int:
@@ -192,32 +254,22 @@ def _size_of(value: Any) -> int:
         return UNKNOWN_SIZE
 
 
-def _stat(uri: str) -> tuple[int, str]:
-    """Size and etag, or size -1: a listed file that is not there becomes a row in rejects when it is read."""
-    try:
-        fs, path = filesystem_of(uri)
-        stat = stat_of(fs, uri, fs.info(path))
-    except (OSError, InputError):
-        return UNKNOWN_SIZE, ""
-    return stat.size, stat.etag
-
-
-def _read_list(uri: str) -> Iterator[pa.Table]:
+def _read_list(uri: str, kind: str) -> Iterator[pa.Table]:
     """The list file's rows as they stand there, in tables of at most `TABLE_ROWS`.
 
     Raises:
         InputError: it cannot be read, or has no column `uri`.
     """
     try:
-        with fsspec.open(uri, "rb") as file:
-            if uri.endswith(".parquet"):
+        with open_file(uri, within=kind == ".parquet") as file:
+            if kind == ".parquet":
                 parquet = pq.ParquetFile(file)
                 _require_uri_column(uri, parquet.schema_arrow.names)
                 for batch in parquet.iter_batches(batch_size=TABLE_ROWS):
                     yield pa.Table.from_batches([batch])
                 return
             text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-            if uri.endswith(".txt"):
+            if kind == ".txt":
                 lines = (line.rstrip("\r\n") for line in text)
                 while batch := list(itertools.islice(lines, TABLE_ROWS)):
                     yield pa.table({"uri": batch})
@@ -232,7 +284,7 @@ def _read_list(uri: str) -> Iterator[pa.Table]:
             raise
         raise InputError(f"cannot read the list {uri}: {refusal_of(error) or error}; check source.uri") from error
     except (UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:
-        raise InputError(f"{uri} is not a readable {uri.rsplit('.', 1)[1]} file: {error}") from error
+        raise InputError(f"{uri} is not a readable {kind.removeprefix('.')} file: {error}") from error
 
 
 def _csv_table(uri: str, names: list[str], rows: list[list[str]]) -> pa.Table:

@@ -2,7 +2,6 @@
 
 import bisect
 import itertools
-import posixpath
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, normalize_uri, stat_file
+from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, normalize_uri, open_file
 from dxmc_core.errors import DxmcError, InputError
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
-from dxmc_core.images.files import UNKNOWN_SIZE, FoundFile, find_files, is_glob
+from dxmc_core.images.files import UNKNOWN_SIZE, FoundFile, find_holders
 from dxmc_core.images.listing import (
     TABLE_ROWS,
     ListedImage,
@@ -22,6 +21,7 @@ from dxmc_core.images.listing import (
     problem_of,
     tables_of,
 )
+from dxmc_core.images.selection import Selection
 from dxmc_core.images.sources import ParquetSource
 
 #: Cells that are decoded from a file together.
@@ -30,7 +30,7 @@ _CELLS = 16
 _BUFFER_BYTES = 4 << 20
 
 
-def list_parquet(source: ParquetSource) -> Iterator[pa.Table]:
+def list_parquet(source: ParquetSource, selection: Selection | None = None) -> Iterator[pa.Table]:
     """List the rows of the Parquet files of a source, in the order of the files' names and of the rows in them.
 
     A file that is no Parquet is one row with a `problem`. Columns that hold no bytes are carried, those of the first
@@ -40,10 +40,12 @@ def list_parquet(source: ParquetSource) -> Iterator[pa.Table]:
         InputError: there are no such files, or a column of the configuration is not there.
     """
     uri = normalize_uri(source.uri)
+    selection = selection or Selection.of(source)
     schema: pa.Schema | None = None
     damaged: list[pa.Table] = []  # which say nothing of the columns
-    for file in _files(uri):
+    for file in _files(uri, selection):
         for table in _list_file(file, source):
+            table = selection.takes_rows(table, holder=file.name)
             if schema is None and table["problem"].null_count == 0:
                 damaged.append(table)
                 continue
@@ -53,21 +55,12 @@ def list_parquet(source: ParquetSource) -> Iterator[pa.Table]:
     yield from damaged
 
 
-def _files(uri: str) -> Iterator[FoundFile]:
-    if uri.endswith(".parquet") and not is_glob(uri) and not _is_folder(uri):
-        stat = stat_file(uri)
-        yield FoundFile(posixpath.basename(uri), stat.uri, stat.size, stat.etag)
-        return
-    found = find_files(uri, accept=lambda path: path.endswith(".parquet"))
+def _files(uri: str, selection: Selection) -> Iterator[FoundFile]:
+    found = find_holders(uri, (".parquet",), selection)
     first = next(found, None)
     if first is None:
-        raise InputError(f"no .parquet files in {uri}; check source.uri")
+        raise InputError("; ".join([f"no .parquet files in {uri}", *selection.passed_over.lines().values()]))
     yield from itertools.chain([first], found)
-
-
-def _is_folder(uri: str) -> bool:
-    fs, path = filesystem_of(uri)
-    return fs.isdir(path)
 
 
 def _as_schema(table: pa.Table, schema: pa.Schema, uri: str) -> pa.Table:
@@ -87,9 +80,11 @@ def _as_schema(table: pa.Table, schema: pa.Schema, uri: str) -> pa.Table:
 
 
 def _list_file(file: FoundFile, source: ParquetSource) -> Iterator[pa.Table]:
-    fs, path = filesystem_of(file.uri)
+    if file.problem is not None:
+        yield from tables_of([ListedImage(file.name, file.uri, file.size, file.etag, problem=file.problem)])
+        return
     try:
-        with fs.open(path, "rb") as opened:
+        with open_file(file.uri, within=True) as opened:
             parquet = pq.ParquetFile(opened)
             schema = parquet.schema_arrow
             image_column = _image_column(schema, source, file.uri)

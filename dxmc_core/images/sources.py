@@ -2,14 +2,52 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from dxmc_core.images.decode import MAX_PIXELS
+from dxmc_core.images.selection import BY_CONTENT, pattern_expression
 from dxmc_core.settings import Settings
 
 
-class _ReadsImages(Settings):
-    """What all sources of images have in common."""
+def _as_list(value: Any) -> Any:
+    """One text is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def _check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    for pattern in patterns:
+        try:
+            pattern_expression(pattern)
+        except ValueError as error:
+            raise ValueError(f"{pattern!r} is no pattern: {error}") from error
+    return patterns
+
+
+def _check_suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """In small letters, with their dot."""
+    for suffix in suffixes:
+        if not suffix.strip(".") or "/" in suffix or (BY_CONTENT in suffix and suffix != BY_CONTENT):
+            raise ValueError(f"expected endings such as .dat, or {BY_CONTENT} alone, found {suffix!r}")
+    return tuple(suffix if suffix == BY_CONTENT else f".{suffix.lower().removeprefix('.')}" for suffix in suffixes)
+
+
+_Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_check_patterns)]
+_Suffixes = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_check_suffixes)]
+
+
+class _Selects(Settings):
+    """What all sources have in common."""
+
+    include: _Patterns = ()
+    """Patterns of the images to take; by default all. `*.jpg` and `cats` are names of files or of folders at any depth,
+    `2019/*/small` is a path from the beginning, `**` stands for any folders. Hidden and service folders are taken where
+    a pattern names them: [.thumbnails]."""
+    exclude: _Patterns = ()
+    """Patterns of the images to leave out, whatever `include` says."""
+
+
+class _ReadsImages(_Selects):
+    """What all sources of images, not of embeddings, have in common."""
 
     max_pixels: int = Field(MAX_PIXELS, gt=0)
     """Images with more pixels than this are rejected as too_large before they are decoded."""
@@ -32,6 +70,9 @@ class ImagesSource(_ReadsImages):
     columns `image_id`, `size` and `etag` are used where it has them; others are carried into the catalog."""
     label_from: str | None = None
     """`parent_folder`, or a column of the list file. Labels are used by evaluation only."""
+    suffixes: _Suffixes = ()
+    """Endings of files that are images too, besides the usual ones: [.dat]. With "*" every other file of a folder is
+    looked at, and taken when its first bytes are those of an image."""
 
 
 class WebDatasetSource(_ReadsImages):
@@ -42,6 +83,8 @@ class WebDatasetSource(_ReadsImages):
     """A .tar file, a folder or prefix, a glob, or names in braces: s3://bucket/shards/train-{0000..0127}.tar"""
     label_from: str | None = None
     """`parent_folder` of the key, or a member of the sample: `cls`, `txt`, or `json.<field>`."""
+    suffixes: _Suffixes = ()
+    """Endings of members that are images too, besides the usual ones: [.dat]."""
     image_id: Literal["key", "shard_and_key"] = "key"
     """What an image is called: its key, or <tar without .tar>/<key> where several tars use the same keys."""
 
@@ -60,7 +103,7 @@ class ParquetSource(_ReadsImages):
     """The column of labels."""
 
 
-class EmbeddingsSource(Settings):
+class EmbeddingsSource(_Selects):
     """Embeddings that somebody has computed already."""
 
     kind: Literal["embeddings"]
@@ -76,8 +119,10 @@ SourceConfig = Annotated[
 ]
 
 _CHANGES_NOTHING = {"max_reject_fraction", "timeout_s"}
+#: They decide which images there are, as adding and deleting files does: the digest of what was listed says so.
+_CHANGES_THE_LISTING = {"include", "exclude", "suffixes"}
 
 
 def identity_of(source: ImageSource | EmbeddingsSource) -> dict[str, Any]:
     """The settings that decide what is embedded; a run directory holds one of these."""
-    return source.model_dump(mode="json", exclude=_CHANGES_NOTHING)
+    return source.model_dump(mode="json", exclude=_CHANGES_NOTHING | _CHANGES_THE_LISTING)

@@ -5,6 +5,7 @@ The catalog is written first and gives every image a dense `row_id`. Chunks of i
 """
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -14,14 +15,15 @@ import pyarrow as pa
 from dxmc_core.artifacts.manifest import Manifest, Part, fingerprint_of
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.artifacts.storage import check_free_space
+from dxmc_core.artifacts.storage import check_free_space, stat_file
 from dxmc_core.encoders import EncoderConfig, encoder_identity
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.catalog import Catalog, catalog_tables, freeze_catalog, stage_catalog
 from dxmc_core.images.decode import RejectReason
+from dxmc_core.images.selection import Selection
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource, identity_of
 from dxmc_core.stages.embedded_rows import TABLES, EmbeddedRows
-from dxmc_core.stages.embedding_files import read_embedding_file
+from dxmc_core.stages.embedding_files import EmbeddingFile, read_embedding_file
 from dxmc_core.stages.embedding_workers import WriteEmbeddings
 
 _IMPORT_PART_ROWS = 8192
@@ -50,7 +52,7 @@ def import_embeddings(
     source: EmbeddingsSource, stage_dir: StageDir, *, fingerprint: str
 ) -> tuple[Catalog, EmbeddedRows]:
     """Bring a file of embeddings into the artifacts: normalised, float16; rows that are not finite or zero rejected."""
-    file = read_embedding_file(source.uri, label_from=source.label_from)
+    file = _selected(read_embedding_file(source.uri, label_from=source.label_from), source)
     count = len(file.embeddings)
     rows = pa.table(
         {
@@ -72,6 +74,22 @@ def import_embeddings(
         for receipt in written.to_pylist():
             done.add_receipt(receipt)
     return catalog, done
+
+
+def _selected(file: EmbeddingFile, source: EmbeddingsSource) -> EmbeddingFile:
+    """The rows whose ids the user's patterns take."""
+    if not (source.include or source.exclude):
+        return file
+    selection = Selection.of(source)
+    kept = [row for row, image_id in enumerate(file.image_ids) if selection.takes_name(image_id)]
+    selection.passed_over.log(source.uri)
+    if not kept:
+        raise InputError("; ".join([f"no embeddings in {source.uri}", *selection.passed_over.lines().values()]))
+    return EmbeddingFile(
+        embeddings=file.embeddings[kept],
+        image_ids=[file.image_ids[row] for row in kept],
+        labels=None if file.labels is None else [file.labels[row] for row in kept],
+    )
 
 
 def _normalized_rows(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
@@ -139,6 +157,13 @@ def describe_rejects(stage_dir: StageDir, parts: Sequence[Part]) -> str:
         f"{count} {reason}, e.g. {', '.join(examples[reason])}" for reason, count in counts.most_common(_COMMON_REASONS)
     )
     return "; ".join(shown)
+
+
+def embeddings_digest(source: EmbeddingsSource) -> str:
+    """What stands for the rows of a file of embeddings: its etag, and the patterns where there are any."""
+    etag = stat_file(source.uri).etag
+    patterns = {"include": source.include, "exclude": source.exclude}
+    return f"{etag} {json.dumps(patterns)}" if any(patterns.values()) else etag
 
 
 def fingerprint(identity: dict, content_digest: str) -> str:

@@ -20,7 +20,7 @@ from dxmc_core.artifacts.lease import LOCK_NAME
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import InputError
-from dxmc_core.images.fetch import fetch
+from dxmc_core.images.objects import fetch
 from ray_jobs.cli import main
 
 _NOBODY = 65534

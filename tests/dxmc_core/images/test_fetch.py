@@ -4,8 +4,9 @@ import pyarrow as pa
 import pytest
 
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
-from dxmc_core.images.fetch import FetchImages, fetch
+from dxmc_core.images.fetch import FetchImages
 from dxmc_core.images.listing import ListedImage, problem_of, tables_of
+from dxmc_core.images.objects import fetch
 from dxmc_core.images.sources import ImagesSource
 
 
@@ -36,7 +37,13 @@ def test_problems_of_the_listing_are_not_fetched(tmp_path):
 
 @pytest.mark.parametrize(
     ("uri", "reason"),
-    [("{tmp}/gone", "missing"), ("{tmp}", "unreachable"), ("nosuchscheme://x/y", "missing"), ("{tmp}/a\0b", "missing")],
+    [
+        ("{tmp}/gone", "missing"),
+        ("{tmp}", "not_an_image"),
+        ("{tmp}/" + "x" * 300, "missing"),
+        ("nosuchscheme://x/y", "missing"),
+        ("{tmp}/a\0b", "missing"),
+    ],
 )
 def test_local_reasons(tmp_path, uri, reason):
     assert reason_of(fetch(uri.format(tmp=tmp_path))) == reason

@@ -1,0 +1,72 @@
+"""Reads one object of a disk or a service, or says why it cannot be had."""
+
+import errno
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec.asyn
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, kind_of_place, refusal_of
+from dxmc_core.errors import InputError
+from dxmc_core.images.decode import ImageRejectedError, RejectReason
+
+DEFAULT_TIMEOUT_S = 120.0
+#: Links in a circle, names longer than the system takes, a file where a folder is expected.
+_NO_SUCH_PLACE = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
+
+File = bytes | ImageRejectedError
+
+
+def fetch(uri: str, *, start: int | None = None, stop: int | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> File:
+    """The content of one object, or its bytes [start, stop), or why there is none.
+
+    A service that is overloaded or breaks a connection is asked again, with growing pauses, until `timeout_s` is over:
+    on S3 botocore tries a request 5 times and s3fs repeats that 5 times.
+
+    Raises:
+        InputError: the service refuses whatever this process asks for, which tells nothing of the object.
+    """
+    try:
+        fs, path = filesystem_of(uri)
+        if isinstance(fs, LocalFileSystem):
+            mode = Path(path).stat().st_mode
+            if not stat.S_ISREG(mode):  # opening a pipe never ends
+                return ImageRejectedError(RejectReason.NOT_AN_IMAGE, f"{kind_of_place(mode)}, expected a file")
+        return _read(fs, path, start, stop, timeout_s)
+    except FileNotFoundError:
+        return ImageRejectedError(RejectReason.MISSING, "the object is gone or never was there")
+    except PermissionError as error:
+        _require_not_refused(uri, error)
+        return _rejected(RejectReason.ACCESS_DENIED, error)
+    except TimeoutError:
+        return ImageRejectedError(RejectReason.TIMEOUT, f"not delivered within {timeout_s:g} s, with all retries")
+    except STORAGE_ERRORS as error:
+        if getattr(error, "errno", None) in _NO_SUCH_PLACE:
+            return _rejected(RejectReason.MISSING, error)
+        _require_not_refused(uri, error)
+        return _rejected(RejectReason.UNREACHABLE, error)
+    except (InputError, ValueError) as error:
+        return _rejected(RejectReason.MISSING, error)
+
+
+def _read(fs: AbstractFileSystem, path: str, start: int | None, stop: int | None, timeout_s: float) -> bytes:
+    if not isinstance(fs, fsspec.asyn.AsyncFileSystem):
+        return fs.cat_file(path, start=start, end=stop)
+    # With max_concurrency above 1 s3fs asks for the size of every object before it reads it.
+    options = {"max_concurrency": 1} if "s3" in fs.protocol else {}
+    read: Callable[..., Any] = fs._cat_file
+    return fsspec.asyn.sync(fs.loop, read, path, start=start, end=stop, timeout=timeout_s, **options)
+
+
+def _require_not_refused(uri: str, error: Exception) -> None:
+    refusal = refusal_of(error)
+    if refusal is not None:
+        raise InputError(f"cannot read {uri}: {refusal}, then run again to go on from here") from error
+
+
+def _rejected(reason: RejectReason, error: Exception) -> ImageRejectedError:
+    return ImageRejectedError(reason, " ".join(f"{type(error).__name__}: {error}".split()))
