@@ -6,6 +6,7 @@ with its last byte. Nothing here needs a rename on S3.
 
 import errno
 import fcntl
+import io
 import os
 import re
 import shutil
@@ -92,7 +93,8 @@ def filesystem_of(uri: str) -> tuple[AbstractFileSystem, str]:
     """
     scheme = scheme_of(uri)
     if is_http(uri):
-        return fsspec.filesystem(scheme, use_listings_cache=False), uri
+        # No server is ever sent what follows a #, so there it can only be a part of a name.
+        return fsspec.filesystem(scheme, use_listings_cache=False), uri.replace("#", "%23")
     uri = normalize_uri(uri)
     if scheme is None:
         return LocalFileSystem(), uri
@@ -113,18 +115,19 @@ def open_file(uri: str, *, within: bool = False, **options: Any) -> Any:
     """A file for reading, as a context manager.
 
     Args:
-        within: it will be read from its middle too, so it has to be a file on a disk, or of a service that says how
-            long it is and sends parts of it.
+        within: it will be read from its middle too, so a service has to say how long it is and to send parts of it.
         options: fsspec's, for buffering.
 
     Raises:
-        InputError: it is not that.
+        InputError: it is no file (opening a pipe never returns), or not that.
     """
     fs, path = filesystem_of(uri)
-    if within and isinstance(fs, LocalFileSystem):
+    if isinstance(fs, LocalFileSystem):
         require_file(path)
     file = fs.open(path, "rb", **options)
     if within and isinstance(file, HTTPStreamFile):
+        if fs.info(path)["size"] == 0:
+            return io.BytesIO()
         raise InputError(
             f"{uri} cannot be read in parts: the server says no length, or sends all or nothing; copy it elsewhere"
         )
@@ -132,7 +135,7 @@ def open_file(uri: str, *, within: bool = False, **options: Any) -> Any:
 
 
 def require_file(path: str) -> None:
-    """Raises an InputError when there is something at a local path that is no file: opening a pipe never returns."""
+    """Raises an InputError when there is something at a local path that is no file."""
     mode = Path(path).stat().st_mode
     if not stat.S_ISREG(mode):
         raise InputError(f"{path} is {kind_of_place(mode)}, expected a file")

@@ -20,6 +20,7 @@ from dxmc_core.artifacts.storage import (
     kind_of_place,
     normalize_uri,
     refusal_of,
+    require_file,
     stat_file,
     stat_of,
 )
@@ -92,6 +93,9 @@ def find_holders(uri: str, endings: tuple[str, ...], selection: Selection) -> It
     uri = normalize_uri(uri)
     is_named = uri.lower().endswith(endings)
     if (is_named and not is_glob(uri) and not is_folder(uri)) or (is_file(uri) and (is_named or not is_http(uri))):
+        fs, path = filesystem_of(uri)
+        if isinstance(fs, LocalFileSystem) and fs.exists(path):
+            require_file(path)
         found = stat_file(uri)
         yield FoundFile(posixpath.basename(uri), found.uri, found.size, found.etag)
         return
@@ -219,7 +223,7 @@ class _LocalWalk:
                 raise InputError(f"{self._uri} is one file; source.uri takes a folder, a glob, or a list of files")
             if not stat.S_ISDIR(mode):
                 raise InputError(f"{self._uri} is {kind_of_place(mode)}; source.uri takes a folder, a glob, or a list")
-            return _open_folder(self._root, None)
+            return _Folder(_place_of(self._root), _entries_of(self._root), None)
         except (FileNotFoundError, NotADirectoryError, ValueError) as error:
             raise InputError(f"{as_text(self._root)} does not exist; check source.uri") from error
         except PermissionError as error:
@@ -232,19 +236,18 @@ class _LocalWalk:
     ) -> _Folder | None:
         name = self._name_of(entry.path)
         try:
-            folder = _open_folder(entry.path, followed)
-            is_link = entry.is_symlink()
+            is_link, place = entry.is_symlink(), _place_of(entry.path)
+            if place in above or (is_link and followed is not None and place in followed):
+                self._passed_over.add(Reason.CIRCLE, _shortened(name))
+                return None
+            if is_link:
+                followed = followed if followed is not None else set()
+                followed.add(place)
+            return _Folder(place, _entries_of(entry.path), followed)
         except OSError as error:
             if self._wanted.selection.takes_visible(f"{name}/"):
                 self._passed_over.add(Reason.FOLDER, f"{_shortened(name)}: {error.strerror}")
             return None
-        if folder.place in above or (is_link and followed is not None and folder.place in followed):
-            self._passed_over.add(Reason.CIRCLE, _shortened(name))
-            return None
-        if is_link:
-            folder.followed = followed if followed is not None else set()
-            folder.followed.add(folder.place)
-        return folder
 
     def _file(self, entry: os.DirEntry) -> FoundFile | None:
         """None for what is no file."""
@@ -261,20 +264,21 @@ class _LocalWalk:
                 problem = problem or _problem(RejectReason.MISSING, f"it cannot be found: {error.strerror}")
             return FoundFile(name, path, UNKNOWN_SIZE, "", problem)
         if not stat.S_ISREG(found.st_mode):
-            self._passed_over.add(Reason.NOT_A_FILE, kind_of_place(found.st_mode))
+            self._passed_over.add(Reason.NOT_A_FILE, kind_of_place(found.st_mode).removeprefix("a "))
             return None
         return FoundFile(name, path, found.st_size, f"{found.st_size}-{found.st_mtime_ns}", problem)
 
 
-def _open_folder(path: str, followed: set[tuple[int, int]] | None) -> _Folder:
-    place = Path(path).stat()
-    with os.scandir(path) as entries:
+def _place_of(path: str) -> tuple[int, int]:
+    found = Path(path).stat()
+    return found.st_dev, found.st_ino
+
+
+def _entries_of(folder: str) -> Iterator[tuple[str, os.DirEntry]]:
+    with os.scandir(folder) as entries:
         # A folder's files are named <folder>/..., so that is how it is ordered among its neighbours.
-        ordered = sorted(
-            ((f"{entry.name}/" if _is_folder(entry) else entry.name, entry) for entry in entries),
-            key=lambda item: item[0],
-        )
-    return _Folder((place.st_dev, place.st_ino), iter(ordered), followed)
+        named = ((f"{entry.name}/" if _is_folder(entry) else entry.name, entry) for entry in entries)
+        return iter(sorted(named, key=lambda item: item[0]))
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.storage import (
+    STORAGE_ERRORS,
     filesystem_of,
     is_http,
     normalize_uri,
@@ -24,9 +25,8 @@ from dxmc_core.artifacts.storage import (
     refusal_of,
     scheme_of,
     stat_of,
-    storage_failure,
 )
-from dxmc_core.errors import InputError
+from dxmc_core.errors import InputError, on_one_line
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.files import UNKNOWN_SIZE, FoundFile, find_files, is_file, is_folder, is_glob
 from dxmc_core.images.formats import sniff_format
@@ -183,7 +183,7 @@ def _list_file(uri: str, kind: str, label_from: str | None, selection: Selection
                 value.strip() != "" and selection.takes_name(image_id or value)
                 for value, image_id in zip(listed, given, strict=True)
             ]
-            table = table.filter(pa.array(kept))
+            table = table.filter(pa.array(kept, pa.bool_()))
             if table.num_rows:
                 yield _listed_rows(table, list(itertools.compress(listed, kept)), base, label_from, threads)
 
@@ -226,8 +226,11 @@ class _Named(NamedTuple):
 def _uri_of(value: str, base: str) -> str:
     if is_http(value):
         return value
-    is_absolute = value.startswith("/") or scheme_of(value) is not None or value.startswith("file://")
-    return normalize_uri(value) if is_absolute else normalize_uri(f"{base}/{value}")
+    if value.startswith(("/", "file://")) or scheme_of(value) is not None:
+        return normalize_uri(value)
+    if is_http(base):
+        return f"{base}/{quote(value)}"  # a name; only a whole address has a query
+    return normalize_uri(f"{base}/{value}")
 
 
 def _look_up(value: str, base: str) -> _Named:
@@ -279,10 +282,9 @@ def _read_list(uri: str, kind: str) -> Iterator[pa.Table]:
             _require_uri_column(uri, names)
             while found := list(itertools.islice(rows, TABLE_ROWS)):
                 yield _csv_table(uri, names, found)
-    except OSError as error:
-        if storage_failure(error) is None and not isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise InputError(f"cannot read the list {uri}: {refusal_of(error) or error}; check source.uri") from error
+    except STORAGE_ERRORS as error:
+        said = refusal_of(error) or on_one_line(error)
+        raise InputError(f"cannot read the list {uri}: {said}; check source.uri") from error
     except (UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:
         raise InputError(f"{uri} is not a readable {kind.removeprefix('.')} file: {error}") from error
 

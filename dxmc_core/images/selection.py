@@ -61,7 +61,7 @@ def ending_of(name: str) -> str:
 def may_be_image(name: str, suffixes: Sequence[str] = ()) -> bool:
     """True for names that end like images, or in one of `suffixes`, or in nothing (object keys are often hashes)."""
     ending, base = ending_of(name), posixpath.basename(name).lower()
-    if ending in IMAGE_SUFFIXES or ending == "" or base.endswith(tuple(suffixes)):
+    if ending in IMAGE_SUFFIXES or ending in ("", *suffixes) or base.endswith(tuple(suffixes)):
         return True
     return any(f".{word}" in IMAGE_SUFFIXES for word in _ENDING.findall(base.partition("?")[2])[-1:])
 
@@ -103,7 +103,7 @@ class Reason(StrEnum):
     OTHER_ENDING = "files of another kind"
     CONTENT = "files that do not begin like images"
     HIDDEN = "hidden files, and files in hidden or service folders"
-    PATTERN = "left out by source.include and source.exclude"
+    PATTERN = "images that source.include and source.exclude leave out"
     NOT_A_FILE = "pipes, sockets and devices"
     FOLDER = "folders that cannot be listed"
     CIRCLE = "links to folders that are listed already"
@@ -112,7 +112,7 @@ class Reason(StrEnum):
 
 
 _HINTS = {
-    Reason.ENDING: f"; source.suffixes takes them in, [{BY_CONTENT}] all that begin like images",
+    Reason.ENDING: f'; source.suffixes takes such endings in, ["{BY_CONTENT}"] all files that begin like images',
     Reason.HIDDEN: "; patterns of source.include that name them take them in",
     Reason.FURTHER_IMAGE: "; the key of a sample is what comes before its ending",
 }
@@ -148,7 +148,7 @@ class PassedOver:
     def lines(self) -> dict[Reason, str]:
         """A line about each reason there was."""
         return {
-            reason: f"{count} {reason} were passed over ({self._shown(reason)}){_HINTS.get(reason, '')}"
+            reason: f"passed over: {count} {reason} ({self._shown(reason)}){_HINTS.get(reason, '')}"
             for reason, count in self._counts.items()
         }
 
@@ -225,11 +225,15 @@ class Selection:
         """Count a file that its ending leaves out."""
         self.passed_over.add(Reason.ENDING if of_images else Reason.OTHER_ENDING, ending_of(name) or "without ending")
 
-    def takes_rows(self, rows: pa.Table, *, holder: str | None = None) -> pa.Table:
-        """The rows of a listing, or of a list, whose `image_id` the user's patterns take."""
+    def takes_rows(self, rows: pa.Table, *, holder: str) -> pa.Table:
+        """The rows of a listing whose `image_id`, or holder, the user's patterns take; and those with a problem."""
         if self._include is None and self._exclude is None:
             return rows
-        return rows.filter(pa.array([self.takes_name(name, holder=holder) for name in rows["image_id"].to_pylist()]))
+        columns = (rows[name].to_pylist() for name in ("image_id", "problem"))
+        kept = [
+            problem is not None or self.takes_name(name, holder=holder) for name, problem in zip(*columns, strict=True)
+        ]
+        return rows.filter(pa.array(kept, pa.bool_()))
 
     @staticmethod
     def _matches(patterns: re.Pattern[str] | None, names: Sequence[str]) -> bool:

@@ -27,6 +27,9 @@ _TARS_AT_A_TIME = 16
 _BLOCK_BYTES = 256 << 10
 _MAX_LABEL_BYTES = 1 << 20
 _COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+#: gzip, bzip2, xz and Zstandard, whatever the file is called.
+_COMPRESSED_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
+_COMPRESSED = "is compressed, so single images cannot be fetched from it; unpack it to .tar"
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
@@ -139,7 +142,7 @@ def _tars(uri: str, selection: Selection) -> Iterator[FoundFile]:
 
 
 def _compressed(uri: str) -> InputError:
-    return InputError(f"{uri} is compressed, so single images cannot be fetched from it; unpack it to .tar")
+    return InputError(f"{uri} {_COMPRESSED}")
 
 
 def _expand_braces(uri: str) -> Iterator[str]:
@@ -254,6 +257,10 @@ def _members(tar: FoundFile, selection: Selection) -> Iterator[tuple[_Member, Bi
     places: dict[str, tuple[int, int]] = {}
     try:
         with open_file(tar.uri, within=True, block_size=_BLOCK_BYTES, cache_type="readahead") as file:
+            if file.read(6).startswith(_COMPRESSED_STARTS):
+                yield _Damage(0, RejectReason.UNSUPPORTED, _COMPRESSED)
+                return
+            file.seek(0)
             for info in _headers(file):
                 end = info.offset_data + (info.size if info.isreg() else 0)
                 member = _member_of(info, places, selection)

@@ -20,6 +20,8 @@ KEYS = [
     "<img src=x onerror=alert(1)>.png", "$(reboot).png", "`reboot`.png", "star*.png", "brace{0..3}.png",
     "[a-z].png", "~.png", "\u202egpj.png", "\u200b.png", "s3:/other-bucket.png", "=cmd|' /C calc'!A0.png",
     "k" * 1013 + ".png", "deep/" * 150 + "x.png", "emoji-\U0001f600.png", "partition=1/x.png",
+    "cat", "cat::2.png", "12::30::05.png", "my::folder/x.png", "simplecache::s3:/x.png", "file:a.png", "a.png",
+    "a.png?versionId=7", "a.png?versionId=", "arn:aws:s3:::b.png", "[2021] trip/*.png", "~root/x.png", " lead.png",
 ]  # fmt: skip
 
 #: The S3 server of the tests finds no object whose key has a line feed.
@@ -39,6 +41,7 @@ def test_every_object_is_listed_and_fetched_as_itself(s3_bucket):
     source = ImagesSource(uri=f"{s3_bucket.uri}/photos/")
     rows = pa.concat_tables(list_source(source).tables())
     assert sorted(rows["image_id"].to_pylist()) == sorted(contents)
+    assert rows["problem"].null_count == len(contents)
     files = dict(zip(rows["image_id"].to_pylist(), FetchImages(source)(rows), strict=True))
     assert files == contents
 

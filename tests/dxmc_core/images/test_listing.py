@@ -1,12 +1,17 @@
 """Sources: folders, globs and list files, and what newcomers get wrong."""
 
+import os
+
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
 from dxmc_core.errors import InputError
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
+from dxmc_core.images.fetch import FetchImages
 from dxmc_core.images.listing import LISTED, ListedImage, list_images, problem_of, rejection_of
+from dxmc_core.images.sources import ImagesSource
 
 
 def listed(uri, **options) -> list[ListedImage]:
@@ -141,3 +146,99 @@ def test_problem_keeps_reason_and_message():
     found = rejection_of(problem_of(RejectReason.TRUNCATED, "cut: at 7"))
     assert isinstance(found, ImageRejectedError)
     assert (found.reason, found.message) == (RejectReason.TRUNCATED, "cut: at 7")
+
+
+#: Names that some library takes for more than a name.
+ODD_NAMES = [
+    "cat", "cat::2.jpg", "12::30::05.jpg", "file::cat", "simplecache::cat", "cat?w=300", "cat?versionId=7", "cat#2.jpg",
+    "[c]at", "c*t", "{cat,dog}", "~", "~root", "$HOME.jpg", "%63at", " cat", "cat ", "cat\\", "a,b.jpg", "http:cat",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".parquet"])
+@pytest.mark.parametrize("is_absolute", [True, False])
+def test_names_in_a_list_are_only_names(tmp_path, suffix, is_absolute):
+    folder = tmp_path / "[2021] my::folder"
+    folder.mkdir()
+    for name in ODD_NAMES:
+        (folder / name).write_bytes(name.encode())
+    values = [str(folder / name) if is_absolute else name for name in ODD_NAMES]
+    path = folder / f"list{suffix}"
+    if suffix == ".txt":
+        path.write_text("\n".join(values))
+    elif suffix == ".csv":
+        pacsv.write_csv(pa.table({"uri": values}), path)
+    else:
+        pq.write_table(pa.table({"uri": values}), path)
+    (rows,) = list_images(str(path))
+    assert rows["image_id"].to_pylist() == values
+    assert rows["size"].to_pylist() == [len(name) for name in ODD_NAMES]
+    assert list(FetchImages(ImagesSource(uri=""))(rows)) == [name.encode() for name in ODD_NAMES]
+
+
+def test_blanks_around_a_name_count_only_where_a_file_has_them(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    (tmp_path / " b.jpg").write_bytes(b"b")
+    (tmp_path / "list.txt").write_text("a.jpg \n b.jpg\n")
+    assert [(image.image_id, image.size) for image in listed(tmp_path / "list.txt")] == [("a.jpg", 1), (" b.jpg", 1)]
+
+
+def test_what_a_list_names_that_is_no_file_is_a_reject(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    os.mkfifo(tmp_path / "pipe")
+    values = [
+        "folder",
+        "pipe",
+        "/dev/null",
+        "a.jpg/b",
+        "x" * 300,
+        "a\0b",
+        "gs://bucket/x",
+        "nosuch://x",
+        "http://h:x/y",
+        "a.jpg",
+    ]
+    pq.write_table(pa.table({"uri": values}), tmp_path / "list.parquet")
+    known = {"uri": values, "size": [1] * len(values), "etag": ["1"] * len(values)}
+    pq.write_table(pa.table(known), tmp_path / "known.parquet")
+    for name in ("list.parquet", "known.parquet"):
+        (rows,) = list_images(str(tmp_path / name))
+        files = list(FetchImages(ImagesSource(uri=""))(rows))
+        assert [str(file.reason) for file in files[:3]] == ["not_an_image"] * 3
+        assert [str(file.reason) for file in files[3:-1]] == ["missing"] * 6
+        assert files[-1] == b"a"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pipe.csv", "is a named pipe"),
+        ("folder.txt", "no images in"),
+        ("empty.csv", "no column 'uri'"),
+        ("empty.txt", "no images in"),
+        ("empty.parquet", "not a readable parquet file"),
+        ("gone.txt", "cannot read the list"),
+        ("loop.txt", "cannot read the list"),
+        ("x.jpg/list.txt", "cannot read the list"),
+        ("gs://bucket/list.txt", "gcsfs"),
+        ("gs://bucket/", "gcsfs"),
+        ("zip://a", "cannot use"),
+        ("nosuch://a", "cannot use"),
+    ],
+)
+def test_places_that_are_no_lists_are_one_clear_error(tmp_path, name, message):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    for empty in ("empty.csv", "empty.txt", "empty.parquet", "x.jpg"):
+        (tmp_path / empty).touch()
+    with pytest.raises(InputError, match=message) as caught:
+        list_images(name if "://" in name else str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_folder_that_is_called_like_a_list(tmp_path):
+    (tmp_path / "photos.csv").mkdir()
+    (tmp_path / "photos.csv" / "a.jpg").write_bytes(b"x")
+    assert [image.image_id for image in listed(tmp_path / "photos.csv")] == ["a.jpg"]

@@ -6,8 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dxmc_core.errors import InputError
+from dxmc_core.images.catalog import list_source
 from dxmc_core.images.fetch import FetchImages
 from dxmc_core.images.parquet_images import list_parquet
+from dxmc_core.images.selection import Reason
 from dxmc_core.images.sources import ParquetSource
 
 
@@ -150,3 +152,31 @@ def test_bucket_with_large_cells(s3_bucket, tmp_path):
     s3_bucket.put("set/x.parquet", (tmp_path / "x.parquet").read_bytes())
     s3_bucket.faults.share = 0.2
     assert fetched(source_at(f"{s3_bucket.uri}/set/")) == cells
+
+
+def test_names_of_files_are_only_names(tmp_path):
+    for place in ("[2021] trip/t.parquet", "my::folder/t.parquet", "t?.parquet", "*.parquet"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"image": [place.encode()]}), tmp_path / place)
+        assert fetched(source_at(tmp_path / place)) == [place.encode()]
+    assert fetched(source_at(tmp_path / "[2021] trip")) == [b"[2021] trip/t.parquet"]
+
+
+def test_patterns_are_about_ids_and_files(folder, caplog):
+    ids = listed(source_at(folder, id_column="image.path", include=["006?.jpg"], exclude=["0061.*"]))["image_id"]
+    assert ids.to_pylist() == ["0060.jpg", *(f"{number:04}.jpg" for number in range(62, 70))]
+    assert listed(source_at(folder, exclude=["a.parquet"])).num_rows == 20
+    assert listed(source_at(folder, include=["a.parquet"])).num_rows == 50
+    with pytest.raises(
+        InputError, match=r"holds no images.*70 images that source.include and source.exclude leave out"
+    ):
+        list_source(source_at(folder, include=["nothing"]))
+
+
+def test_files_beside_and_hidden_ones_are_counted(folder):
+    (folder / ".tmp").mkdir()
+    (folder / ".tmp" / "c.parquet").write_bytes(b"x")
+    (folder / "_SUCCESS").touch()
+    listing = list_source(source_at(folder))
+    assert listing.num_rows == 70
+    assert listing.passed_over == {Reason.HIDDEN: 1, Reason.OTHER_ENDING: 1}

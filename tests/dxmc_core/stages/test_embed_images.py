@@ -17,7 +17,7 @@ from dxmc_core.images.catalog import list_source, read_catalog
 from dxmc_core.images.renewal import renew_catalog
 from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
 from dxmc_core.stages import embedding_workers
-from dxmc_core.stages.embed_images import fingerprint, import_embeddings, publish_embeddings
+from dxmc_core.stages.embed_images import embeddings_digest, fingerprint, import_embeddings, publish_embeddings
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import DecodeChunks, EmbedDecoded, EmbedImages, decoded_chunk_rows
 
@@ -200,3 +200,21 @@ def test_two_kinds_of_workers_write_what_one_kind_does(stage, photos, tmp_path, 
 @pytest.mark.parametrize(("image_size", "expected"), [(224, 512), (384, 128), (32, 16_384), (6000, 1)])
 def test_rows_of_a_decoded_chunk_fit_what_ray_sends_whole(image_size, expected):
     assert decoded_chunk_rows(image_size) == expected
+
+
+def test_patterns_leave_rows_of_an_embedding_file_out(stage, tmp_path):
+    path = tmp_path / "x.npz"
+    ids = ["a/1", "b/2", "b/3"]
+    np.savez(path, embeddings=np.eye(3, dtype=np.float32), image_ids=ids, labels=["p", "q", "r"])
+    plain = EmbeddingsSource(kind="embeddings", uri=str(path))
+    chosen = plain.model_copy(update={"exclude": ("b/2",)})
+    catalog, done = import_embeddings(chosen, stage, fingerprint=FINGERPRINT)
+    rows = catalog.rows(0, 2)
+    assert rows["image_id"].to_pylist() == ["a/1", "b/3"]
+    assert rows["label"].to_pylist() == ["p", "r"]
+    publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=0.0)
+    np.testing.assert_array_equal(load_matrix(stage, "images").values, np.eye(3, dtype=np.float16)[[0, 2]])
+    assert embeddings_digest(chosen) != embeddings_digest(plain)
+    assert embeddings_digest(plain) == embeddings_digest(EmbeddingsSource(kind="embeddings", uri=str(path), include=[]))
+    with pytest.raises(InputError, match=r"no embeddings in .*3 images that source.include"):
+        import_embeddings(plain.model_copy(update={"include": ("c",)}), stage, fingerprint=FINGERPRINT)
