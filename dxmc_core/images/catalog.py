@@ -64,8 +64,7 @@ def list_source(source: ImageSource) -> Listing:
     tables = catalog_tables(_tables(source, selection))
     first = next(tables, None)
     if first is None:
-        lines = selection.passed_over.lines().values()
-        raise InputError("; ".join([f"{source.uri} holds no images; check source.uri", *lines]))
+        raise InputError(selection.passed_over.said_after(f"{source.uri} holds no images; check source.uri"))
     compressed = pa.ipc.IpcWriteOptions(compression="zstd")
     with tempfile.TemporaryFile(prefix="dxmc-listing-") as file:
         with pa.ipc.new_stream(file, first.schema, options=compressed) as writer:

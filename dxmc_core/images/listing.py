@@ -88,7 +88,7 @@ def list_images(uri: str, *, label_from: str | None = None, selection: Selection
     kind = _list_kind(uri)
     if kind is not None:
         tables = _list_file(uri, kind, label_from, selection)
-        expected = "a list names one image a row"
+        nothing = f"no images in {uri}; a list names one image a row"
     else:
         if label_from not in (None, "parent_folder"):
             raise InputError(
@@ -100,10 +100,11 @@ def list_images(uri: str, *, label_from: str | None = None, selection: Selection
             )
             for file in _image_files(uri, selection)
         )
-        expected = f"looked for files ending in {' '.join(sorted(IMAGE_SUFFIXES))} at all depths"
+        endings = " ".join(sorted(IMAGE_SUFFIXES))
+        nothing = f"no images in {uri}; looked for files ending in {endings} at all depths"
     first = next(tables, None)
     if first is None:
-        raise InputError("; ".join([f"no images in {uri}", expected, *selection.passed_over.lines().values()]))
+        raise InputError(selection.passed_over.said_after(nothing))
     return itertools.chain([first], tables)
 
 

@@ -59,7 +59,7 @@ def _files(uri: str, selection: Selection) -> Iterator[FoundFile]:
     found = find_holders(uri, (".parquet",), selection)
     first = next(found, None)
     if first is None:
-        raise InputError("; ".join([f"no .parquet files in {uri}", *selection.passed_over.lines().values()]))
+        raise InputError(selection.passed_over.said_after(f"no .parquet files in {uri}; check source.uri"))
     yield from itertools.chain([first], found)
 
 

@@ -161,6 +161,10 @@ class PassedOver:
         more = ", ..." if len(kinds) > _MOST_EXAMPLES_SHOWN else ""
         return ", ".join(list(kinds)[:_MOST_EXAMPLES_SHOWN]) + more
 
+    def said_after(self, message: str) -> str:
+        """A message, of a place where nothing is left, that goes on with what was passed over."""
+        return "; ".join([message, *self.lines().values()])
+
     def log(self, where: str) -> None:
         for reason, line in self.lines().items():
             logger.log(logging.INFO if reason in _EXPECTED else logging.WARNING, "%s: %s", where, line)

@@ -116,7 +116,7 @@ def list_tars(source: WebDatasetSource, selection: Selection | None = None) -> I
             yield from tables
             found_any = True
     if not found_any:
-        raise InputError("; ".join([f"no .tar files in {uri}", *selection.passed_over.lines().values()]))
+        raise InputError(selection.passed_over.said_after(f"no .tar files in {uri}; check source.uri"))
 
 
 def _check_label_from(label_from: str | None) -> None:

@@ -84,7 +84,7 @@ def _selected(file: EmbeddingFile, source: EmbeddingsSource) -> EmbeddingFile:
     kept = [row for row, image_id in enumerate(file.image_ids) if selection.takes_name(image_id)]
     selection.passed_over.log(source.uri)
     if not kept:
-        raise InputError("; ".join([f"no embeddings in {source.uri}", *selection.passed_over.lines().values()]))
+        raise InputError(selection.passed_over.said_after(f"{source.uri} holds no embeddings that are wanted"))
     return EmbeddingFile(
         embeddings=file.embeddings[kept],
         image_ids=[file.image_ids[row] for row in kept],

@@ -216,5 +216,5 @@ def test_patterns_leave_rows_of_an_embedding_file_out(stage, tmp_path):
     np.testing.assert_array_equal(load_matrix(stage, "images").values, np.eye(3, dtype=np.float16)[[0, 2]])
     assert embeddings_digest(chosen) != embeddings_digest(plain)
     assert embeddings_digest(plain) == embeddings_digest(EmbeddingsSource(kind="embeddings", uri=str(path), include=[]))
-    with pytest.raises(InputError, match=r"no embeddings in .*3 images that source.include"):
+    with pytest.raises(InputError, match=r"holds no embeddings that are wanted; .*3 images that source.include"):
         import_embeddings(plain.model_copy(update={"include": ("c",)}), stage, fingerprint=FINGERPRINT)
