@@ -311,8 +311,11 @@ def _s3_files(fs: Any, root: str, wanted: _Wanted, *, uri: str) -> Iterator[Foun
     try:
         for item in list_objects(listing_filesystem(fs), bucket, prefix):
             found_any = True
-            # A key that ends in a slash stands for an empty folder.
-            if not item.key.endswith("/") and wanted(name := item.key.removeprefix(prefix)):
+            if item.key.endswith("/"):
+                # It stands for a folder; what else it holds has no name as a file.
+                if item.size:
+                    wanted.selection.passed_over.add(Reason.NOT_A_FILE, "object named like a folder")
+            elif wanted(name := item.key.removeprefix(prefix)):
                 yield FoundFile(name, f"s3://{bucket}/{item.key}", item.size, item.etag)
     except STORAGE_ERRORS as error:
         raise _listing_error(uri, error) from error

@@ -104,7 +104,7 @@ class Reason(StrEnum):
     CONTENT = "files that do not begin like images"
     HIDDEN = "hidden files, and files in hidden or service folders"
     PATTERN = "images that source.include and source.exclude leave out"
-    NOT_A_FILE = "pipes, sockets and devices"
+    NOT_A_FILE = "pipes, sockets, devices and the like"
     FOLDER = "folders that cannot be listed"
     CIRCLE = "links to folders that are listed already"
     FURTHER_IMAGE = "further images of samples that have one"

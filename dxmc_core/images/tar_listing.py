@@ -16,7 +16,8 @@ from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, normalize
 from dxmc_core.errors import DxmcError, InputError, on_one_line
 from dxmc_core.images.decode import RejectReason
 from dxmc_core.images.files import FoundFile, as_text, find_holders, is_glob, literal_part
-from dxmc_core.images.listing import ListedImage, folder_label, problem_of, rejection_of, tables_of
+from dxmc_core.images.formats import sniff_format
+from dxmc_core.images.listing import SNIFFED_BYTES, ListedImage, folder_label, problem_of, rejection_of, tables_of
 from dxmc_core.images.selection import Reason, Selection
 from dxmc_core.images.sources import WebDatasetSource
 from dxmc_core.lookahead import map_ahead
@@ -213,11 +214,20 @@ def _samples(tar: FoundFile, label_member: str | None, selection: Selection) -> 
             if sample is not None:
                 yield sample
             sample = _Sample(key, member.header)
-        sample.add(suffix, member, is_image=selection.may_be_image(member.name))
+        sample.add(suffix, member, is_image=_is_image(member, file, selection))
         if label_member is not None and suffix == label_member.partition(".")[0] and member.problem is None:
             sample.label = _label(file, member, label_member)
     if sample is not None:
         yield sample
+
+
+def _is_image(member: _Member, file: BinaryIO, selection: Selection) -> bool:
+    if selection.may_be_image(member.name):
+        return True
+    if not selection.by_content or member.problem is not None:
+        return False
+    file.seek(member.start)
+    return sniff_format(file.read(min(member.size, SNIFFED_BYTES))) is not None
 
 
 def _split(name: str) -> tuple[str, str]:

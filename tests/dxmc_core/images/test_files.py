@@ -197,6 +197,14 @@ def test_names_of_a_bucket_that_look_like_patterns(s3_bucket):
         names("s3://*/x")
 
 
+def test_objects_that_are_named_like_folders(s3_bucket):
+    for key, data in (("p/", b""), ("p/a/", b""), ("p/b/", b"something"), ("p/c.jpg", b"x")):
+        s3_bucket.put(key, data)
+    selection = Selection()
+    assert names(f"{s3_bucket.uri}/p/", selection) == ["c.jpg"]
+    assert selection.passed_over.counts == {Reason.NOT_A_FILE: 1}
+
+
 def test_listing_gets_over_faults(s3_bucket):
     keys = [f"{index:03}" for index in range(30)]
     for key in keys:

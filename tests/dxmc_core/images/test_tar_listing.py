@@ -227,6 +227,11 @@ def test_names_as_downloads_have_them(tmp_path, tar_of):
     assert fetched(tmp_path / "x.tar", suffixes=["dat"]) == {"a": b"1", "b": "missing"}
 
 
+def test_content_decides_what_an_image_is_on_request(tmp_path, tar_of, picture):
+    (tmp_path / "x.tar").write_bytes(tar_of([("a.dat", picture(1)), ("a.txt", b"a cat"), ("b.dat", b"no picture")]))
+    assert fetched(tmp_path / "x.tar", suffixes=["*"]) == {"a": picture(1), "b": "missing"}
+
+
 def test_links_are_what_they_lead_to(tmp_path):
     link, hard = {"type": tarfile.SYMTYPE}, {"type": tarfile.LNKTYPE}
     data = tar_with(
