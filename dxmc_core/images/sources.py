@@ -84,7 +84,7 @@ class WebDatasetSource(_ReadsImages):
     label_from: str | None = None
     """`parent_folder` of the key, or a member of the sample: `cls`, `txt`, or `json.<field>`."""
     suffixes: _Suffixes = ()
-    """Endings of members that are images too, besides the usual ones: [.dat]. With "*" the first bytes of all decide."""
+    """Endings of members that are images too, besides the usual ones: [.dat]. With "*" the first bytes decide."""
     image_id: Literal["key", "shard_and_key"] = "key"
     """What an image is called: its key, or <tar without .tar>/<key> where several tars use the same keys."""
 
