@@ -7,16 +7,15 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-import fsspec
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from dxmc_core.artifacts.run_dir import RUN_NAME, RunDir
-from dxmc_core.artifacts.storage import normalize_uri
+from dxmc_core.artifacts.storage import read_user_file
 from dxmc_core.encoders import EncoderConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
-from dxmc_core.errors import InputError
+from dxmc_core.errors import InputError, named
 from dxmc_core.images.sources import SourceConfig
 from dxmc_core.reclustering import ReclusterConfig
 from dxmc_core.settings import Settings
@@ -174,15 +173,15 @@ def read_run_config(run_dir: RunDir) -> PipelineConfig:
 
 
 def _read_yaml(uri: str) -> dict:
+    with named(f"cannot use the configuration {uri}"):
+        data = read_user_file(uri)
     try:
-        with fsspec.open(normalize_uri(uri), "rb") as file:
-            values = yaml.safe_load(file.read())
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise InputError(f"cannot read the configuration {uri}: {error}") from error
+        values = yaml.safe_load(data)
     except _YAML_ERRORS as error:
         raise InputError(f"{uri} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise InputError(f"{uri} holds {type(values).__name__}, expected keys and values such as `run_dir: runs/demo`")
+        found = "nothing" if values is None else type(values).__name__
+        raise InputError(f"{uri} holds {found}, expected keys and values such as `run_dir: runs/demo`")
     return values
 
 

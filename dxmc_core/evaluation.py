@@ -2,25 +2,31 @@
 
 import csv
 import io
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import load_rows
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.storage import normalize_uri
-from dxmc_core.errors import InputError
+from dxmc_core.artifacts.storage import read_user_file
+from dxmc_core.artifacts.user_tables import column_names, read_columns, require_once
+from dxmc_core.errors import InputError, named
 from dxmc_core.method.metrics import cross_tabulate, external_scores, label_free_scores
 from dxmc_core.name_agreement import name_agreement
+from dxmc_core.user_values import as_labels, as_text
 
 MAX_SCORED_IMAGES = 20_000
 #: In the place of a file of labels: an image's label is the folder that its image_id lies in.
 PARENT_FOLDER = "parent_folder"
+#: What many data sets write for the class of an image that has none; see `without_unlabelled`.
+UNLABELLED = "-1"
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_run(run_dir: RunDir, *, labels_uri: str | None = None, seed: int = 0, with_names: bool = False) -> dict:
@@ -132,13 +138,25 @@ def label_column(run_dir: RunDir, assignments: pa.Table, *, labels_uri: str | No
         return folders
     if labels_uri is not None:
         by_id = _read_labels(labels_uri)
-        labels = [by_id.get(image_id) for image_id in assignments["image_id"].to_pylist()]
+        labels = without_unlabelled([by_id.get(image_id) for image_id in assignments["image_id"].to_pylist()])
         if all(label is None for label in labels):
             raise InputError(f"no image_id of {labels_uri} is in this run; an id here is {assignments['image_id'][0]}")
         return labels
     catalog = run_dir.stage("embed_images").read_table("catalog", ["row_id", "label"], schema=schemas.CATALOG)
     all_labels = catalog["label"].to_pylist()
-    return [all_labels[row_id] for row_id in assignments["row_id"].to_pylist()]
+    return without_unlabelled([all_labels[row_id] for row_id in assignments["row_id"].to_pylist()])
+
+
+def without_unlabelled(labels: list[str | None]) -> list[str | None]:
+    """The labels with None for -1 where that marks what has none: among two or more classes that are 0 or above.
+
+    So scikit-learn and many data sets write it. Between -1 and 1 alone it is a class.
+    """
+    classes = set(labels) - {None, UNLABELLED}
+    if UNLABELLED not in labels or len(classes) < 2 or not all(text and text.isdecimal() for text in classes):
+        return labels
+    logger.info("%d labels are %s and count as missing", labels.count(UNLABELLED), UNLABELLED)
+    return [None if label == UNLABELLED else label for label in labels]
 
 
 def _label_free(run_dir: RunDir, assignments: pa.Table, *, seed: int) -> dict[str, float]:
@@ -152,18 +170,44 @@ def _label_free(run_dir: RunDir, assignments: pa.Table, *, seed: int) -> dict[st
     return label_free_scores(rows.values, assignments["cluster_id"].to_numpy()[chosen][order], seed=seed)
 
 
-def _read_labels(uri: str) -> Mapping[str, str]:
+def _read_labels(uri: str) -> dict[str, str | None]:
+    """Labels by image id; a line without an id or a label says nothing of any image."""
+    with named("the labels"):
+        data = read_user_file(uri)
+    columns = _parquet_labels(data, uri) if uri.endswith(".parquet") else _csv_labels(data, uri)
+    by_id: dict[str, str | None] = {}
+    for image_id, label in zip(as_text(columns["image_id"]), as_labels(columns["label"]), strict=True):
+        if image_id is None or label is None:
+            continue
+        if by_id.setdefault(image_id, label) != label:
+            raise InputError(f"{uri} has two labels for {image_id!r}, {by_id[image_id]!r} and {label!r}; give it one")
+    return by_id
+
+
+_LABEL_COLUMNS = ("image_id", "label")
+
+
+def _parquet_labels(data: bytes, uri: str) -> dict[str, list[Any]]:
+    columns = read_columns(data, _LABEL_COLUMNS, uri)
+    if len(columns) < len(_LABEL_COLUMNS):
+        raise _wrong_columns(uri, column_names(data, uri))
+    return {name: column.to_pylist() for name, column in columns.items()}
+
+
+def _csv_labels(data: bytes, uri: str) -> dict[str, list[Any]]:
     try:
-        with fsspec.open(normalize_uri(uri), "rb") as file:
-            data = file.read()
-        if uri.endswith(".parquet"):
-            rows: list[dict] = pq.read_table(pa.BufferReader(data)).to_pylist()
-        else:
-            rows = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
-    except (OSError, UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), restval="")
+        names = reader.fieldnames or ()
+        if not set(_LABEL_COLUMNS).issubset(names):
+            raise _wrong_columns(uri, names)
+        for name in _LABEL_COLUMNS:
+            require_once(name, names, uri)
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read the labels {uri}: {error}; expected .csv or .parquet") from error
-    if not rows or "image_id" not in rows[0] or "label" not in rows[0]:
-        raise InputError(
-            f"{uri}: expected the columns image_id and label, found {sorted(rows[0]) if rows else 'no rows'}"
-        )
-    return {str(row["image_id"]): str(row["label"]) for row in rows if row["label"] is not None}
+    return {name: [row[name] for row in rows] for name in _LABEL_COLUMNS}
+
+
+def _wrong_columns(uri: str, names: Sequence[str]) -> InputError:
+    found = ", ".join(sorted(names)) or "none"
+    return InputError(f"{uri}: expected the columns {' and '.join(_LABEL_COLUMNS)}, found {found}")

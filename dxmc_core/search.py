@@ -26,6 +26,7 @@ from dxmc_core.images.objects import fetch
 from dxmc_core.images.selection import IMAGE_SUFFIXES
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.lookahead import prefetched
+from dxmc_core.method.unit_rows import to_unit_norm, why_no_direction
 
 _NPY_SUFFIX = ".npy"
 #: Parts that are read while one is searched.
@@ -290,8 +291,7 @@ def _npy_location(text: str) -> tuple[str, int | None] | None:
 
 def _unit(values: np.ndarray, text: str) -> np.ndarray:
     """float32 of unit norm."""
-    values = values.astype(np.float32)
-    norm = float(np.linalg.norm(values))
-    if not np.isfinite(norm) or norm == 0:
-        raise InputError(f"the embedding of {text!r} is zero or not finite")
-    return values / norm
+    unit, has_direction = to_unit_norm(values[None])
+    if not has_direction[0]:
+        raise InputError(f"the embedding of {text!r} {why_no_direction(values)}")
+    return unit[0]

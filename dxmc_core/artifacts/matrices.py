@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.errors import ArtifactError
 
 _BLOCK_ROWS = 65_536
@@ -256,4 +257,5 @@ def read_rows(stage_dir: StageDir, table: str, row_ids: np.ndarray, columns: Seq
         part.filter(pa.array(np.isin(part["row_id"].to_numpy(), row_ids)))
         for part in stage_dir.iter_parts(table, columns)
     ]
-    return pa.concat_tables(kept).sort_by("row_id")
+    rows = pa.concat_tables(kept)
+    return take_rows(rows, np.argsort(rows["row_id"].to_numpy(), kind="stable"))

@@ -6,6 +6,7 @@ with its last byte. Nothing here needs a rename on S3.
 
 import errno
 import fcntl
+import hashlib
 import io
 import os
 import re
@@ -185,17 +186,57 @@ def stat_of(fs: AbstractFileSystem, uri: str, info: dict) -> FileStat:
 def stat_file(uri: str) -> FileStat:
     """Size and etag of one file.
 
+    A server that tells neither size nor version of a file is asked for the file: its digest is the etag then.
+
     Raises:
-        InputError: there is no such file, or it may not be read.
+        InputError: there is no such file, or it cannot be read.
     """
     fs, path = filesystem_of(uri)
     try:
+        if isinstance(fs, LocalFileSystem):
+            require_file(path)
         info = fs.info(path)
     except FileNotFoundError as error:
         raise InputError(f"{uri} does not exist; check the path in the configuration") from error
-    except PermissionError as error:
-        raise InputError(f"{uri} may not be read: {error}") from error
-    return stat_of(fs, normalize_uri(uri), info)
+    except (*STORAGE_ERRORS, ValueError) as error:
+        raise _read_error(uri, error) from error
+    if info["type"] == "directory":
+        raise InputError(f"{uri} is a folder, expected a file")
+    found = stat_of(fs, normalize_uri(uri), info)
+    if found.etag:
+        return found
+    data = read_user_file(uri)
+    return FileStat(found.uri, len(data), hashlib.sha256(data).hexdigest())
+
+
+def read_user_file(uri: str) -> bytes:
+    """The content of a file that a person has named, wherever it lies.
+
+    Raises:
+        InputError: there is none, it may not be read, or it is a folder, a device or a pipe that nobody writes to.
+        DxmcError: object storage failed.
+    """
+    fs, path = filesystem_of(uri)
+    try:
+        # Folders of a store are no objects, and not every server answers the question what a path is.
+        if isinstance(fs, LocalFileSystem) and not path.startswith(_OPEN_FILES):
+            require_file(path)
+        return fs.cat_file(path)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError(f"there is no file {uri}; check the path") from error
+    except (*STORAGE_ERRORS, ValueError) as error:
+        raise _read_error(uri, error) from error
+
+
+#: What a shell hands over by `<(...)` or as standard input; somebody writes to these pipes.
+_OPEN_FILES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+
+
+def _read_error(uri: str, error: Exception) -> DxmcError:
+    failure = storage_failure(error)
+    if failure is not None:
+        return type(failure)(f"cannot read {uri}: {failure}")
+    return InputError(f"cannot read {uri}: {getattr(error, 'strerror', None) or on_one_line(error)}")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 
+from dxmc_core.method.unit_rows import to_unit_norm
+
 _of_this_thread = threading.local()
 
 
@@ -48,6 +50,7 @@ def rows_by_length(lengths: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def normalize_rows(vectors: np.ndarray) -> np.ndarray:
-    """Rows (N, D) to unit length; a zero row stays zero, its image is rejected later."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+    """Rows (N, D) to unit length. One that is zero or not finite stays what it is; its image is rejected later."""
+    unit, has_direction = to_unit_norm(vectors)
+    unit[~has_direction] = vectors[~has_direction]
+    return unit

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.evaluation import cluster_names
 from dxmc_core.images.decode import ImageRejectedError
 from dxmc_core.images.fetch import FetchImages
@@ -101,7 +102,7 @@ def _assigned_rows(run_dir: RunDir) -> Iterator[pa.Table]:
             window.append(next(catalog))
         rows = pa.concat_tables(window)
         # The catalog is dense: a row's place is its id less the first one's.
-        rows = rows.take(pa.array(row_ids - rows["row_id"][0].as_py()))
+        rows = take_rows(rows, row_ids - rows["row_id"][0].as_py())
         for column in _KNOWN_OF_EACH:
             rows = rows.append_column(column, part[column])
         yield rows

@@ -47,9 +47,15 @@ class Listing:
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows with their row ids, in tables of `CATALOG_PART_ROWS`."""
+        waiting: list[pa.RecordBatch] = []
         with pa.ipc.open_stream(self.stream) as batches:
             for batch in batches:
-                yield pa.Table.from_batches([batch])
+                waiting.append(batch)
+                if sum(map(len, waiting)) == CATALOG_PART_ROWS:
+                    yield pa.Table.from_batches(waiting)
+                    waiting = []
+        if waiting:
+            yield pa.Table.from_batches(waiting)
 
 
 def list_source(source: ImageSource) -> Listing:
@@ -70,11 +76,12 @@ def list_source(source: ImageSource) -> Listing:
         with pa.ipc.new_stream(file, first.schema, options=compressed) as writer:
             digest.update(first.schema.serialize())
             for table in itertools.chain([first], tables):
-                batch = table.combine_chunks().to_batches()[0]
-                digest.update(batch.serialize())
+                # Several batches where a column holds more than 2 GiB of text.
+                for batch in table.combine_chunks().to_batches():
+                    digest.update(batch.serialize())
+                    writer.write_batch(batch)
                 ids.add(table["image_id"])
                 num_rows += table.num_rows
-                writer.write_batch(batch)
         file.flush()
         stream = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     selection.passed_over.log(source.uri)
@@ -227,4 +234,4 @@ def catalog_rows(catalog: Catalog, chunk: dict) -> pa.Table:
     if not chunk["todo"]:
         return rows
     todo = np.unpackbits(np.frombuffer(chunk["todo"], dtype=np.uint8), count=rows.num_rows)
-    return rows.take(np.flatnonzero(todo))
+    return rows.filter(pa.array(todo.astype(bool)))

@@ -33,6 +33,7 @@ from dxmc_core.images.formats import sniff_format
 from dxmc_core.images.objects import fetch
 from dxmc_core.images.selection import IMAGE_SUFFIXES, Reason, Selection, ending_of
 from dxmc_core.lookahead import map_ahead
+from dxmc_core.user_values import as_labels, as_text
 
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
 #: Columns that every listing has, in the order of `ListedImage`; others follow them.
@@ -147,16 +148,27 @@ def carried(table: pa.Table, *, taken: Iterable[str]) -> list[tuple[str, pa.Chun
     One that is named like a column of the catalog becomes source_<name>.
     """
     left_out = set(taken)
-    return [
-        (f"source_{name}" if name in schemas.CATALOG.names else name, table[name])
+    names = [
+        name
         for name in table.column_names
         if name not in left_out and "binary" not in str(table.schema.field(name).type)
     ]
+    return [(carried_as, table[name]) for name, carried_as in carried_names(names).items()]
 
 
-def as_text(column: Sequence[Any]) -> list[str | None]:
-    """Values of any type as text."""
-    return [None if value is None else str(value) for value in column]
+def carried_names(names: Iterable[str]) -> dict[str, str]:
+    """What a user's columns are called in the catalog: as they are, or source_<name> where the catalog has such one."""
+    given = list(names)
+    taken = {*given, *schemas.CATALOG.names}
+    found = {}
+    for name in given:
+        carried_as = name
+        if name in schemas.CATALOG.names:
+            while carried_as in taken:
+                carried_as = f"source_{carried_as}"
+            taken.add(carried_as)
+        found[name] = carried_as
+    return found
 
 
 def _list_kind(uri: str) -> str | None:
@@ -203,7 +215,7 @@ def _listed_rows(
     if label_from == "parent_folder":
         labels = [folder_label(named.uri, label_from) for named in found]
     else:
-        labels = as_text(table[label_from].to_pylist()) if label_from is not None else [None] * len(found)
+        labels = as_labels(table[label_from].to_pylist()) if label_from is not None else [None] * len(found)
     ids = as_text(columns.get("image_id", [None] * len(found)))
     (rows,) = tables_of(
         ListedImage(image_id or named.value, named.uri, named.size, named.etag, label, problem=named.problem)

@@ -2,57 +2,139 @@
 
 import bisect
 import itertools
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, normalize_uri, open_file
-from dxmc_core.errors import DxmcError, InputError
+from dxmc_core.artifacts.user_tables import common_types, open_parquet, require_once, require_utf8
+from dxmc_core.errors import DxmcError, InputError, on_one_line
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.files import UNKNOWN_SIZE, FoundFile, find_holders
 from dxmc_core.images.listing import (
     TABLE_ROWS,
     ListedImage,
-    as_text,
-    carried,
+    carried_names,
     problem_of,
     tables_of,
 )
 from dxmc_core.images.selection import Selection
 from dxmc_core.images.sources import ParquetSource
+from dxmc_core.user_values import as_labels, as_text
 
 #: Cells that are decoded from a file together.
 _CELLS = 16
 #: Read of a column at once, so that a row group is never in memory as a whole.
 _BUFFER_BYTES = 4 << 20
+#: Footers that are read at a time.
+_FOOTER_THREADS = 16
+
+logger = logging.getLogger(__name__)
 
 
 def list_parquet(source: ParquetSource, selection: Selection | None = None) -> Iterator[pa.Table]:
     """List the rows of the Parquet files of a source, in the order of the files' names and of the rows in them.
 
-    A file that is no Parquet is one row with a `problem`. Columns that hold no bytes are carried, those of the first
-    file; where another file lacks one, it is null.
+    A file that is no Parquet is one row with a `problem`. Columns that hold no bytes are carried, those of all files,
+    in types that hold what each file has (`user_tables.common_types`); where a file lacks one, it is null.
 
     Raises:
         InputError: there are no such files, or a column of the configuration is not there.
     """
-    uri = normalize_uri(source.uri)
     selection = selection or Selection.of(source)
-    schema: pa.Schema | None = None
-    damaged: list[pa.Table] = []  # which say nothing of the columns
-    for file in _files(uri, selection):
-        for table in _list_file(file, source):
-            table = selection.takes_rows(table, holder=file.name)
-            if schema is None and table["problem"].null_count == 0:
-                damaged.append(table)
+    files = list(_files(normalize_uri(source.uri), selection))
+    with ThreadPoolExecutor(_FOOTER_THREADS, thread_name_prefix="dxmc-footers") as threads:
+        shards = [_Shard(file, found) for file, found in zip(files, threads.map(_schema_of, files), strict=True)]
+    columns = _carried_columns(shards, source)
+    usual = source.image_column or next((name for shard in shards for name in shard.image_columns), None)
+    for shard in shards:
+        for table in _list_shard(shard, source, columns, usual):
+            yield selection.takes_rows(table, holder=shard.file.name)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A Parquet file and its columns, or why it has none to read: a `problem` of the catalog."""
+
+    file: FoundFile
+    found: pa.Schema | str
+
+    @property
+    def image_columns(self) -> list[str]:
+        """Columns that may be the images."""
+        return [] if isinstance(self.found, str) else _image_columns(self.found)
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """A column of the user's, what it is called in the catalog, and its type there."""
+
+    column: str
+    name: str
+    type: pa.DataType
+
+    def of(self, table: pa.Table, file: FoundFile, lost: set[str]) -> pa.ChunkedArray:
+        """The column of some rows; null where the file does not have it, or holds what cannot be carried.
+
+        Args:
+            lost: columns of this file that a line has been written about.
+        """
+        if table.column_names.count(self.column) == 1:
+            try:
+                table[self.column].validate(full=True)
+                return table[self.column].cast(self.type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                if self.column not in lost:
+                    lost.add(self.column)
+                    logger.warning(
+                        "%s: column %r cannot be carried as %s and stays empty where that is so: %s",
+                        file.uri, self.column, self.type, on_one_line(error),
+                    )  # fmt: skip
+        return pa.chunked_array([pa.nulls(table.num_rows, self.type)])
+
+
+def _schema_of(file: FoundFile) -> pa.Schema | str:
+    """The columns of a file, or the problem with it."""
+    if file.problem is not None:
+        return file.problem
+    try:
+        with open_file(file.uri, within=True) as opened:
+            return open_parquet(opened, file.uri).schema_arrow
+    except (pa.ArrowException, ValueError) as error:
+        return _damage(error)
+    except OSError as error:
+        if not _is_damage(error):
+            raise DxmcError(f"reading {file.uri} failed: {error}; run again") from error
+        return _damage(error)
+
+
+def _carried_columns(shards: Sequence[_Shard], source: ParquetSource) -> list[_Carried]:
+    """The columns that are carried into the catalog; what is left out or renamed is said in a line."""
+    types: dict[str, dict[str, pa.DataType]] = {}
+    twice: set[tuple[str, str]] = set()
+    for shard in shards:
+        if isinstance(shard.found, str):
+            continue
+        for field in shard.found:
+            if field.name in (source.id_column, source.label_from, source.image_column) or _holds_bytes(field.type):
                 continue
-            schema = schema or table.schema
-            yield from [_as_schema(rows, schema, file.uri) for rows in (*damaged, table)]
-            damaged = []
-    yield from damaged
+            if shard.found.names.count(field.name) == 1:
+                types.setdefault(field.name, {})[shard.file.uri] = field.type
+            else:
+                twice.add((shard.file.uri, field.name))
+    for uri, name in sorted(twice):
+        logger.warning("%s has several columns called %r; they are left out", uri, name)
+    common = common_types(types)
+    names = carried_names(common)
+    for column, name in names.items():
+        if name != column:
+            logger.info("column %r is called like one of the catalog's and is carried as %r", column, name)
+    return [_Carried(column, name, common[column]) for column, name in names.items()]
 
 
 def _files(uri: str, selection: Selection) -> Iterator[FoundFile]:
@@ -63,44 +145,38 @@ def _files(uri: str, selection: Selection) -> Iterator[FoundFile]:
     yield from itertools.chain([first], found)
 
 
-def _as_schema(table: pa.Table, schema: pa.Schema, uri: str) -> pa.Table:
-    columns = []
-    for field in schema:
-        if field.name not in table.column_names:
-            columns.append(pa.nulls(table.num_rows, field.type))
-            continue
-        try:
-            columns.append(table[field.name].cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise InputError(
-                f"{uri}: column {field.name!r} is {table[field.name].type}, in the first file it is {field.type}; "
-                "write the files with one schema"
-            ) from error
-    return pa.table(columns, schema=schema)
-
-
-def _list_file(file: FoundFile, source: ParquetSource) -> Iterator[pa.Table]:
-    if file.problem is not None:
-        yield from tables_of([ListedImage(file.name, file.uri, file.size, file.etag, problem=file.problem)])
+def _list_shard(
+    shard: _Shard, source: ParquetSource, columns: Sequence[_Carried], usual_image_column: str | None
+) -> Iterator[pa.Table]:
+    file, schema = shard.file, shard.found
+    if isinstance(schema, str):
+        yield _problem_row(file, columns, schema)
         return
+    problem = None
+    if not shard.image_columns and usual_image_column in schema.names:  # of a type that holds nothing
+        problem = problem_of(RejectReason.MISSING, "the cell holds no bytes")
+    else:
+        _image_column(schema, source, file.uri)
+    _require_columns(schema, source, file.uri)
+    asked = [column for column in (source.id_column, source.label_from) if column is not None]
+    wanted = list(dict.fromkeys([*(column.column for column in columns if column.column in schema.names), *asked]))
+    lost: set[str] = set()
     try:
         with open_file(file.uri, within=True) as opened:
-            parquet = pq.ParquetFile(opened)
-            schema = parquet.schema_arrow
-            image_column = _image_column(schema, source, file.uri)
-            _require_columns(schema, source, file.uri)
-            kept = [name for name in schema.names if name != image_column and not _holds_bytes(schema.field(name).type)]
-            wanted = [*kept, *([source.id_column] if source.id_column and source.id_column not in kept else [])]
             start = 0
-            for batch in parquet.iter_batches(batch_size=TABLE_ROWS, columns=wanted):
-                yield _listed_rows(pa.Table.from_batches([batch]), start, file, source, kept)
+            for batch in open_parquet(opened, file.uri).iter_batches(batch_size=TABLE_ROWS, columns=wanted):
+                table = pa.Table.from_batches([batch])
+                rows = _listed_rows(table, start, file, source, problem)
+                for column in columns:
+                    rows = rows.append_column(column.name, column.of(table, file, lost))
+                yield rows
                 start += batch.num_rows
-    except pa.ArrowInvalid as error:
-        yield from _damaged_file(file, error)
+    except (pa.ArrowException, ValueError) as error:
+        yield _problem_row(file, columns, _damage(error))
     except OSError as error:
         if not _is_damage(error):
             raise DxmcError(f"reading {file.uri} failed: {error}; run again") from error
-        yield from _damaged_file(file, error)
+        yield _problem_row(file, columns, _damage(error))
 
 
 def _is_damage(error: Exception) -> bool:
@@ -108,33 +184,39 @@ def _is_damage(error: Exception) -> bool:
     return type(error) is OSError and error.errno is None
 
 
-def _damaged_file(file: FoundFile, error: Exception) -> Iterator[pa.Table]:
-    problem = problem_of(RejectReason.UNREADABLE, " ".join(f"the file cannot be read as Parquet: {error}".split()))
-    return tables_of([ListedImage(file.name, file.uri, file.size, file.etag, problem=problem)])
+def _damage(error: Exception) -> str:
+    return problem_of(RejectReason.UNREADABLE, f"the file cannot be read as Parquet: {on_one_line(error)}")
 
 
-def _listed_rows(table: pa.Table, start: int, file: FoundFile, source: ParquetSource, kept: list[str]) -> pa.Table:
-    numbers = range(start, start + table.num_rows)
-    ids: list[str | None] = [f"{file.name}#{number}" for number in numbers]
-    if source.id_column is not None:
-        found = as_text(_values(table, source.id_column))
-        ids = [value or default for value, default in zip(found, ids, strict=True)]
-    labels = as_text(_values(table, source.label_from)) if source.label_from is not None else [None] * len(ids)
-    (rows,) = tables_of(
-        ListedImage(image_id or "", file.uri, UNKNOWN_SIZE, file.etag, label, number)
-        for image_id, label, number in zip(ids, labels, numbers, strict=True)
-    )
-    for name, column in carried(table.select(kept), taken=(source.id_column or "", source.label_from or "")):
-        rows = rows.append_column(name, column)
+def _problem_row(file: FoundFile, columns: Sequence[_Carried], problem: str) -> pa.Table:
+    (rows,) = tables_of([ListedImage(file.name, file.uri, file.size, file.etag, problem=problem)])
+    for column in columns:
+        rows = rows.append_column(column.name, pa.nulls(1, column.type))
     return rows
 
 
-def _values(table: pa.Table, column: str) -> list[Any]:
+def _listed_rows(table: pa.Table, start: int, file: FoundFile, source: ParquetSource, problem: str | None) -> pa.Table:
+    numbers = range(start, start + table.num_rows)
+    ids: list[str | None] = [f"{file.name}#{number}" for number in numbers]
+    if source.id_column is not None:
+        found = as_text(_values(table, source.id_column, file.uri))
+        ids = [value or default for value, default in zip(found, ids, strict=True)]
+    labels: list[str | None] = [None] * len(ids)
+    if source.label_from is not None:
+        labels = as_labels(_values(table, source.label_from, file.uri))
+    (rows,) = tables_of(
+        ListedImage(image_id or "", file.uri, UNKNOWN_SIZE, file.etag, label, number, problem)
+        for image_id, label, number in zip(ids, labels, numbers, strict=True)
+    )
+    return rows
+
+
+def _values(table: pa.Table, column: str, uri: str) -> list[Any]:
     """The values of a column, or of a field of a struct column, as in `image.path`."""
-    if column in table.column_names:
-        return table[column].to_pylist()
-    name, _, field = column.partition(".")
-    return [value and value.get(field) for value in table[name].to_pylist()]
+    name, field = (column, None) if column in table.column_names else column.split(".", 1)
+    require_utf8(table[name], name, uri)
+    values = table[name].to_pylist()
+    return values if field is None else [value and value.get(field) for value in values]
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -142,8 +224,9 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _image_column(schema: pa.Schema, source: ParquetSource, uri: str) -> str:
-    candidates = [field.name for field in schema if _is_image_type(field.type)]
+    candidates = _image_columns(schema)
     if source.image_column is not None:
+        require_once(source.image_column, schema.names, uri)
         if source.image_column in candidates:
             return source.image_column
         raise InputError(f"{uri}: source.image_column {source.image_column!r} holds no bytes, only {candidates} do")
@@ -152,17 +235,26 @@ def _image_column(schema: pa.Schema, source: ParquetSource, uri: str) -> str:
     return candidates[0]
 
 
+def _image_columns(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if _is_image_type(field.type)]
+
+
 def _is_image_type(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         at = kind.get_field_index("bytes")
         return at >= 0 and _is_image_type(kind.field(at).type)
+    if pa.types.is_dictionary(kind):
+        return _is_image_type(kind.value_type)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def _require_columns(schema: pa.Schema, source: ParquetSource, uri: str) -> None:
     for setting in ("id_column", "label_from"):
         column = getattr(source, setting)
-        if column is None or column in schema.names:
+        if column is None:
+            continue
+        if column in schema.names:
+            require_once(column, schema.names, uri)
             continue
         name, _, field = column.partition(".")
         kind = schema.field(name).type if name in schema.names else None
@@ -210,7 +302,9 @@ class ParquetCells:
         self._close()
         fs, path = filesystem_of(uri)
         self._file = fs.open(path, "rb", cache_type="readahead")
-        parquet = pq.ParquetFile(self._file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        # A struct with more than 2 GiB of bytes in a batch is read with offsets of 64 bits only.
+        options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False, "binary_type": pa.large_binary()}
+        parquet = open_parquet(self._file, uri, **options)
         column = _image_column(parquet.schema_arrow, self._source, uri)
         if pa.types.is_struct(parquet.schema_arrow.field(column).type):
             column = f"{column}.bytes"

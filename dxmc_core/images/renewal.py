@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.errors import ArtifactError
 from dxmc_core.images.catalog import Catalog, Listing, freeze_catalog, hash_texts, read_catalog, stage_catalog
 from dxmc_core.images.files import UNKNOWN_SIZE
@@ -138,7 +139,7 @@ def take_over_rows(
             return None
         order = kept[np.argsort(row_ids[kept], kind="stable")]
         field = table.schema.field("row_id")
-        renumbered = table.take(order).set_column(0, field, pa.array(row_ids[order]))
+        renumbered = take_rows(table, order).set_column(0, field, pa.array(row_ids[order]))
         return target.write_part(table_name, renumbered, fingerprint=fingerprint), row_ids[order]
 
     with ThreadPoolExecutor(_PARTS_AT_A_TIME, thread_name_prefix="dxmc-renew") as threads:

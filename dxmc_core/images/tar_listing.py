@@ -21,6 +21,7 @@ from dxmc_core.images.listing import SNIFFED_BYTES, ListedImage, folder_label, p
 from dxmc_core.images.selection import Reason, Selection
 from dxmc_core.images.sources import WebDatasetSource
 from dxmc_core.lookahead import map_ahead
+from dxmc_core.user_values import as_labels
 
 _TARS_AT_A_TIME = 16
 #: Read at once; so little that large images between two headers are skipped, so much that small ones are not asked for
@@ -249,10 +250,10 @@ def _label(file: BinaryIO, member: _Member, label_member: str) -> str | None:
     content = file.read(min(member.size, _MAX_LABEL_BYTES))
     try:
         text = content.decode().strip()
-        if not label_member.startswith("json."):
-            return text
-        value: Any = json.loads(text)[label_member.removeprefix("json.")]
-        return None if value is None else str(value)
+        value: Any = text
+        if label_member.startswith("json."):
+            value = json.loads(text)[label_member.removeprefix("json.")]
+        return as_labels([value])[0]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None  # a sample without a label is still an image
 

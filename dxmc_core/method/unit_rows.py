@@ -3,6 +3,39 @@
 import numpy as np
 
 _ROWS_PER_BLOCK = 16_384
+#: Norms at which float32 squares neither overflow nor lose what counts.
+_SAFE_NORMS = (2.0**-40, 2.0**40)
+
+
+def to_unit_norm(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A float32 copy (n, D) of rows at unit norm, and which of them have a direction, (n,) bool.
+
+    A row of any length has one, 1e300 and 1e-300 in float64 too. One that is all zeros or not finite has none and
+    becomes zeros.
+
+    Args:
+        rows: (n, D), any real type.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        unit = rows.astype(np.float32)
+        norms = np.linalg.norm(unit, axis=1)
+        odd = np.flatnonzero(~((norms > _SAFE_NORMS[0]) & (norms < _SAFE_NORMS[1])))
+        if len(odd):
+            unit[odd] = _scaled(rows[odd])
+            norms[odd] = np.linalg.norm(unit[odd], axis=1)
+    has_direction = norms > 0
+    unit /= np.where(has_direction, norms, 1)[:, None]
+    return unit, has_direction
+
+
+def _scaled(rows: np.ndarray) -> np.ndarray:
+    """Rows multiplied each by the power of two that brings its largest magnitude to 0.5..1; zeros where none does."""
+    rows = rows.astype(np.promote_types(rows.dtype, np.float64))
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    usable = np.isfinite(largest)
+    _, exponents = np.frexp(np.where(usable, largest, 0))
+    scaled = np.ldexp(np.where(usable[:, None], rows, 0), -exponents[:, None])
+    return scaled.astype(np.float32)
 
 
 def unit_rows(rows: np.ndarray, *, name: str, first_row: int = 0) -> np.ndarray:
@@ -20,18 +53,20 @@ def unit_rows(rows: np.ndarray, *, name: str, first_row: int = 0) -> np.ndarray:
         raise ValueError(f"expected {name} of shape (N, D) and a real type, found {rows.dtype} of shape {rows.shape}")
     result = np.empty(rows.shape, dtype=np.float32)
     for start in range(0, len(rows), _ROWS_PER_BLOCK):
-        block = result[start : start + _ROWS_PER_BLOCK]
-        block[:] = rows[start : start + _ROWS_PER_BLOCK]
-        norms = np.linalg.norm(block, axis=1)
-        usable = np.isfinite(norms) & (norms > 0)
-        if not usable.all():
-            bad = int(np.argmin(usable))
-            found = f"norm {norms[bad]}" if np.isfinite(block[bad]).all() else "values that are not finite"
+        block = rows[start : start + _ROWS_PER_BLOCK]
+        result[start : start + _ROWS_PER_BLOCK], has_direction = to_unit_norm(block)
+        if not has_direction.all():
+            bad = int(np.argmin(has_direction))
             raise ValueError(
-                f"expected {name} with finite rows that are not zero, row {first_row + start + bad} has {found}"
+                f"expected {name} with finite rows that are not zero, row {first_row + start + bad} "
+                f"{why_no_direction(block[bad])}"
             )
-        block /= norms[:, None]
     return result
+
+
+def why_no_direction(row: np.ndarray) -> str:
+    """What is wrong with a row (D,) that `to_unit_norm` has found none for, as the end of a sentence."""
+    return "is all zeros" if np.isfinite(row).all() else "has values that are not finite"
 
 
 def check_same_width(first: np.ndarray, second: np.ndarray, *, names: tuple[str, str]) -> None:

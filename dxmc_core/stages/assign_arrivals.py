@@ -20,6 +20,7 @@ from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.images.catalog import Catalog
 from dxmc_core.images.renewal import compare_catalogs, take_over_rows
 from dxmc_core.lookahead import map_ahead
@@ -88,7 +89,7 @@ def keep_near_duplicates(table: pa.Table, new_rows: np.ndarray) -> pa.Table:
     return pa.table(
         {
             "row_id": row_ids,
-            "image_id": table["image_id"].take(chosen),
+            "image_id": take_rows(table.select(["image_id"]), chosen)["image_id"],
             "group_id": _first_of_each(groups, row_ids),
             "group_size": left[groups],
             "copy_of": _first_of_each(table["copy_of"].to_numpy()[chosen], row_ids),

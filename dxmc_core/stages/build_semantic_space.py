@@ -31,6 +31,7 @@ from dxmc_core.method.preparation import (
     text_counterparts_as_stored,
 )
 from dxmc_core.method.row_source import RowSource
+from dxmc_core.method.unit_rows import to_unit_norm, why_no_direction
 from dxmc_core.settings import Settings
 from dxmc_core.vocabulary import Vocabulary, VocabularyConfig, vocabulary_identity
 
@@ -103,17 +104,16 @@ def noun_table(
 
     The retrieval temperature belongs to the encoder and travels with the nouns, as metadata of the schema.
     """
-    values = embeddings.astype(np.float32)
-    norms = np.linalg.norm(values, axis=1, keepdims=True)
-    if not np.isfinite(norms).all() or (norms == 0).any():
-        bad = int(np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))[0])
-        raise InputError(f"the embedding of noun {vocabulary.nouns[bad]!r} is zero or not finite")
+    unit, has_direction = to_unit_norm(embeddings)
+    if not has_direction.all():
+        bad = int(np.argmin(has_direction))
+        raise InputError(f"the embedding of noun {vocabulary.nouns[bad]!r} {why_no_direction(embeddings[bad])}")
     table = pa.table(
         {
             "noun_id": np.arange(len(vocabulary.nouns), dtype=np.int32),
             "noun": pa.array(vocabulary.nouns, pa.string()),
             "synset_id": pa.array(vocabulary.synset_ids, pa.string()),
-            "embedding": embedding_column((values / norms).astype(np.float16)),
+            "embedding": embedding_column(unit.astype(np.float16)),
         }
     )
     schema = schemas.nouns(embeddings.shape[1]).with_metadata({_TEMPERATURE_KEY: repr(temperature)})

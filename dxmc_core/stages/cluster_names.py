@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
-from dxmc_core.artifacts.storage import filesystem_of
-from dxmc_core.errors import InputError
+from dxmc_core.artifacts.storage import read_user_file
+from dxmc_core.artifacts.user_tables import column_names, read_columns, require_once
+from dxmc_core.errors import InputError, named
 from dxmc_core.method.name_choice import told_apart
+from dxmc_core.user_values import as_text
 
 #: `name_source` of a name that a person gave.
 PERSON = "person"
@@ -32,23 +33,20 @@ def read_renames(uri: str) -> dict[int, str]:
         InputError: the file cannot be read or is of another kind, an id is no id or appears twice, or a name is empty,
             too long, holds control characters, or is given to two clusters.
     """
-    fs, path = filesystem_of(uri)
-    try:
-        data = fs.cat_file(path)
-    except OSError as error:
-        raise InputError(f"assign_clusters.renames: cannot read {uri}: {error}") from error
+    with named("assign_clusters.renames"):
+        data = read_user_file(uri)
     readers = {".yaml": _yaml_pairs, ".yml": _yaml_pairs, ".csv": _csv_pairs, ".parquet": _parquet_pairs}
     suffix = posixpath.splitext(uri)[1].lower()
     if suffix not in readers:
         raise InputError(f"assign_clusters.renames: {uri} ends in {suffix or 'nothing'}; {_EXPECTED}")
     try:
-        pairs = list(readers[suffix](data))
-    except (ValueError, RecursionError, yaml.YAMLError, csv.Error, pa.ArrowException, OSError) as error:
+        pairs = list(readers[suffix](data, uri))
+    except (ValueError, RecursionError, yaml.YAMLError, csv.Error) as error:
         raise InputError(f"assign_clusters.renames: {uri}: {' '.join(str(error).split())}; {_EXPECTED}") from error
     return _checked(pairs, uri)
 
 
-def _yaml_pairs(data: bytes) -> Iterable[tuple[str, str]]:
+def _yaml_pairs(data: bytes, _uri: str) -> Iterable[tuple[str, str]]:
     # Nodes instead of values: they keep keys that are there twice, and a name such as "no" stays text.
     node = yaml.compose(data.decode("utf-8-sig"), Loader=yaml.SafeLoader)
     if node is None:
@@ -61,24 +59,27 @@ def _yaml_pairs(data: bytes) -> Iterable[tuple[str, str]]:
         yield key.value, value.value
 
 
-def _csv_pairs(data: bytes) -> Iterable[tuple[str, str]]:
+def _csv_pairs(data: bytes, uri: str) -> Iterable[tuple[str, str]]:
     reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), restval="")
-    _require_columns(reader.fieldnames or ())
+    _require_columns(reader.fieldnames or (), uri)
     for row in reader:
         yield row["cluster_id"], row["name"]
 
 
-def _parquet_pairs(data: bytes) -> Iterable[tuple[str, str]]:
-    table = pq.read_table(pa.BufferReader(data))
-    _require_columns(table.column_names)
-    for row in table.select(_COLUMNS).to_pylist():
-        yield str(row["cluster_id"]), str(row["name"] or "")
+def _parquet_pairs(data: bytes, uri: str) -> Iterable[tuple[str, str]]:
+    with named("assign_clusters.renames"):
+        columns = read_columns(data, _COLUMNS, uri)
+        _require_columns(column_names(data, uri), uri)
+    for cluster_id, name in zip(*(as_text(columns[column].to_pylist()) for column in _COLUMNS), strict=True):
+        yield cluster_id or "", name or ""
 
 
-def _require_columns(found: Sequence[str]) -> None:
+def _require_columns(found: Sequence[str], uri: str) -> None:
     missing = [column for column in _COLUMNS if column not in found]
     if missing:
         raise ValueError(f"has no column {missing[0]}, only {', '.join(found) or 'none'}")
+    for column in _COLUMNS:
+        require_once(column, found, uri)
 
 
 def _checked(pairs: Iterable[tuple[str, str]], uri: str) -> dict[int, str]:

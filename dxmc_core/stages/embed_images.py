@@ -19,12 +19,13 @@ from dxmc_core.artifacts.storage import check_free_space, stat_file
 from dxmc_core.encoders import EncoderConfig, encoder_identity
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.catalog import Catalog, catalog_tables, freeze_catalog, stage_catalog
-from dxmc_core.images.decode import RejectReason
+from dxmc_core.images.decode import ImageRejectedError
 from dxmc_core.images.selection import Selection
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource, identity_of
+from dxmc_core.method.unit_rows import to_unit_norm
 from dxmc_core.stages.embedded_rows import TABLES, EmbeddedRows
 from dxmc_core.stages.embedding_files import EmbeddingFile, read_embedding_file
-from dxmc_core.stages.embedding_workers import WriteEmbeddings
+from dxmc_core.stages.embedding_workers import WriteEmbeddings, rejection_without_direction, with_rejections
 
 _IMPORT_PART_ROWS = 8192
 _OTHER_BYTES_PER_ROW = 1200  # catalog, 2 x 50 neighbours, assignments
@@ -93,17 +94,11 @@ def _selected(file: EmbeddingFile, source: EmbeddingsSource) -> EmbeddingFile:
 
 
 def _normalized_rows(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
-    values = embeddings.astype(np.float32)
-    finite = np.asarray(np.isfinite(values).all(axis=1))
-    norms: np.ndarray = np.linalg.norm(np.where(finite[:, None], values, 0.0), axis=1)
-    usable = finite & (norms > 0)
-    unit = np.zeros_like(values)
-    unit[usable] = values[usable] / norms[usable, None]
-    reasons = np.where(finite, str(RejectReason.ZERO_NORM), str(RejectReason.NOT_FINITE))
-    messages = np.where(finite, "the embedding is all zeros", "the embedding holds NaN or infinity")
-    table = rows.select(["row_id", "image_id", "uri"])
-    table = table.append_column("reason", pa.array(reasons, pa.string(), mask=usable))
-    table = table.append_column("message", pa.array(messages, pa.string(), mask=usable))
+    unit, usable = to_unit_norm(embeddings)
+    rejections: list[ImageRejectedError | None] = [None] * len(embeddings)
+    for row in np.flatnonzero(~usable).tolist():
+        rejections[row] = rejection_without_direction(embeddings[row])
+    table = with_rejections(rows.select(["row_id", "image_id", "uri"]), rejections)
     return table.append_column("embedding", embedding_column(unit.astype(np.float16), mask=~usable))
 
 

@@ -1,54 +1,63 @@
 """Reads arrays that users bring: .npz, .npy and Parquet, from local disk or S3. Nothing is ever unpickled."""
 
 import io
-import zipfile
+import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dxmc_core.artifacts.storage import normalize_uri
-from dxmc_core.errors import InputError
+from dxmc_core.artifacts.storage import normalize_uri, open_file, read_user_file, stat_file
+from dxmc_core.artifacts.user_tables import (
+    ARRAY_ERRORS,
+    column_names,
+    matrix_of_lists,
+    open_parquet,
+    read_columns,
+    require_once,
+)
+from dxmc_core.errors import InputError, named, on_one_line
+from dxmc_core.user_values import as_labels, as_text
+
+_SHAPE_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class EmbeddingFile:
-    """Embeddings (N, D) of any float type, an id for each row, labels as text where there are some."""
+    """Embeddings (N, D) of any float type, an id for each row, labels as text where there are some (None: missing)."""
 
     embeddings: np.ndarray
     image_ids: list[str]
-    labels: list[str] | None
+    labels: list[str | None] | None
 
 
 def read_embedding_file(uri: str, *, label_from: str | None = None) -> EmbeddingFile:
-    """Read `embeddings`, and `image_ids` and `labels` when they are there.
+    """Read `embeddings`, and `image_ids` and `labels` when they are there; nothing else of the file is looked at.
+
+    A row without an id gets `<file>#<row>`. A row of Parquet that is null is one of NaN.
 
     Raises:
         InputError: the file is missing, of another kind, needs pickle, or its arrays do not fit one another.
     """
     uri = normalize_uri(uri)
-    arrays = _read_arrays(uri)
-    if "embeddings" not in arrays and "embedding" in arrays:
-        arrays["embeddings"] = arrays["embedding"]
-    if "embeddings" not in arrays:
-        raise InputError(f"{uri} has no array 'embeddings'; it has {sorted(arrays)}")
-    embeddings = arrays["embeddings"]
+    label_name = label_from or "labels"
+    arrays, names = _read_arrays(uri, ("embeddings", "embedding", "image_ids", label_name))
+    embeddings = arrays.get("embeddings", arrays.get("embedding"))
+    if embeddings is None:
+        raise InputError(f"{uri} has no array 'embeddings'; it has {sorted(names)}")
     if embeddings.ndim != 2 or not np.issubdtype(embeddings.dtype, np.floating) or 0 in embeddings.shape:
         raise InputError(
             f"{uri}: 'embeddings' has shape {embeddings.shape} and type {embeddings.dtype}; expected floats (N, D)"
         )
-    label_name = label_from or "labels"
     if label_from is not None and label_from not in arrays:
-        raise InputError(f"{uri} has no array {label_from!r} for source.label_from; it has {sorted(arrays)}")
-    image_ids = _as_text(uri, "image_ids", arrays, len(embeddings))
-    if image_ids is not None and len(set(image_ids)) != len(image_ids):
-        raise InputError(f"{uri}: 'image_ids' holds the same id twice; ids are what results are joined on")
+        raise InputError(f"{uri} has no array {label_from!r} for source.label_from; it has {sorted(names)}")
+    labels = _values(uri, label_name, arrays, len(embeddings))
     return EmbeddingFile(
         embeddings=embeddings,
-        image_ids=image_ids or [str(row) for row in range(len(embeddings))],
-        labels=_as_text(uri, label_name, arrays, len(embeddings)),
+        image_ids=_image_ids(uri, _values(uri, "image_ids", arrays, len(embeddings)), len(embeddings)),
+        labels=None if labels is None else as_labels(labels),
     )
 
 
@@ -62,52 +71,60 @@ def embedding_file_shape(uri: str) -> tuple[int, int]:
     if not uri.endswith(".parquet"):
         count, width = read_embedding_file(uri).embeddings.shape
         return count, width
+    stat_file(uri)
     try:
-        with fsspec.open(uri, "rb") as file:
-            parquet = pq.ParquetFile(file)
+        with open_file(uri, within=True) as file:
+            parquet = open_parquet(file, uri)
             names = [name for name in ("embeddings", "embedding") if name in parquet.schema_arrow.names]
             if not names or parquet.metadata.num_rows == 0:
                 raise InputError(f"{uri} has no rows in a column 'embeddings'; it has {parquet.schema_arrow.names}")
-            first = next(parquet.iter_batches(1, columns=names[:1])).column(0)
-            return parquet.metadata.num_rows, len(first[0])
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"cannot read {uri}: {error}; check source.uri") from error
+            require_once(names[0], parquet.schema_arrow.names, uri)
+            batch = next(parquet.iter_batches(_SHAPE_ROWS, columns=names[:1]))
+            return parquet.metadata.num_rows, matrix_of_lists(pa.chunked_array([batch.column(0)])).shape[1]
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"cannot read {uri}: {on_one_line(error)}; check source.uri") from error
 
 
-def _as_text(uri: str, name: str, arrays: dict[str, np.ndarray], count: int) -> list[str] | None:
+def _values(uri: str, name: str, arrays: dict[str, np.ndarray], count: int) -> list[Any] | None:
     if name not in arrays:
         return None
     values = arrays[name]
     if values.shape != (count,):
         raise InputError(f"{uri}: {name!r} has shape {values.shape}, expected ({count},) like the rows of 'embeddings'")
-    return [str(value) for value in values.tolist()]
+    return (values.astype(str) if values.dtype.kind in "mM" else values).tolist()
 
 
-def _read_arrays(uri: str) -> dict[str, np.ndarray]:
-    try:
-        with fsspec.open(uri, "rb") as file:
-            data = file.read()
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise InputError(f"cannot read {uri}: {error}; check source.uri") from error
+def _image_ids(uri: str, values: list[Any] | None, count: int) -> list[str]:
+    if values is None:
+        return [str(row) for row in range(count)]
+    file = posixpath.basename(uri)
+    image_ids = [text or f"{file}#{row}" for row, text in enumerate(as_text(values))]
+    if len(set(image_ids)) != len(image_ids):
+        raise InputError(f"{uri}: 'image_ids' holds the same id twice; ids are what results are joined on")
+    return image_ids
+
+
+def _read_arrays(uri: str, wanted: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those of the arrays asked for that the file has, and the names of all."""
+    with named("source.uri"):
+        data = read_user_file(uri)
     try:
         if uri.endswith(".npz"):
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+                return {name: archive[name] for name in wanted if name in archive.files}, archive.files
         if uri.endswith(".npy"):
-            return {"embeddings": np.load(io.BytesIO(data), allow_pickle=False)}
+            return {"embeddings": np.load(io.BytesIO(data), allow_pickle=False)}, ["embeddings"]
         if uri.endswith(".parquet"):
-            table = pq.read_table(pa.BufferReader(data))
-            return {name: _column_values(table[name]) for name in table.column_names}
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{uri} is not a readable file of arrays: {error}") from error
+            columns = read_columns(data, wanted, uri)
+            return {name: _column_values(column) for name, column in columns.items()}, column_names(data, uri)
+    except ARRAY_ERRORS as error:
+        raise InputError(f"{uri} is not a readable file of arrays: {on_one_line(error)}") from error
     raise InputError(f"{uri}: expected a file ending in .npz, .npy or .parquet")
 
 
 def _column_values(column: pa.ChunkedArray) -> np.ndarray:
-    if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
-        return column.to_numpy(zero_copy_only=False)
-    values = column.combine_chunks()
-    lengths = np.unique(values.value_lengths().to_numpy(zero_copy_only=False))
-    if len(lengths) != 1:
-        raise ValueError(f"a list column has rows of lengths {list(lengths)[:5]}, expected one width")
-    return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), int(lengths[0]))
+    if pa.types.is_nested(column.type):
+        return matrix_of_lists(column)
+    values = np.empty(len(column), dtype=object)
+    values[:] = column.to_pylist()
+    return values

@@ -9,7 +9,7 @@ what is being decoded by its pixels, crops by their number.
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,7 +25,7 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.encoders import Encoder, EncoderConfig, load_encoder, load_preprocess
 from dxmc_core.encoders.batch_size import GPU_BATCHES, tune_batch_size
 from dxmc_core.images.catalog import Catalog, catalog_rows
-from dxmc_core.images.decode import ImageRejectedError, open_image
+from dxmc_core.images.decode import ImageRejectedError, RejectReason, open_image
 from dxmc_core.images.fetch import FetchImages
 from dxmc_core.images.sources import ImageSource
 from dxmc_core.lookahead import Budget, map_ahead, prefetched
@@ -181,32 +181,40 @@ class _Batch:
         """The batch as `DecodeImages` yields it, given all rows of its chunk."""
         table = rows.slice(self._first_row, len(self._rejections)).select(["row_id", "image_id", "uri"])
         is_image = np.array([rejection is None for rejection in self._rejections])
-        columns = {
-            "pixels": _pixels_column(self._crops[: self._num_images], is_image),
-            "reason": pa.array([r and str(r.reason) for r in self._rejections], pa.string()),
-            "message": pa.array([r and r.message for r in self._rejections], pa.string()),
-        }
-        for name, column in columns.items():
-            table = table.append_column(name, column)
-        return table
+        table = table.append_column("pixels", _pixels_column(self._crops[: self._num_images], is_image))
+        return with_rejections(table, self._rejections)
 
 
-def _pixels_column(crops: np.ndarray, is_image: np.ndarray) -> pa.BinaryArray:
-    """Crops uint8 (B, H, W, 3) as a column of bytes, without a copy; null where `is_image` is False."""
+def with_rejections(table: pa.Table, rejections: Sequence[ImageRejectedError | None]) -> pa.Table:
+    """The table with the columns reason and message, null where a row is none."""
+    table = table.append_column("reason", pa.array([r and str(r.reason) for r in rejections], pa.string()))
+    return table.append_column("message", pa.array([r and r.message for r in rejections], pa.string()))
+
+
+def rejection_without_direction(embedding: np.ndarray) -> ImageRejectedError:
+    """Why an embedding (D,) for which `to_unit_norm` has found no direction is none."""
+    if np.isfinite(embedding).all():
+        return ImageRejectedError(RejectReason.ZERO_NORM, "the embedding is all zeros")
+    return ImageRejectedError(RejectReason.NOT_FINITE, "the embedding holds NaN or infinity")
+
+
+def _pixels_column(crops: np.ndarray, is_image: np.ndarray) -> pa.LargeBinaryArray:
+    """Crops uint8 (B, H, W, 3) as a column of bytes, without a copy; null where `is_image` is False.
+
+    Its offsets have 64 bits: 14,266 crops of 224 x 224 are 2 GiB.
+    """
     crop_bytes = crops[0].nbytes if len(crops) else 0
     offsets = np.concatenate([[0], np.cumsum(is_image)]) * crop_bytes
-    if offsets[-1] > np.iinfo(np.int32).max:
-        raise ValueError(f"{len(crops)} crops of {crop_bytes} bytes are more than a column holds; use smaller batches")
     valid = np.packbits(is_image, bitorder="little")
-    buffers = [pa.py_buffer(valid), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(crops))]
-    return pa.BinaryArray.from_buffers(pa.binary(), len(is_image), buffers, int((~is_image).sum()))
+    buffers = [pa.py_buffer(valid), pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(np.ascontiguousarray(crops))]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(is_image), buffers, int((~is_image).sum()))
 
 
 def _crops_of(column: pa.ChunkedArray, image_size: int) -> np.ndarray:
     """The crops of a column that `_pixels_column` made, uint8 (B, H, W, 3), without a copy when it has one chunk."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     _, offset_buffer, data = array.buffers()
-    offsets = np.frombuffer(offset_buffer, dtype=np.int32)[array.offset : array.offset + len(array) + 1]
+    offsets = np.frombuffer(offset_buffer, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
     first, last = int(offsets[0]), int(offsets[-1])
     values = np.frombuffer(data, dtype=np.uint8)[first:last] if data is not None else np.empty(0, dtype=np.uint8)
     return values.reshape(-1, image_size, image_size, 3)
@@ -221,11 +229,26 @@ class EncodeImages:
     def __call__(self, decoded: pa.Table) -> pa.Table:
         is_image = decoded["pixels"].is_valid().to_numpy()
         embeddings = np.zeros((decoded.num_rows, self._encoder.embedding_width), dtype=np.float16)
+        table = decoded.drop_columns(["pixels"])
         if is_image.any():
             crops = _crops_of(decoded["pixels"], self._encoder.image_size)
             embeddings[is_image] = self._encoder.encode_images(crops)
-        table = decoded.drop_columns(["pixels"])
+            has_direction = np.isfinite(embeddings).all(axis=1) & embeddings.any(axis=1)
+            table = _without_direction(table, embeddings, np.flatnonzero(is_image & ~has_direction))
+            is_image &= has_direction
         return table.append_column("embedding", embedding_column(embeddings, mask=~is_image))
+
+
+def _without_direction(table: pa.Table, embeddings: np.ndarray, rows: np.ndarray) -> pa.Table:
+    """The table with these of its rows rejected: the encoder gave zeros for them, or no numbers."""
+    if not len(rows):
+        return table
+    reasons, messages = table["reason"].to_pylist(), table["message"].to_pylist()
+    for row in rows.tolist():
+        rejection = rejection_without_direction(embeddings[row])
+        reasons[row], messages[row] = str(rejection.reason), rejection.message
+    table = table.set_column(table.column_names.index("reason"), "reason", pa.array(reasons, pa.string()))
+    return table.set_column(table.column_names.index("message"), "message", pa.array(messages, pa.string()))
 
 
 class WriteEmbeddings:

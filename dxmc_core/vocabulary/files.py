@@ -4,16 +4,21 @@ import csv
 import hashlib
 import io
 import posixpath
-import zipfile
-import zlib
 from functools import cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dxmc_core.artifacts.storage import filesystem_of, is_local, stat_file
-from dxmc_core.errors import InputError
+from dxmc_core.artifacts.storage import is_local, read_user_file, stat_file
+from dxmc_core.artifacts.user_tables import (
+    ARRAY_ERRORS,
+    column_names,
+    matrix_of_lists,
+    read_columns,
+    require_once,
+)
+from dxmc_core.errors import InputError, named, on_one_line
+from dxmc_core.method.unit_rows import to_unit_norm
 from dxmc_core.vocabulary.nouns import Vocabulary, distinct_nouns
 
 DEFAULT_COLUMN = "noun"
@@ -39,12 +44,13 @@ def read_noun_list(uri: str, *, column: str | None = None) -> Vocabulary:
     if suffix in _DELIMITERS:
         columns = _delimited_columns(_decode(data, uri), _DELIMITERS[suffix], uri)
     elif suffix == ".parquet":
-        columns = {name: values for name, values in _parquet_columns(data, uri).items() if _is_text(values.type)}
+        columns = read_columns(data, (column or DEFAULT_COLUMN, SYNSET_COLUMN), uri)
     else:
         raise InputError(f"vocabulary.uri: {uri} ends in {suffix or 'nothing'}, expected .txt, .csv, .tsv or .parquet")
     name = column or DEFAULT_COLUMN
-    if name not in columns:
-        raise InputError(f"{uri} has no text column {name!r}; set vocabulary.column to one of {sorted(columns)}")
+    if name not in columns or not _is_text(columns[name].type):
+        names = column_names(data, uri) if suffix == ".parquet" else columns
+        raise InputError(f"{uri} has no text column {name!r}; set vocabulary.column to one of {sorted(names)}")
     nouns, synset_ids = _texts(columns[name]), columns.get(SYNSET_COLUMN)
     return distinct_nouns(nouns, synset_ids=None if synset_ids is None else _texts(synset_ids), where=uri)
 
@@ -68,8 +74,7 @@ def read_noun_embeddings(uri: str) -> Vocabulary:
         )
     if len(nouns) != len(embeddings):
         raise InputError(f"{uri}: {len(nouns)} nouns but {len(embeddings)} embeddings; expected one for each")
-    norms = np.linalg.norm(embeddings.astype(np.float32), axis=1)
-    unusable = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    unusable = np.flatnonzero(~to_unit_norm(embeddings)[1])
     if len(unusable):
         raise InputError(
             f"{uri}: {len(unusable)} embeddings are zero or not finite, the first that of {nouns[unusable[0]]!r}"
@@ -83,7 +88,8 @@ def content_identity(uri: str) -> dict:
     Raises:
         InputError: the file does not exist or may not be read.
     """
-    stat = stat_file(uri)
+    with named("vocabulary.uri"):
+        stat = stat_file(uri)
     if is_local(uri):
         return {"size": stat.size, "sha256": _sha256(uri, stat.etag)}
     return {"size": stat.size, "etag": stat.etag}
@@ -96,13 +102,8 @@ def _sha256(uri: str, etag: str) -> str:
 
 
 def _read_bytes(uri: str) -> bytes:
-    fs, path = filesystem_of(uri)
-    try:
-        return fs.cat_file(path)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise InputError(f"vocabulary.uri: there is no file {uri}") from error
-    except OSError as error:
-        raise InputError(f"vocabulary.uri: cannot read {uri}: {error}") from error
+    with named("vocabulary.uri"):
+        return read_user_file(uri)
 
 
 def _decode(data: bytes, uri: str) -> str:
@@ -118,21 +119,14 @@ def _delimited_columns(text: str, delimiter: str, uri: str) -> dict[str, pa.Chun
         rows = list(reader)
     except csv.Error as error:
         raise InputError(f"{uri} is not a readable table: {error}") from error
-    return {name: pa.chunked_array([[row[name] for row in rows]], pa.string()) for name in reader.fieldnames or ()}
-
-
-def _parquet_columns(data: bytes, uri: str) -> dict[str, pa.ChunkedArray]:
-    try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{uri} is not readable Parquet: {error}") from error
-    return {name: table[name] for name in table.column_names}
+    names = reader.fieldnames or ()
+    for name in (DEFAULT_COLUMN, SYNSET_COLUMN):
+        require_once(name, names, uri)
+    return {name: pa.chunked_array([[row[name] for row in rows]], pa.string()) for name in names}
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _texts(column: pa.ChunkedArray) -> list[str]:
@@ -142,12 +136,13 @@ def _texts(column: pa.ChunkedArray) -> list[str]:
 def _npz_arrays(data: bytes, uri: str) -> tuple[list[str], np.ndarray, list[str] | None]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{uri} is not an .npz of plain arrays: {error}") from error
+            names = archive.files
+            arrays = {name: archive[name] for name in ("nouns", "embeddings", "synset_ids") if name in names}
+    except ARRAY_ERRORS as error:
+        raise InputError(f"{uri} is not an .npz of plain arrays: {on_one_line(error)}") from error
     missing = {"nouns", "embeddings"} - arrays.keys()
     if missing:
-        raise InputError(f"{uri} has no array {sorted(missing)[0]!r}; it has {sorted(arrays)}")
+        raise InputError(f"{uri} has no array {sorted(missing)[0]!r}; it has {sorted(names)}")
     if arrays["nouns"].ndim != 1 or arrays["nouns"].dtype.kind not in "US":
         raise InputError(
             f"{uri}: 'nouns' has shape {arrays['nouns'].shape} and type {arrays['nouns'].dtype}; expected text (M,)"
@@ -165,20 +160,15 @@ def _as_text(values: np.ndarray, uri: str) -> list[str]:
 
 
 def _parquet_arrays(data: bytes, uri: str) -> tuple[list[str], np.ndarray, list[str] | None]:
-    columns = _parquet_columns(data, uri)
+    columns = read_columns(data, (DEFAULT_COLUMN, "embedding", SYNSET_COLUMN), uri)
     missing = {DEFAULT_COLUMN, "embedding"} - columns.keys()
     if missing:
-        raise InputError(f"{uri} has no column {sorted(missing)[0]!r}; it has {sorted(columns)}")
-    kind = columns["embedding"].type
-    if not _is_text(columns[DEFAULT_COLUMN].type) or not (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)):
-        raise InputError(
-            f"{uri}: the columns noun and embedding are {columns[DEFAULT_COLUMN].type} and {kind}; "
-            "expected text and lists of floats"
-        )
-    rows = columns["embedding"].combine_chunks()
-    widths = rows.value_lengths().unique().to_pylist()
-    if rows.null_count or len(widths) != 1:
-        raise InputError(f"{uri}: the embeddings have widths {widths[:5]}, expected one width and no nulls")
-    embeddings = rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), widths[0])
+        raise InputError(f"{uri} has no column {sorted(missing)[0]!r}; it has {sorted(column_names(data, uri))}")
+    if not _is_text(columns[DEFAULT_COLUMN].type):
+        raise InputError(f"{uri}: the column noun is {columns[DEFAULT_COLUMN].type}; expected text")
+    try:
+        embeddings = matrix_of_lists(columns["embedding"])
+    except ValueError as error:
+        raise InputError(f"{uri}: the column embedding: {error}") from error
     synset_ids = columns.get(SYNSET_COLUMN)
     return _texts(columns[DEFAULT_COLUMN]), embeddings, None if synset_ids is None else _texts(synset_ids)

@@ -170,7 +170,7 @@ def test_reliability_of_known_confidences(quality):
         (["--datasets", "planted", "--protocol", "all_rows", "--set", "kmeans.nope=1"], "kmeans has no setting"),
         (["--datasets", "planted", "--protocol", "all_rows", "--set", "nope"], "expected METHOD.KEY=VALUE"),
         (["--datasets", "unlabelled", "--protocol", "all_rows"], "has no array 'labels'"),
-        (["--datasets", "zero", "--protocol", "all_rows"], "row 1 has norm 0.0"),
+        (["--datasets", "zero", "--protocol", "all_rows"], "row 1 is all zeros"),
     ],
 )
 def test_unusable_input_is_one_line_and_code_2(quality, data, capsys, arguments, message):

@@ -84,7 +84,7 @@ def test_wrong_keys_are_named_with_the_nearest_valid_one(change, message):
     [
         ("a: [", "is not YAML"),
         ("- 1", "holds list"),
-        ("", "holds NoneType"),
+        ("", "holds nothing"),
         ("!!python/object/apply:os.system [ls]", "YAML"),
     ],
 )

@@ -356,7 +356,7 @@ def changed(rows: np.ndarray, row: int, value: float) -> np.ndarray:
     [
         (np.nan, "Input X contains NaN"),
         (np.inf, "Input X contains infinity"),
-        (0.0, "expected X with finite rows that are not zero, row 5 has norm 0.0"),
+        (0.0, "expected X with finite rows that are not zero, row 5 is all zeros"),
     ],
 )
 def test_unusable_rows_are_refused(planted, value, message):

@@ -36,7 +36,11 @@ def test_labels_of_a_file_may_cover_a_part(make_color_run, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("image_id,label\nzzz,a\n", "no image_id"), ("id,label\n0,a\n", "expected the columns"), (None, "cannot read")],
+    [
+        ("image_id,label\nzzz,a\n", "no image_id"),
+        ("id,label\n0,a\n", "expected the columns"),
+        (None, "the labels: there is no file"),
+    ],
 )
 def test_unusable_label_files(make_color_run, tmp_path, content, message):
     run_dir = make_color_run(files=False, labels=False).run_dir

@@ -27,3 +27,11 @@ def test_normalize_rows_leaves_a_zero_row_zero():
     vectors = normalize_rows(np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32))
     assert np.allclose(vectors, [[0.6, 0.8], [0.0, 0.0]])
     assert vectors.dtype == np.float32
+
+
+@pytest.mark.parametrize("length", [1e30, 1e-30])
+def test_normalize_rows_takes_rows_of_any_length_and_leaves_what_is_not_finite(length):
+    vectors = normalize_rows(np.array([[3 * length, 4 * length], [np.nan, 1.0], [np.inf, 1.0]], dtype=np.float32))
+    assert np.allclose(vectors[0], [0.6, 0.8])
+    assert np.isnan(vectors[1, 0])
+    assert np.isinf(vectors[2, 0])

@@ -11,7 +11,7 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import InputError
 from dxmc_core.images import catalog as catalog_module
-from dxmc_core.images.catalog import CATALOG_NAME, freeze_catalog, list_source, read_catalog, stage_catalog
+from dxmc_core.images.catalog import CATALOG_NAME, Listing, freeze_catalog, list_source, read_catalog, stage_catalog
 from dxmc_core.images.sources import ImagesSource, ParquetSource, WebDatasetSource
 
 FINGERPRINT = "c" * 32
@@ -46,6 +46,22 @@ def test_rows_are_dense_in_parts_and_found_by_number(stage, tmp_path, small_part
     found = read_catalog(stage)
     assert found is not None
     assert found.manifest == catalog.manifest
+
+
+def test_a_part_may_lie_in_several_batches(stage, small_parts):
+    """As it does where one of its columns holds more text than a batch can."""
+    rows = pa.table({**{name: pa.array(["x"] * 25) for name in schemas.CATALOG.names}, "row_id": range(25)})
+    rows = rows.set_column(
+        rows.column_names.index("image_id"), "image_id", pa.array([f"{row:02}" for row in range(25)])
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        for start, stop in ((0, 4), (4, 10), (10, 20), (20, 21), (21, 25)):
+            writer.write_table(rows.slice(start, stop - start))
+    listing = Listing(sink.getvalue(), "digest", 25, {})
+    assert [table.num_rows for table in listing.tables()] == [10, 10, 5]
+    catalog = stage_catalog(stage, listing.tables(), fingerprint=FINGERPRINT)
+    assert catalog.rows(8, 23)["image_id"].to_pylist() == [f"{row:02}" for row in range(8, 23)]
 
 
 def test_a_listing_leaves_nothing_behind_while_it_is_read_again_and_again(tmp_path, monkeypatch):

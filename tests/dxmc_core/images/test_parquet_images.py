@@ -5,8 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dxmc_core.artifacts import schemas
 from dxmc_core.errors import InputError
-from dxmc_core.images.catalog import list_source
+from dxmc_core.images.catalog import catalog_tables, list_source
 from dxmc_core.images.fetch import FetchImages
 from dxmc_core.images.parquet_images import list_parquet
 from dxmc_core.images.selection import Reason
@@ -113,12 +114,115 @@ def test_file_that_is_gone(folder):
     assert fetched(source, rows) == ["missing"] * 50 + [f"image {number}".encode() for number in range(50, 70)]
 
 
-def test_columns_that_differ_between_files(folder):
+def test_column_that_one_file_has_is_null_elsewhere(folder):
     pq.write_table(hugging_face(range(3), split=["x", "y", "z"]), folder / "c.parquet")
-    assert "split" not in listed(source_at(folder)).column_names
+    assert listed(source_at(folder))["split"].to_pylist() == [None] * 70 + ["x", "y", "z"]
+
+
+WIDENED = [
+    ([None, None], pa.null(), ["a", None], pa.string(), pa.string()),
+    ([1, 2], pa.int64(), [None, 0.5], pa.float64(), pa.float64()),
+    ([1, 2], pa.int32(), [None, 2**40], pa.int64(), pa.int64()),
+    ([[], []], pa.list_(pa.null()), [["a"], None], pa.list_(pa.string()), pa.list_(pa.string())),
+    (["a", "b"], pa.dictionary(pa.int32(), pa.string()), ["c", None], pa.string(), pa.string()),
+    (["a", "b"], pa.dictionary(pa.int8(), pa.string()), ["c", "d"], pa.large_string(), pa.large_string()),
+    (["a", "b"], pa.string_view(), ["c", "d"], pa.string(), pa.string()),
+    (["a", "b"], pa.string(), ["c", None], pa.large_string(), pa.large_string()),
+    ([{"x": 1}, None], pa.struct([("x", pa.int64())]), [{"x": 0.5, "y": "b"}, None],
+     pa.struct([("x", pa.float64()), ("y", pa.string())]), pa.struct([("x", pa.float64()), ("y", pa.string())])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "first_type", "second", "second_type", "expected"), WIDENED)
+@pytest.mark.parametrize("turned", [False, True])
+def test_columns_of_several_types_are_widened(tmp_path, first, first_type, second, second_type, expected, turned):
+    shards = [pa.array(first, first_type), pa.array(second, second_type)]
+    for index, column in enumerate(shards[::-1] if turned else shards):
+        pq.write_table(pa.table({"image": [b"1", b"2"], "extra": column}), tmp_path / f"{index}.parquet")
+    rows = listed(source_at(tmp_path))
+    assert rows["extra"].type == expected
+    values = [pa.array(column.to_pylist(), expected).to_pylist() for column in shards]
+    assert rows["extra"].to_pylist() == [*values[turned], *values[not turned]]
+    assert fetched(source_at(tmp_path)) == [b"1", b"2", b"1", b"2"]
+
+
+def test_column_that_no_type_holds_is_left_out_with_a_line(folder, caplog):
     pq.write_table(hugging_face(range(3)).set_column(1, "label", pa.array(["cat"] * 3)), folder / "c.parquet")
-    with pytest.raises(InputError, match="column 'source_label' is string, in the first file it is int64"):
-        listed(source_at(folder))
+    rows = listed(source_at(folder))
+    assert rows.num_rows == 73
+    assert "source_label" not in rows.column_names
+    assert "column 'label' is int64 in" in caplog.text
+    assert f"string in {folder}/c.parquet; it is left out" in caplog.text
+    assert listed(source_at(folder, label_from="label"))["label"].to_pylist()[-4:] == ["0", "cat", "cat", "cat"]
+
+
+def test_numbers_that_the_common_type_does_not_hold_are_left_empty_with_a_line(tmp_path, caplog):
+    for name, extra in (("0", pa.array([2**53 + 1])), ("1", pa.array([0.5]))):
+        pq.write_table(pa.table({"image": [b"1"], "extra": extra}), tmp_path / f"{name}.parquet")
+    assert listed(source_at(tmp_path))["extra"].to_pylist() == [None, 0.5]
+    assert "0.parquet: column 'extra' cannot be carried as double" in caplog.text
+
+
+def text_that_is_not_utf8(*values: bytes) -> pa.StringArray:
+    column = pa.array(values, pa.binary())
+    return pa.StringArray.from_buffers(len(column), column.buffers()[1], column.buffers()[2])
+
+
+def test_text_that_is_not_utf8(tmp_path, caplog):
+    extra = text_that_is_not_utf8(b"a", b"caf\xe9")
+    pq.write_table(pa.table({"image": [b"1", b"2"], "extra": extra}), tmp_path / "x.parquet")
+    assert listed(source_at(tmp_path))["extra"].to_pylist() == [None, None]
+    assert "x.parquet: column 'extra' cannot be carried" in caplog.text
+    for setting in ("id_column", "label_from"):
+        with pytest.raises(InputError, match=r"x\.parquet: column 'extra' holds text that is not UTF-8"):
+            listed(source_at(tmp_path, **{setting: "extra"}))
+
+
+def test_column_whose_name_is_not_utf8(tmp_path):
+    schema = pa.schema([pa.field(b"caf\xe9", pa.string()), pa.field("image", pa.binary())])
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array([b"1"])], schema=schema), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=r"x\.parquet: the name of a column is not UTF-8"):
+        listed(source_at(tmp_path))
+
+
+def test_columns_that_are_there_twice(tmp_path, caplog):
+    columns = [pa.array([b"1"]), pa.array(["a"]), pa.array(["b"]), pa.array([7])]
+    pq.write_table(pa.Table.from_arrays(columns, ["image", "text", "text", "width"]), tmp_path / "x.parquet")
+    rows = listed(source_at(tmp_path))
+    assert rows["width"].to_pylist() == [7]
+    assert "text" not in rows.column_names
+    assert "x.parquet has several columns called 'text'; they are left out" in caplog.text
+    with pytest.raises(InputError, match="2 columns called 'text'; expected one"):
+        listed(source_at(tmp_path, label_from="text"))
+
+
+def test_columns_that_are_called_like_ours(tmp_path):
+    names = [field.name for field in schemas.CATALOG]
+    values = {name: [f"my {name}"] for name in [*names, "source_uri", "source_source_uri"]}
+    pq.write_table(pa.table({"image": [b"1"], **values}), tmp_path / "x.parquet")
+    source = source_at(tmp_path)
+    (rows,) = catalog_tables([listed(source)])
+    assert rows.column_names[: len(names)] == names
+    assert rows.column_names.count("source_uri") == 1
+    assert rows["image_id"].to_pylist() == ["x.parquet#0"]
+    assert rows["source_row_id"].to_pylist() == ["my row_id"]
+    assert rows["source_uri"].to_pylist() == ["my source_uri"]
+    assert rows["source_source_source_uri"].to_pylist() == ["my uri"]
+    assert fetched(source, rows) == [b"1"]
+
+
+def test_shard_without_a_single_image(tmp_path):
+    pq.write_table(pa.table({"image": pa.nulls(2), "n": [1, 2]}), tmp_path / "0.parquet")
+    pq.write_table(pa.table({"image": [b"1"], "n": [3]}), tmp_path / "1.parquet")
+    source = source_at(tmp_path)
+    assert listed(source)["n"].to_pylist() == [1, 2, 3]
+    assert fetched(source) == ["missing", "missing", b"1"]
+
+
+def test_labels_that_are_missing(tmp_path):
+    for index, labels in enumerate((pa.array([1, 2]), pa.array([3.0, None]), pa.array([float("nan"), 0.5]))):
+        pq.write_table(pa.table({"image": [b"1", b"2"], "label": labels}), tmp_path / f"{index}.parquet")
+    assert listed(source_at(tmp_path, label_from="label"))["label"].to_pylist() == ["1", "2", "3", None, None, "0.5"]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_files_in_object_storage(s3_bucket):
         ("a.yaml", b"3: \xff", "utf-8"),
         ("a.csv", "id,name\n3,x\n", "no column cluster_id, only id, name"),
         ("a.csv", "cluster_id,name\n3\n", "expected a name"),
-        ("a.parquet", "PAR1", "expected .yaml with"),
+        ("a.parquet", "PAR1", "is not readable Parquet"),
         ("a.json", "{}", "ends in .json"),
     ],
 )
@@ -70,7 +70,7 @@ def test_what_cannot_be_used_is_one_clear_line(tmp_path, name, content, message)
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="there is no file"):
         read_renames(str(tmp_path / "none.yaml"))
 
 

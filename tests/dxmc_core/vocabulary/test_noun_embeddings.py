@@ -76,7 +76,7 @@ def test_other_files_that_cannot_be_used(tmp_path):
     refuse("damaged.npz", b"PK\x03\x04", "not an .npz of plain arrays")
     refuse("array.npy", b"", "expected a file ending in .npz or .parquet")
     refuse("missing.parquet", pa.table({"noun": ["dog"]}), "no column 'embedding'")
-    refuse("numbers.parquet", pa.table({"noun": ["dog"], "embedding": [1.0]}), "expected text and lists of floats")
+    refuse("numbers.parquet", pa.table({"noun": ["dog"], "embedding": [1.0]}), "expected lists of floats, found double")
     ragged = pa.table({"noun": ["dog", "cat"], "embedding": [[1.0], [1.0, 2.0]]})
     refuse("ragged.parquet", ragged, r"widths \[1, 2\], expected one width")
 

@@ -1,3 +1,5 @@
+import os
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -114,7 +116,11 @@ def test_lists_that_cannot_be_used(tmp_path):
     assert "not readable Parquet" in refusal("nouns.parquet", b"PAR1")
     assert "expected .txt, .csv" in refusal("nouns.json", b"[]")
     assert "there is no file" in _refusal(FileConfig(kind="file", uri=str(tmp_path / "missing.txt")))
-    assert "there is no file" in _refusal(FileConfig(kind="file", uri=str(tmp_path)))
+    assert "vocabulary.uri: " in (said := _refusal(FileConfig(kind="file", uri=str(tmp_path))))
+    assert "is a folder, expected a file" in said
+    os.mkfifo(tmp_path / "pipe.txt")
+    assert "a named pipe, expected a file" in _refusal(FileConfig(kind="file", uri=str(tmp_path / "pipe.txt")))
+    assert "gcsfs" in _refusal(FileConfig(kind="file", uri="gs://bucket/nouns.txt"))
 
 
 def test_identity_follows_the_content(tmp_path):
