@@ -4,6 +4,7 @@ It runs the functions that the stages run, in their order and on the same rounde
 assignments of the pipeline.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -27,6 +29,7 @@ from dxmc_core.method.fit import (
     fit_heads,
     fit_seeds,
     method_reads,
+    usable_num_clusters,
 )
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.naming import name_clusters
@@ -54,7 +57,8 @@ class DXMC(ClusterMixin, BaseEstimator):
     """Cluster image embeddings by any method of dxmc, and name the clusters when nouns are given.
 
     Args:
-        n_clusters: K, or "auto" to take the best of the numbers that are suggested without labels.
+        n_clusters: K, or "auto" to take the best of the numbers that are suggested without labels. With fewer distinct
+            rows there are as many clusters as rows, and a warning (at least 2, of which one may stay empty).
         method: one of `dxmc_core.method.fit.METHODS`. `best`, the default, works with nouns and without.
         method_settings: settings of the method in the place of its published ones, such as `{"num_epochs": 50}`.
         temperature: softmax temperature at which nouns describe an image; 0.005 suits OpenAI's CLIP, 0.01-0.05 others.
@@ -144,6 +148,7 @@ class DXMC(ClusterMixin, BaseEstimator):
         num_clusters = self._choose_num_clusters(images, seed=seed)
         self._check_parameters(num_clusters)
         check_num_images(len(images), num_clusters)
+        num_clusters = _usable_num_clusters(images, num_clusters)
         reads = method_reads(self.method, **settings)
         vocabulary = _vocabulary(noun_embeddings, nouns, synset_ids, images=images)
         if vocabulary is None and TEXT_MATRICES.intersection(reads):
@@ -184,7 +189,8 @@ class DXMC(ClusterMixin, BaseEstimator):
         fits = fit_seeds(self.method, data, num_clusters=num_clusters, seeds=seeds, device=self.device, **settings)
         partitions = [assign(fit.heads, data.image_embeddings, data.text_counterparts).argmax(dim=1) for fit in fits]
         self.stability_ = stability([partition.numpy() for partition in partitions])
-        return min(fits, key=lambda fit: fit.reports[-1].terms["total"])
+        # Without reports nothing had to be trained, and all are the same.
+        return min(fits, key=lambda fit: fit.reports[-1].terms["total"] if fit.reports else 0.0)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Clusters (n,) int64 of images, known or new.
@@ -311,6 +317,18 @@ def _names(
         confidences=probs.max(axis=1),
     )
     return [name.name for name in names]
+
+
+def _usable_num_clusters(images: np.ndarray, num_clusters: int) -> int:
+    """K, or as many as there are distinct rows, with a warning as scikit-learn's own estimators give it."""
+    usable = usable_num_clusters(num_clusters, [images])
+    if usable < num_clusters:
+        warnings.warn(
+            f"X has fewer distinct rows than n_clusters={num_clusters}; {usable} clusters are made",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return usable
 
 
 def _methods_without_text() -> list[str]:

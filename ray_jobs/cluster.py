@@ -5,11 +5,12 @@ import os
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
@@ -26,6 +27,7 @@ from ray.exceptions import (
     RayActorError,
     RayError,
     RaySystemError,
+    RayTaskError,
     RpcError,
     WorkerCrashedError,
 )
@@ -39,15 +41,17 @@ from ray.util.placement_group import (
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from dxmc_core.artifacts.storage import STORAGE_ERRORS, storage_failure
+from dxmc_core.artifacts.storage import storage_failure
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import onednn_products, prefer_onednn
-from dxmc_core.errors import ArtifactError, DxmcError, InputError, on_one_line
+from dxmc_core.errors import ArtifactError, DxmcError, InputError, WorkerError, on_one_line
 
 _LOCAL_OBJECT_STORE_BYTES = 2 << 30
 _LOG_EVERY_S = 15.0
 _TASK_RETRIES = 3
 _SMALL_NUM_IMAGES = 200_000
+
+_Kind = TypeVar("_Kind", bound=Exception)
 
 logger = logging.getLogger(__name__)
 
@@ -185,8 +189,26 @@ def run_on_node(function: Callable[..., Any], *args: Any, device: str = "cpu") -
 
 
 def _call_on_cores(function: Callable[..., Any], args: tuple, cores: int) -> Any:
-    with using_cores(cores):
+    with using_cores(cores), told_plainly():
         return function(*args)
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Raise on a worker what the driver can tell a person: a `DxmcError`, or a `WorkerError` with the traceback.
+
+    Ray (2.60) wraps what a worker raises, puts its own text around the traceback, and loses causes and some types.
+    """
+    try:
+        yield
+    except DxmcError:
+        raise
+    except Exception as error:  # whatever it is, it crosses over to the driver as text
+        failure = storage_failure(error)
+        if failure is not None:
+            raise failure from error
+        trace = "".join(traceback.format_exception(error))
+        raise WorkerError(type(error).__name__, on_one_line(error), trace) from error
 
 
 @contextmanager
@@ -228,6 +250,7 @@ def map_rows(rows: Sequence[dict], *steps: Step) -> Iterator[dict]:
 
     Raises:
         DxmcError: what a mapper raised, or that a worker died again and again on the same row.
+        WorkerError: a mapper raised something else.
     """
     if not rows:
         return
@@ -237,7 +260,7 @@ def map_rows(rows: Sequence[dict], *steps: Step) -> Iterator[dict]:
         for table in _map_in_a_task(rows, steps[0]) if is_single else _map_in_actors(rows, steps):
             for row in table.to_pylist():
                 if _ERROR_KIND in row:
-                    raise _ERRORS[row[_ERROR_KIND]](row["message"])
+                    raise _ERRORS[row[_ERROR_KIND]](*row["arguments"])
                 yield row
 
 
@@ -302,11 +325,13 @@ def explained_deaths() -> Iterator[None]:
 
 
 _ERROR_KIND = "dxmc_error"
-_ERRORS = {kind.__name__: kind for kind in (DxmcError, InputError, ArtifactError)}
+_ERRORS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (DxmcError, InputError, ArtifactError, WorkerError)
+}
 
 
 class _GuardedMapper:
-    """Holds a mapper in an actor and sends its `DxmcError` back as a row.
+    """Holds a mapper in an actor and sends what it raises back as a row.
 
     Ray 2.60 loses the type of what a mapper raises, and starts an actor whose constructor fails again and again; so the
     mapper is made at the first call.
@@ -321,29 +346,21 @@ class _GuardedMapper:
         if _ERROR_KIND in rows.column_names:  # from the step before
             return rows
         try:
-            with self._making:
-                if self._mapper is None:
-                    prefer_onednn()
-                    self._mapper = self._make()
-            return self._mapper(rows)
-        except DxmcError as error:
-            return _error_row(error)
-        except STORAGE_ERRORS as error:
-            failure = storage_failure(error)
-            if failure is None:
-                raise
-            return _error_row(failure)
-
-
-def _error_row(error: DxmcError) -> pa.Table:
-    return pa.table({_ERROR_KIND: [type(error).__name__], "message": [str(error)]})
+            with told_plainly():
+                with self._making:
+                    if self._mapper is None:
+                        prefer_onednn()
+                        self._mapper = self._make()
+                return self._mapper(rows)
+        except (DxmcError, WorkerError) as error:
+            return pa.table({_ERROR_KIND: [type(error).__name__], "arguments": [list(error.args)]})
 
 
 #: What a driver gets when a part of Ray has died under it.
 _LOSSES = (LocalRayletDiedError, NodeDiedError, RayActorError, RaySystemError, RpcError, ObjectLostError)
 
 
-def known_failure(error: BaseException) -> DxmcError | None:
+def known_failure(error: BaseException | None) -> DxmcError | None:
     """What to tell a person when object storage failed, or a part of Ray died; None when it was something else."""
     for cause in causes(error):
         failure = storage_failure(cause)
@@ -360,25 +377,34 @@ def known_failure(error: BaseException) -> DxmcError | None:
 
 
 class unwrapped_errors:
-    """Raises the `DxmcError` that a worker raised instead of what Ray wraps around it."""
+    """Raises what a worker has told plainly (`told_plainly`) instead of what Ray wraps around it."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        found = find_dxmc_error(error)
+        found: Exception | None = _find(DxmcError, error)
+        if found is None and known_failure(error) is None:  # when one of several workers dies, the others fail too
+            found = _find(WorkerError, error)
         if found is not None and found is not error:
             raise found from None
 
 
-def find_dxmc_error(error: BaseException | None) -> DxmcError | None:
-    """The first `DxmcError` in a chain of causes."""
+def _find(kind: type[_Kind], error: BaseException | None) -> _Kind | None:
+    """The first error of a kind in a chain of causes."""
     for found in causes(error):
         cause = getattr(found, "cause", None)
-        for candidate in (cause, found):  # Ray's own error may be a DxmcError too, with a traceback for its text
-            if isinstance(candidate, DxmcError):
+        for candidate in (cause, found):  # Ray's own error may be of the kind too, with a traceback for its text
+            if isinstance(candidate, kind):
                 return candidate
     return None
+
+
+def without_wrapping(error: BaseException) -> BaseException:
+    """What an error is about: the first in the chain of its causes that Ray has not wrapped around another."""
+    chain = [cause for cause in causes(error) if not isinstance(cause, RayTaskError)]
+    own = (cause for cause in chain if not type(cause).__module__.startswith("ray."))
+    return next(own, chain[-1] if chain else error)
 
 
 #: Where Ray and Ray Train (2.60) keep what an error came from.

@@ -17,6 +17,7 @@ from dxmc_core.config import AUTO, PipelineConfig, read_run_config
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.catalog import Listing
 from dxmc_core.stages.embed_images import source_identity
+from dxmc_core.stages.train_heads import distinct_num_clusters
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class RunContext:
     base: RunDir | None = None
     listing: Listing | None = None
     _manifests: dict[str, Manifest] = field(default_factory=dict)
+    _num_clusters: dict[tuple[str, int], int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: PipelineConfig) -> "RunContext":
@@ -88,11 +90,25 @@ class RunContext:
 
     @property
     def num_clusters(self) -> int:
-        """K as it was given, or as suggest_k chose it.
+        """K as it was given, or as suggest_k chose it; as many as there are distinct embeddings where they are fewer.
 
         Raises:
             InputError: it is `auto`, and suggest_k has not run.
         """
+        wanted, embedded = self._wanted_num_clusters, self.manifest("embed_images")
+        if embedded is None or embedded.rows("images") < wanted:  # which `check_num_clusters` refuses
+            return wanted
+        key = (embedded.fingerprint, wanted)
+        if key not in self._num_clusters:
+            try:
+                self._num_clusters[key] = distinct_num_clusters(wanted, self.stage("embed_images"))
+            except ArtifactError as error:  # the stage that needs the damaged part says so, and how to go on
+                logger.warning("%s", error)
+                return wanted
+        return self._num_clusters[key]
+
+    @property
+    def _wanted_num_clusters(self) -> int:
         if isinstance(self.config.num_clusters, int):
             return self.config.num_clusters
         manifest = self.manifest(CHOICE_OF_K)

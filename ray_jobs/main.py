@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from dxmc_core.config import load_config
-from dxmc_core.errors import DxmcError, InputError, on_one_line
+from dxmc_core.errors import DxmcError, InputError, WorkerError, on_one_line
 from ray_jobs.context import RunContext, check_outside, run_stages
 
 EXIT_FAILED = 1
@@ -91,6 +91,10 @@ def guarded(program: Callable[[], object]) -> int:
     except DxmcError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_FAILED
+    except WorkerError as error:
+        logger.error("a defect of dxmc, or of what it uses, in a worker:\n%s", error.trace.rstrip())
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)  # noqa: T201
         return 130
@@ -104,8 +108,9 @@ def guarded(program: Callable[[], object]) -> int:
         if failure is not None:
             print(f"error: {failure}", file=sys.stderr)  # noqa: T201
             return EXIT_UNUSABLE_INPUT if isinstance(failure, InputError) else EXIT_FAILED
-        logger.exception("a defect of dxmc, or of what it uses")
-        print(f"error: {type(error).__name__}: {on_one_line(error)}", file=sys.stderr)  # noqa: T201
+        plain = _without_wrapping(error)
+        logger.error("a defect of dxmc, or of what it uses", exc_info=plain)
+        print(f"error: {type(plain).__name__}: {on_one_line(plain)}", file=sys.stderr)  # noqa: T201
         return EXIT_FAILED
     return 0
 
@@ -115,6 +120,13 @@ def _known_failure(error: Exception) -> DxmcError | None:
     from ray_jobs.cluster import known_failure  # late, as above
 
     return known_failure(error)
+
+
+def _without_wrapping(error: Exception) -> BaseException:
+    """An error without what Ray wraps around it."""
+    from ray_jobs.cluster import without_wrapping  # late, as above
+
+    return without_wrapping(error)
 
 
 def configure_logging() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import write_output
-from dxmc_core.errors import DxmcError
+from dxmc_core.errors import DxmcError, WorkerError
 from dxmc_core.run_metrics import METRICS_NAME, PROMETHEUS_NAME, WEBHOOK_VARIABLE, post_webhook, prometheus_text
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ def describe_error(error: BaseException) -> str:
         return str(error)
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return "stopped from outside; the same command goes on from here"
-    return f"{type(error).__name__}, a defect; the log has the traceback"
+    kind = error.kind if isinstance(error, WorkerError) else type(error).__name__
+    return f"{kind}, a defect; the log has the traceback"
 
 
 def _finish(home: RunDir, report: dict[str, Any], started: float, prometheus_uri: str | None) -> None:

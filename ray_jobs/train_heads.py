@@ -39,6 +39,7 @@ from ray_jobs.cluster import (
     num_gpus,
     remove_placement_groups,
     run_on_node,
+    told_plainly,
     unwrapped_errors,
 )
 from ray_jobs.context import RunContext
@@ -184,7 +185,8 @@ def _train_worker(config: dict[str, Any]) -> None:
     prefer_onednn()
     device = str(ray.train.torch.get_device())
     worker = ray.train.get_context()
-    train_heads(config["job"], device=device, rank=worker.get_world_rank(), local_rank=worker.get_local_rank())
+    with told_plainly():
+        train_heads(config["job"], device=device, rank=worker.get_world_rank(), local_rank=worker.get_local_rank())
 
 
 class _LiveView:

@@ -1,15 +1,17 @@
 """From a method's name and the training data to heads: the one way in, for the pipeline and for the estimator."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dxmc_core.method.heads import CentroidHead, Heads
 from dxmc_core.method.kmeans import concatenate_modalities, spherical_kmeans
+from dxmc_core.method.near_duplicates import distinct_rows
 from dxmc_core.method.objectives import GRADIENT_METHODS, build_objective, default_hyperparameters, objective_reads
 from dxmc_core.method.seeds import train_at_once
 from dxmc_core.method.training import EpochCallback, EpochReport, TrainingState, train
@@ -17,6 +19,7 @@ from dxmc_core.method.training_data import TrainingData
 
 CENTROID_METHODS = ("kmeans", "concat_kmeans")
 METHODS = (*GRADIENT_METHODS, *CENTROID_METHODS)
+_ROWS_PER_BLOCK = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,31 @@ def check_num_images(num_images: int, num_clusters: int) -> None:
         raise ValueError(f"expected at least as many images as clusters, found {num_images} for {num_clusters}")
 
 
+def usable_num_clusters(num_clusters: int, blocks: Iterable[np.ndarray]) -> int:
+    """K, or the number of distinct embeddings where there are fewer; at least 2, of which one may stay empty.
+
+    Args:
+        blocks: the image embeddings as they are stored; read until K of them differ.
+    """
+    if num_clusters < 2:
+        return num_clusters
+    return max(len(distinct_rows(blocks, at_most=num_clusters)), 2)
+
+
+def _heads_of_copies(data: TrainingData, num_clusters: int) -> CentroidHead | None:
+    """Where there are no more distinct embeddings than clusters: a cluster for each of them, which no method betters.
+
+    There are as many outputs as `usable_num_clusters` says.
+    """
+    blocks = (block.cpu().numpy() for block in data.image_embeddings.split(_ROWS_PER_BLOCK))
+    rows = distinct_rows(blocks, at_most=num_clusters + 1)
+    if len(rows) > num_clusters:
+        return None
+    if len(rows) == 1 < num_clusters:
+        rows = np.concatenate([rows, -rows])  # the second has no images
+    return CentroidHead(torch.from_numpy(rows), temperature=CentroidSettings().temperature)
+
+
 def fit_heads(
     method: str,
     data: TrainingData,
@@ -85,6 +113,8 @@ def fit_heads(
 ) -> Fit:
     """Fit one method. Gradient methods use torch.distributed when it is initialised; the others run alone.
 
+    With no more distinct images than clusters there is nothing to train: each gets a cluster, whatever the method.
+
     Args:
         method: one of `METHODS`.
         data: what `method_reads` asks for; the rest is not touched.
@@ -98,6 +128,9 @@ def fit_heads(
     check_num_images(data.num_images, num_clusters)
     chosen = method_settings(method, num_clusters=num_clusters, num_images=data.num_images, **settings)
     data = data.only(method_reads(method, **settings))
+    heads_of_copies = _heads_of_copies(data, num_clusters)
+    if heads_of_copies is not None:
+        return Fit(heads_of_copies, [])
     if method in CENTROID_METHODS:
         return Fit(_fit_centroids(data, chosen, num_clusters=num_clusters, seed=seed), [])
     objective = build_objective(method, data.embedding_width, num_clusters, chosen, seed=seed)
@@ -138,7 +171,7 @@ def fit_seeds(
     if method not in CENTROID_METHODS:
         width = data.embedding_width
         objectives = [build_objective(method, width, num_clusters, chosen, seed=seed) for seed in seeds]
-    if len(objectives) < 2 or not objectives[0].stackable:
+    if len(objectives) < 2 or not objectives[0].stackable or _heads_of_copies(data, num_clusters) is not None:
         fit = partial(fit_heads, method, data, num_clusters=num_clusters, device=device, **settings)
         return [fit(seed=seed) for seed in seeds]
     check_num_images(data.num_images, num_clusters)

@@ -1,6 +1,7 @@
 """Groups of images that are the same picture: equal embeddings, and neighbours above a cosine threshold."""
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -24,6 +25,21 @@ def first_copies(rows: RowSource) -> np.ndarray:
             start += 1
     _, first, group = np.unique(digests, return_index=True, return_inverse=True)
     return first[group]
+
+
+def distinct_rows(blocks: Iterable[np.ndarray], *, at_most: int) -> np.ndarray:
+    """The first rows (n, D) that differ from all before them, n <= `at_most`; no more blocks are read than it takes."""
+    seen: set[bytes] = set()
+    found: list[np.ndarray] = []
+    for block in blocks:
+        for row in np.ascontiguousarray(block + np.zeros((), block.dtype)):  # which makes 0 of -0
+            digest = hashlib.blake2b(row.data, digest_size=16).digest()
+            if digest not in seen:
+                seen.add(digest)
+                found.append(row.copy())
+            if len(found) == at_most:
+                return np.stack(found)
+    return np.stack(found)
 
 
 def duplicate_groups(num_rows: int, pairs: np.ndarray, copies: np.ndarray) -> np.ndarray:

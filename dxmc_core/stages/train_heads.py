@@ -21,11 +21,11 @@ from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import HEADS_NAME, load_heads, serialize_heads
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import fingerprint_of
-from dxmc_core.artifacts.matrices import Allocate, load_matrix, noun_columns
+from dxmc_core.artifacts.matrices import Allocate, load_matrix, matrix_of, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import DxmcError, InputError
 from dxmc_core.method.distributed import broadcast_number
-from dxmc_core.method.fit import METHODS, fit_heads, method_reads, method_settings
+from dxmc_core.method.fit import METHODS, fit_heads, method_reads, method_settings, usable_num_clusters
 from dxmc_core.method.near_duplicates import one_of_each
 from dxmc_core.method.preparation import hypernym_pairs
 from dxmc_core.method.training import EpochReport, TrainingState
@@ -144,6 +144,18 @@ def check_num_clusters(num_clusters: int, num_images: int) -> None:
             f"num_clusters is {num_clusters}, but only {num_images} images could be embedded; "
             f"set num_clusters to {num_images} or less"
         )
+
+
+def distinct_num_clusters(num_clusters: int, images: StageDir) -> int:
+    """K, or as many as there are distinct embeddings, with a line; see `usable_num_clusters`."""
+    parts = images.iter_parts("images", ["embedding"])
+    usable = usable_num_clusters(num_clusters, (matrix_of(part["embedding"]) for part in parts))
+    if usable < num_clusters:
+        logger.warning(
+            "num_clusters is %d, but the %d images have fewer distinct embeddings; there will be %d clusters at most",
+            num_clusters, images.require_manifest().rows("images"), usable,
+        )  # fmt: skip
+    return usable
 
 
 def load_training_data(job: TrainingJob, host: HostArrays) -> TrainingData:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dxmc_core.artifacts.heads import HEADS_NAME
@@ -487,3 +488,23 @@ def test_the_number_of_clusters_may_be_left_to_the_estimator(planted):
         DXMC(n_clusters="some", method="kmeans").fit(planted.images)
     with pytest.raises(ValueError, match="at least 20 rows to choose a number of clusters, found 12"):
         DXMC(n_clusters="auto").fit(planted.images[:12])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_as_many_clusters_as_there_are_distinct_rows(planted, method):
+    copies = planted.images[[0, 1, 2, 3, 4]][np.arange(60) % 5]
+    model = DXMC(9, method=method)
+    with pytest.warns(ConvergenceWarning, match="fewer distinct rows than n_clusters=9; 5 clusters are made"):
+        model.fit(copies, **planted.vocabulary)
+    assert model.labels_.tolist() == [0, 1, 2, 3, 4] * 12
+    assert model.predict_proba(planted.images).shape == (len(planted.images), 5)
+    assert len(model.cluster_names_) == 5
+
+
+@pytest.mark.parametrize("method", ["dxmc", "tac"])
+def test_several_trainings_of_few_distinct_rows(planted, method):
+    copies = planted.images[[0, 1, 2]][np.arange(60) % 3]
+    with pytest.warns(ConvergenceWarning):
+        model = DXMC(4, method=method, n_init=3).fit(copies, **planted.vocabulary)
+    assert model.stability_ == 1
+    assert model.labels_.tolist() == [0, 1, 2] * 20

@@ -1,10 +1,12 @@
 """Scores of a run: labels from the catalog, from a file, or none."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.errors import ArtifactError, InputError
-from dxmc_core.evaluation import evaluate_run
+from dxmc_core.evaluation import evaluate_run, without_unlabelled
 
 #: The first green image went to the red ones.
 ONE_MOVED = (0,) * 4 + (0, 1, 1, 1) + (2,) * 4
@@ -32,6 +34,40 @@ def test_labels_of_a_file_may_cover_a_part(make_color_run, tmp_path):
     assert result["labelled_images"] == 3
     assert result["external"] == {"acc": 1.0, "nmi": 1.0, "ari": 1.0}
     assert "names" not in result  # no label is a noun of WordNet
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["0", "-1", "2", None], ["0", None, "2", None]),
+        (["-1", "1", "1"], ["-1", "1", "1"]),
+        (["-1", "cat", "dog"], ["-1", "cat", "dog"]),
+        (["-1", "-2", "0", "1"], ["-1", "-2", "0", "1"]),
+        ([None, None], [None, None]),
+    ],
+)
+def test_minus_one_among_classes_from_zero_on_is_no_class(labels, expected):
+    assert without_unlabelled(labels) == expected
+
+
+def test_images_without_a_label_are_left_out_of_the_scores(make_color_run, tmp_path):
+    run = make_color_run(files=False, labels=False)
+    for name, missing in {"null": None, "nan": float("nan"), "minus": -1}.items():
+        labels = [0] * 4 + [1] * 4 + [missing] * 4
+        pq.write_table(pa.table({"image_id": list(run.image_ids), "label": labels}), tmp_path / f"{name}.parquet")
+        result = evaluate_run(run.run_dir, labels_uri=str(tmp_path / f"{name}.parquet"))
+        assert result["labelled_images"] == 8
+        assert result["external"] == {"acc": 1.0, "nmi": 1.0, "ari": 1.0}
+        assert [row["label"] for row in result["classes"]] == ["0", "1"]
+
+
+def test_two_labels_for_an_image_are_refused_and_one_twice_is_not(make_color_run, tmp_path):
+    run, path = make_color_run(files=False, labels=False), tmp_path / "labels.csv"
+    path.write_text(f"image_id,label\n{run.image_ids[0]},a\n{run.image_ids[0]},a\n{run.image_ids[1]},b\n")
+    assert evaluate_run(run.run_dir, labels_uri=str(path))["labelled_images"] == 2
+    path.write_text(f"image_id,label\n{run.image_ids[0]},a\n{run.image_ids[0]},b\n")
+    with pytest.raises(InputError, match=r"two labels for .*, 'a' and 'b'"):
+        evaluate_run(run.run_dir, labels_uri=str(path))
 
 
 @pytest.mark.parametrize(

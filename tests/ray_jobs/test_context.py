@@ -2,11 +2,14 @@
 
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, fingerprint_of
+from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import STAGES, RunDir
 from dxmc_core.config import parse_config
 from dxmc_core.errors import InputError
@@ -29,9 +32,14 @@ def context_of(run_dir, num_clusters):
     return RunContext(parse_config(values, where="test"), run_dir)
 
 
-def publish(run_dir, stage, fingerprint="f" * 32, **metrics):
-    images = {"images": [run_dir.stage(stage).write_file("images/part.parquet", b"x").model_copy(update={"rows": 100})]}
-    run_dir.stage(stage).publish(fingerprint=fingerprint, inputs={}, tables=images, metrics=metrics, seconds=1.0)
+def publish(run_dir, stage, fingerprint="f" * 32, num_distinct=100, **metrics):
+    """Publish a stage with 100 images, of which so many differ."""
+    rows = np.random.default_rng(0).normal(size=(num_distinct, 8)).astype(np.float16)[np.arange(100) % num_distinct]
+    table = pa.table({"row_id": range(100), "embedding": embedding_column(rows)})
+    images = [run_dir.stage(stage).write_part("images", part, fingerprint="a" * 32) for part in (table[:9], table[9:])]
+    run_dir.stage(stage).publish(
+        fingerprint=fingerprint, inputs={}, tables={"images": images}, metrics=metrics, seconds=1.0
+    )
 
 
 def test_a_given_number_needs_no_choice(run_dir):
@@ -59,6 +67,35 @@ def test_the_chosen_number_gives_the_fingerprints_of_the_same_number_by_hand(run
     for stage in ("build_semantic_space", "train_heads"):
         fingerprints = [job_of(stage).fingerprint(context) for context in (auto, by_hand, other)]
         assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+@pytest.mark.parametrize(("num_distinct", "wanted", "expected"), [(100, 100, 100), (12, 13, 12), (5, 4, 4), (1, 7, 2)])
+def test_there_are_no_more_clusters_than_distinct_embeddings(run_dir, caplog, num_distinct, wanted, expected):
+    publish(run_dir, "embed_images", num_distinct=num_distinct)
+    publish(run_dir, "build_semantic_space")
+    publish(run_dir, "mine_neighbors")
+    context, fewer = context_of(run_dir, wanted), context_of(run_dir, expected)
+    assert [context.num_clusters, context.num_clusters] == [expected] * 2
+    lines = [record.message for record in caplog.records]
+    said = f"num_clusters is {wanted}, but the 100 images have fewer distinct embeddings; there will be {expected}"
+    assert lines == ([] if wanted == expected else [f"{said} clusters at most"])
+    for stage in ("build_semantic_space", "train_heads"):
+        assert job_of(stage).fingerprint(context) == job_of(stage).fingerprint(fewer)
+
+
+def test_more_clusters_than_images_are_still_refused(run_dir):
+    publish(run_dir, "embed_images", num_distinct=5)
+    with pytest.raises(InputError, match="only 100 images could be embedded"):
+        job_of("train_heads").fingerprint(context_of(run_dir, 101))
+
+
+def test_a_damaged_part_is_left_to_the_stage_that_reads_it(run_dir, caplog):
+    publish(run_dir, "embed_images")
+    storage = run_dir.stage("embed_images").storage
+    for name in storage.list_files("images"):
+        storage.write_bytes(name, b"damaged")
+    assert context_of(run_dir, 7).num_clusters == 7
+    assert "is damaged" in caplog.text
 
 
 def test_what_needs_the_number_waits_for_a_choice_that_is_out_of_date(run_dir, monkeypatch):

@@ -1,5 +1,8 @@
 """What a newcomer gets wrong: one clear line and exit code 2, never a traceback."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -43,3 +46,69 @@ def test_vocabulary_of_another_width(dxmc, planted, tmp_path):
     np.savez(other, nouns=np.array(["a", "b"]), embeddings=np.ones((2, 7), dtype=np.float32))
     config = planted.config(tmp_path / "run", vocabulary={"kind": "embeddings", "uri": str(other)})
     assert "width 7" in dxmc("run", "--config", config, code=2).stderr
+
+
+DEFECTS = """
+import sys
+import pyarrow as pa
+from dxmc_core.config import ResourcesConfig
+from ray_jobs.cluster import Step, map_rows, run_on_node, start_ray
+from ray_jobs.main import guarded
+
+class Mapper:
+    def __init__(self, is_made=True):
+        if not is_made:
+            raise LookupError("no such model")
+    def __call__(self, rows):
+        if rows["row"][0].as_py() == 3:
+            raise KeyError("row 3")
+        return rows
+
+def program():
+    start_ray(ResourcesConfig())
+    rows = [{"row": row} for row in range(6)]
+    if sys.argv[1] == "node":
+        return run_on_node(int, "no number")
+    if sys.argv[1] == "constructor":
+        return list(map_rows(rows, Step(Mapper, {"is_made": False}, 1)))
+    return list(map_rows(rows, Step(Mapper, {}, 1 if sys.argv[1] == "task" else 2)))
+
+sys.exit(guarded(program))
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("node", "error: ValueError: invalid literal for int() with base 10: 'no number'"),
+        ("task", "error: KeyError: 'row 3'"),
+        ("pool", "error: KeyError: 'row 3'"),
+        ("constructor", "error: LookupError: no such model"),
+    ],
+)
+def test_a_defect_in_a_worker_is_told_as_what_it_is(ray_cluster, where, line):
+    done = subprocess.run(
+        [sys.executable, "-c", DEFECTS, where],
+        env=ray_cluster,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == line
+    assert "Traceback" in done.stderr
+    assert "RayTaskError" not in done.stderr + done.stdout
+
+
+def test_copies_of_few_images_get_a_cluster_each(dxmc, planted, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)[np.arange(40) % 3]
+    np.save(tmp_path / "images.npy", rows)
+    source = {"kind": "embeddings", "uri": str(tmp_path / "images.npy")}
+    config = planted.config(tmp_path / "run", source=source, method={"name": "best"})
+    done = dxmc("run", "--config", config)
+    said = "num_clusters is 6, but the 40 images have fewer distinct embeddings; there will be 3 clusters at most"
+    assert done.stderr.count(said) == 1
+    assert "40 images in 3 clusters" in done.stdout
+    assert "up to date" in dxmc("run", "--config", config).stderr.splitlines()[-1]
+    assert (tmp_path / "run/report/index.html").exists()

@@ -7,14 +7,14 @@ from contextlib import nullcontext
 import pytest
 import ray
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
-from ray.exceptions import ActorDiedError, ActorUnavailableError, LocalRayletDiedError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, LocalRayletDiedError, RayError, RayTaskError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from dxmc_core.config import ResourcesConfig
-from dxmc_core.errors import DxmcError, InputError
+from dxmc_core.errors import DxmcError, InputError, WorkerError
 from ray_jobs import cluster
-from ray_jobs.cluster import explained_deaths, start_ray, unwrapped_errors
+from ray_jobs.cluster import explained_deaths, start_ray, told_plainly, unwrapped_errors
 from ray_jobs.main import guarded
 
 OUT_OF_REACH = ActorUnavailableError("Connection refused rpc_code: 14.", actor_id=None)
@@ -31,6 +31,24 @@ def died_in_training(error):
     return WorkerGroupError("x", {1: WorkerHealthCheckFailedError("worker 1", error)})
 
 
+def told(error):
+    """What a worker makes of an error before Ray takes it."""
+    with pytest.raises(WorkerError) as caught, told_plainly():
+        raise error
+    return caught.value
+
+
+def as_of_a_task(error):
+    """What `ray.get` raises when a task has raised this."""
+    return RayTaskError("function", "ray::function() RayTaskError " * 50, error).as_instanceof_cause()
+
+
+def of_training(*errors):
+    """What Ray Train raises when its workers have raised these."""
+    failures = [error if isinstance(error, RayError) else UserExceptionWithTraceback(error, "x") for error in errors]
+    return WorkerGroupError("x", dict(enumerate(failures)))
+
+
 def raises(error, within=nullcontext):
     def program():
         with within():
@@ -45,6 +63,9 @@ def raises(error, within=nullcontext):
         (raises(InputError("wrong key")), 2, "error: wrong key"),
         (raises(DxmcError("no worker")), 1, "error: no worker"),
         (raises(ZeroDivisionError("division\nby zero")), 1, "error: ZeroDivisionError: division by zero"),
+        (raises(as_of_a_task(ValueError("a bad row"))), 1, "error: ValueError: a bad row"),
+        (raises(as_of_a_task(told(KeyError("row"))), unwrapped_errors), 1, "error: KeyError: 'row'"),
+        (raises(of_training(told(KeyError("k"))), unwrapped_errors), 1, "error: KeyError: 'k'"),
         (raises(EndpointConnectionError(endpoint_url="http://s3")), 1, "error: object storage failed (EndpointConn"),
         (raises(NoCredentialsError()), 2, "error: object storage refuses: there are no credentials"),
         (raises(WorkerGroupError("x", {0: OSError("AWS Error 99")})), 1, "error: object storage failed (OSError"),
@@ -59,6 +80,9 @@ def raises(error, within=nullcontext):
         "input",
         "failed",
         "defect",
+        "defect in a task",
+        "defect that a task told",
+        "defect in Ray Train",
         "away",
         "no credentials",
         "away in Ray Train",
@@ -70,9 +94,17 @@ def raises(error, within=nullcontext):
         "terminated",
     ],
 )
-def test_the_last_line_says_what_happened(program, code, line, capsys):
+def test_the_last_line_says_what_happened(program, code, line, capsys, caplog):
     assert guarded(program) == code
-    assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith(line)
+    assert "RayTaskError" not in said + caplog.text
+
+
+def test_when_a_worker_died_the_failures_of_the_others_are_not_the_reason():
+    error = of_training(told(RuntimeError("gloo")), ActorDiedError())
+    with pytest.raises(WorkerGroupError), unwrapped_errors():
+        raise error
 
 
 def test_local_ray_that_does_not_start(monkeypatch):

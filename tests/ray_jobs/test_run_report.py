@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.errors import InputError
+from dxmc_core.errors import InputError, WorkerError
 from dxmc_core.run_metrics import METRICS_NAME, PROMETHEUS_NAME, WEBHOOK_VARIABLE
 from ray_jobs.run_report import reported
 
@@ -38,6 +38,7 @@ def test_run_that_ends_well(home, tmp_path):
         (KeyboardInterrupt(), "stopped from outside"),
         (SystemExit(15), "stopped from outside"),
         (ZeroDivisionError("secret"), "ZeroDivisionError, a defect"),
+        (WorkerError("ValueError", "secret", "Traceback"), "ValueError, a defect"),
     ],
 )
 def test_run_that_fails_says_so_and_when_it_last_went_well(home, error, said):

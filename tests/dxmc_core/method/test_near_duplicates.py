@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dxmc_core.method.near_duplicates import duplicate_groups, first_copies, one_of_each
+from dxmc_core.method.near_duplicates import distinct_rows, duplicate_groups, first_copies, one_of_each
 from dxmc_core.method.row_source import ArrayRows
 
 
@@ -12,6 +12,17 @@ def test_first_copies_are_equal_to_the_last_bit_only():
     rows[7] = rows[2]
     rows[7, 4] = np.nextafter(rows[7, 4], np.float16(9))
     assert first_copies(ArrayRows(rows)).tolist() == [0, 1, 2, 3, 1, 5, 1, 7]
+
+
+def test_distinct_rows_are_counted_no_further_than_asked():
+    def blocks():
+        yield np.array([[1, 2], [1, 2], [0, 3]], dtype=np.float16)
+        yield np.array([[-0.0, 3], [1, 2], [5, 5], [6, 6]], dtype=np.float16)
+        raise AssertionError("no further block is needed")
+
+    assert distinct_rows(blocks(), at_most=4).tolist() == [[1, 2], [0, 3], [5, 5], [6, 6]]
+    assert distinct_rows(blocks(), at_most=3).tolist() == [[1, 2], [0, 3], [5, 5]]
+    assert distinct_rows([np.ones((9, 2))], at_most=4).tolist() == [[1, 1]]
 
 
 def test_groups_are_joined_through_pairs_and_copies():

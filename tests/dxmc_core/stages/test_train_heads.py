@@ -14,7 +14,7 @@ import torch
 
 from dxmc_core.artifacts.heads import HEADS_NAME, deserialize_heads, serialize_heads
 from dxmc_core.artifacts.host_arrays import HostArrays
-from dxmc_core.artifacts.matrices import load_matrix
+from dxmc_core.artifacts.matrices import embedding_column, load_matrix, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import ArtifactError, InputError
@@ -233,3 +233,31 @@ def test_too_few_images_that_are_no_duplicates(planted_run):
 def test_more_clusters_than_images():
     with pytest.raises(InputError, match="only 5 images could be embedded; set num_clusters to 5 or less"):
         check_num_clusters(6, 5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_images_of_few_kinds_get_a_cluster_each(planted_run, method):
+    """There is nothing to train, and what trains on differences between images finds none."""
+    job = job_of(planted_run, method)
+    images = job.images.read_table("images")
+    copies = matrix_of(images["embedding"])[[0, 5, 10]][np.arange(240) % 3]
+    table = images.set_column(2, images.schema.field("embedding"), embedding_column(copies))
+    part = job.images.write_part("images", table, fingerprint="c" * 32)
+    job.images.publish(fingerprint="c" * 32, inputs={}, tables={"images": [part]}, seconds=1.0)
+    train_heads(job)
+    heads = saved_heads(job)
+    labels = assign(heads, torch.from_numpy(copies)).argmax(dim=1)
+    assert heads.num_clusters == 3
+    assert labels.tolist() == [0, 1, 2] * 80
+
+
+def test_images_that_are_all_alike_are_one_cluster(planted_run):
+    job = job_of(planted_run)
+    images = job.images.read_table("images")
+    copies = matrix_of(images["embedding"])[np.zeros(240, dtype=int)]
+    table = images.set_column(2, images.schema.field("embedding"), embedding_column(copies))
+    part = job.images.write_part("images", table, fingerprint="c" * 32)
+    job.images.publish(fingerprint="c" * 32, inputs={}, tables={"images": [part]}, seconds=1.0)
+    train_heads(job)
+    assert saved_heads(job).num_clusters == 2
+    assert set(assign(saved_heads(job), torch.from_numpy(copies)).argmax(dim=1).tolist()) == {0}
