@@ -63,7 +63,9 @@ def _show(arguments: argparse.Namespace, result: dict[str, Any], print_text: Any
 def _print_scores(result: dict[str, Any]) -> None:
     print(f"{result['images']} images in {result['clusters']} clusters")
     if "external" in result:
-        print(f"against {result['labelled_images']} labels: {_scores(result['external'], upper=True)}")
+        without = result["images"] - result["labelled_images"]
+        left_out = f" ({without} images have none)" if without else ""
+        print(f"against {result['labelled_images']} labels{left_out}: {_scores(result['external'], upper=True)}")
     print(f"label-free: {_scores(result['label_free'])}")
     if "names" in result:
         _print_names(result["names"])

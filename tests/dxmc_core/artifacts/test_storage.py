@@ -1,13 +1,16 @@
 """Files of a folder, wherever it lies: what is there now is what counts."""
 
+import http.server
+import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dxmc_core.artifacts.storage import Storage
-from dxmc_core.errors import DxmcError
+from dxmc_core.artifacts.storage import Storage, read_user_file, stat_file
+from dxmc_core.errors import DxmcError, InputError
 
 _WRITE = "import sys; from dxmc_core.artifacts.storage import Storage; Storage(sys.argv[1]).write_bytes('new', b'new')"
 
@@ -75,3 +78,57 @@ def test_folders_are_listed_copied_to_and_removed(storage):
     storage.delete_folder("runs/one")
     assert storage.list_folders("runs") == ["two"]
     assert storage.list_files("runs") == {"runs/loose": 1, "runs/two/file": 1}
+
+
+class _WithoutLength(http.server.BaseHTTPRequestHandler):
+    """Answers with a file of whose length and version it says nothing, as servers that make their pages do."""
+
+    content = b"dog\ncat\n"
+
+    def do_HEAD(self):
+        self.send_response(200 if self.path == "/nouns.txt" else 404)
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        if self.path == "/nouns.txt":
+            self.wfile.write(self.content)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_file_of_a_server_that_says_no_length(monkeypatch):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _WithoutLength) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}/nouns.txt"
+        assert read_user_file(uri) == b"dog\ncat\n"
+        before = stat_file(uri)
+        assert (before.uri, before.size) == (uri, 8)
+        assert stat_file(uri) == before
+        monkeypatch.setattr(_WithoutLength, "content", b"dog\ncow\n")
+        assert stat_file(uri).etag != before.etag
+        for refused in (read_user_file, stat_file):
+            with pytest.raises(InputError, match=f"{server.server_port}/none.txt"):
+                refused(uri.replace("nouns", "none"))
+        server.shutdown()
+
+
+@pytest.mark.parametrize("refused", [read_user_file, stat_file])
+def test_what_is_no_file_of_a_person_s_is_one_line(tmp_path, refused):
+    os.mkfifo(tmp_path / "pipe")
+    places = {
+        str(tmp_path): "is a folder; expected a file",
+        str(tmp_path / "pipe"): "a pipe; expected a file",
+        "/dev/zero": "a device, a socket or a pipe; expected a file",
+        str(tmp_path / "none"): "none",
+        str(tmp_path / ("x" * 300)): "File name too long",
+        str(tmp_path / "a\0b"): "null",
+        "gs://bucket/key": "gcsfs",
+        "nope://bucket/key": "Protocol not known",
+        "http://127.0.0.1:1/x": "127.0.0.1:1",
+    }
+    for uri, message in places.items():
+        with pytest.raises(DxmcError, match=message) as caught:
+            refused(uri)
+        assert "\n" not in str(caught.value)
