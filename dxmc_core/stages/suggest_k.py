@@ -14,6 +14,7 @@ from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import InputError
+from dxmc_core.method.near_duplicates import distinct_rows
 from dxmc_core.method.suggest_k import MIN_ROWS, KChoice, suggest_num_clusters
 from dxmc_core.report import k_evidence, render_k_evidence
 from dxmc_core.settings import Settings
@@ -38,12 +39,17 @@ def suggest_k(images: StageDir, config: SuggestKConfig, *, seed: int) -> KChoice
     """Score the grid on the embedded images.
 
     Raises:
-        InputError: too few images.
+        InputError: too few images, or copies of one.
     """
     embeddings = load_matrix(images, "images").values
     if len(embeddings) < MIN_ROWS:
         raise InputError(
             f"choosing K needs at least {MIN_ROWS} images, found {len(embeddings)}; set num_clusters to a number"
+        )
+    if len(distinct_rows([embeddings], at_most=2)) < 2:
+        raise InputError(
+            f"choosing K needs images that differ, the {len(embeddings)} found have the same embedding; set "
+            "num_clusters to a number"
         )
     return suggest_num_clusters(embeddings, max_rows=config.max_images, max_clusters=config.max_clusters, seed=seed)
 

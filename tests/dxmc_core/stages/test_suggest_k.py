@@ -60,3 +60,13 @@ def test_settings_and_seed_are_in_the_fingerprint():
         fingerprint(SuggestKConfig(), seed=0, inputs={"embed_images": "b"}),
     ]
     assert len({base, *others}) == 4
+
+
+def test_copies_of_one_image_are_refused(planted_run, tmp_path):
+    np.savez(tmp_path / "alike.npz", embeddings=np.ones((40, 8), dtype=np.float32))
+    images = planted_run.run_dir.stage("alike")
+    source = embed_images.EmbeddingsSource(kind="embeddings", uri=str(tmp_path / "alike.npz"))
+    catalog, done = embed_images.import_embeddings(source, images, fingerprint=FINGERPRINT)
+    embed_images.publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=1.0)
+    with pytest.raises(InputError, match="the 40 found have the same embedding; set num_clusters"):
+        suggest_k(images, SuggestKConfig(), seed=0)
