@@ -118,9 +118,9 @@ def test_file_of_a_server_that_says_no_length(monkeypatch):
 def test_what_is_no_file_of_a_person_s_is_one_line(tmp_path, refused):
     os.mkfifo(tmp_path / "pipe")
     places = {
-        str(tmp_path): "is a folder; expected a file",
-        str(tmp_path / "pipe"): "a pipe; expected a file",
-        "/dev/zero": "a device, a socket or a pipe; expected a file",
+        str(tmp_path): "is a folder, expected a file",
+        str(tmp_path / "pipe"): "a named pipe, expected a file",
+        "/dev/zero": "is a device, expected a file",
         str(tmp_path / "none"): "none",
         str(tmp_path / ("x" * 300)): "File name too long",
         str(tmp_path / "a\0b"): "null",
