@@ -1,9 +1,10 @@
-"""Fixtures that more than one suite uses, and the rule that CI may not skip."""
+"""Fixtures that more than one suite uses, what is said of skipped tests, and the rule that CI may not skip."""
 
 import importlib
 import json
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,3 +279,19 @@ def pytest_runtest_makereport(item, call):
         if _NO_GPU not in reason:
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} was skipped where it may not be: {reason}"
+
+
+@pytest.hookimpl(tryfirst=True, wrapper=True)
+def pytest_terminal_summary(terminalreporter):
+    """Say in the last lines what this machine could not test: one line for each kind of test and reason."""
+    yield
+    skipped = Counter(_kind_and_reason(report) for report in terminalreporter.stats.get("skipped", []))
+    for (kind, reason), count in skipped.most_common():
+        tests = " ".join([*kind, "test" if count == 1 else "tests"])
+        terminalreporter.write_line(f"not tested here: {count} {tests} ({reason})")
+
+
+def _kind_and_reason(report: pytest.TestReport) -> tuple[tuple[str, ...], str]:
+    """The markers that say what a skipped test needs, and the reason that it was skipped for."""
+    needs = tuple(marker for marker in ("browser", "data", "ray") if marker in report.keywords)
+    return needs, report.longrepr[-1].removeprefix("Skipped: ")

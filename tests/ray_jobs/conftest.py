@@ -123,7 +123,7 @@ class Planted:
             "source": {"kind": "embeddings", "uri": str(self.folder / "images.npz")},
             "vocabulary": {"kind": "embeddings", "uri": str(self.folder / "nouns.npz")},
             "num_clusters": self.num_clusters,
-            "method": {"name": "dxmc", "num_epochs": 6, "batch_size": 128},
+            "method": {"name": "dxmc", "num_epochs": 12, "batch_size": 128, "learning_rate": 0.01},
             **changes,
         }
         path = run_dir.with_suffix(".yaml")

@@ -6,6 +6,7 @@ import signal
 import time
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -76,18 +77,21 @@ def test_rerun_does_nothing_and_changes_rebuild_only_what_depends_on_them(dxmc, 
 
 @pytest.mark.parametrize(
     ("method", "workers"),
-    [({"name": "dxmc", "num_epochs": 6, "batch_size": 128}, 2), ({"name": "best"}, [1, 2])],
+    [({"name": "dxmc", "num_epochs": 12, "batch_size": 128, "learning_rate": 0.01}, 2), ({"name": "best"}, [1, 2])],
     ids=["dxmc", "best, elastic"],
 )
-def test_two_training_workers_give_the_assignments_of_one(dxmc, planted, tmp_path, method, workers):
-    dxmc("run", "--config", planted.config(tmp_path / "one", method=method))
-    dxmc("run", "--config", planted.config(tmp_path / "two", method=method, resources={"train_workers": workers}))
-    one, two = assignments(tmp_path / "one"), assignments(tmp_path / "two")
-    scores = json.loads(dxmc("evaluate", str(tmp_path / "two"), "--json").stdout)
-    assert scores["external"]["acc"] > 0.9
-    # The sums of two processes are rounded differently; images between two clusters may go either way.
-    assert (one["cluster_id"].to_numpy() == two["cluster_id"].to_numpy()).mean() > 0.995
-    np.testing.assert_allclose(one["confidence"].to_numpy(), two["confidence"].to_numpy(), atol=5e-3)
+def test_two_training_workers_compute_the_losses_of_one(dxmc, planted, tmp_path, method, workers):
+    """In every epoch, up to rounding, after which images that lie between clusters may go either way."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    dxmc("run", "--config", planted.config(one, method=method))
+    dxmc("run", "--config", planted.config(two, method=method, resources={"train_workers": workers}))
+    epochs = [pd.read_json(run_dir / "train_heads/metrics.jsonl", lines=True) for run_dir in (one, two)]
+    losses = [pd.DataFrame(history["terms"].tolist()) for history in epochs]
+    assert len(losses[0]) > 1
+    pd.testing.assert_frame_equal(*losses, rtol=1e-4, atol=1e-5)
+    for run_dir in (one, two):
+        scores = json.loads(dxmc("evaluate", str(run_dir), "--json").stdout)
+        assert scores["external"]["acc"] > 0.95
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A small run as report data, with drawn pictures, and a real Chromium to open reports in."""
 
 import io
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +21,6 @@ from dxmc_core.report import (
     rows_shown,
 )
 
-CHROMIUM = Path("/usr/bin/chromium")
 NAMES = ("cat", "coffee", "motorcycle", "rocket")
 SIZE = 20
 
@@ -102,14 +102,15 @@ def picture() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium, headless."""
+    """The machine's Chromium, headless."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no Chromium at {CHROMIUM}")
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("Chromium is missing: apt-get install chromium")
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=[*flags, "--disable-sync", "--no-first-run"]
+            executable_path=executable, args=[*flags, "--disable-sync", "--no-first-run"]
         )
         yield browser
         browser.close()

@@ -1,5 +1,6 @@
 """Training as a stage: it resumes, survives damaged checkpoints, and saves heads that load without pickle."""
 
+import json
 import os
 import pickle
 import signal
@@ -51,6 +52,11 @@ def job_of(run, method="dxmc", fingerprint="d" * 32, **settings):
         fingerprint=fingerprint,
         checkpoint_every_s=0,
     )
+
+
+def losses_of(job):
+    """The loss terms of every epoch."""
+    return [json.loads(line)["terms"] for line in job.output.storage.read_bytes("metrics.jsonl").splitlines()]
 
 
 def saved_heads(job):
@@ -134,7 +140,7 @@ def train_in_two_processes(job, folder, *, dying_in_epoch=0, num_unseen=0):
 def test_killed_worker_changes_nothing(planted_run, tmp_path):
     whole = job_of(planted_run, num_epochs=6, batch_size=64)
     assert train_in_two_processes(whole, tmp_path / "whole") == [0, 0]
-    expected = saved_heads(whole).state_dict()
+    expected, losses_of_two = saved_heads(whole).state_dict(), losses_of(whole)
 
     job = job_of(planted_run, num_epochs=6, batch_size=64, fingerprint="e" * 32)
     first, second = train_in_two_processes(job, tmp_path / "killed", dying_in_epoch=3)
@@ -148,9 +154,9 @@ def test_killed_worker_changes_nothing(planted_run, tmp_path):
 
     alone = job_of(planted_run, num_epochs=6, batch_size=64, fingerprint="a" * 32)
     train_heads(alone)
-    data = load_training_data(alone, HostArrays())
-    one, two = (assign(saved_heads(trained), data.image_embeddings).argmax(dim=1) for trained in (alone, whole))
-    assert (one == two).double().mean() > 0.995
+    # Up to rounding, after which images that lie between clusters may go either way.
+    for of_one, of_two in zip(losses_of(alone), losses_of_two, strict=True):
+        assert of_two == pytest.approx(of_one, rel=1e-4)
 
 
 def test_damaged_checkpoint_is_passed_over_for_the_one_before(planted_run):
