@@ -16,6 +16,9 @@ _ROWS_PER_BLOCK = 16_384
 #: Standard errors that are allowed for: one score of 10^9 errs by more to one side.
 _NUM_DEVIATIONS = 6
 
+#: And for what float32 rounds in a score of unit rows; it is all there is where 8 bits hold what rows do not share.
+_FLOAT32_ERROR = 4e-6
+
 
 @dataclass(frozen=True)
 class Int8Queries:
@@ -23,7 +26,7 @@ class Int8Queries:
 
     Attributes:
         values: (Q, D) int8.
-        scale, offset, tolerance: (Q,) float32. Six standard errors are the tolerance.
+        scale, offset, tolerance: (Q,) float32. The tolerance is six standard errors and the rounding of float32.
     """
 
     values: Tensor
@@ -84,5 +87,5 @@ class Int8Rows:
             (rotated / steps[:, None]).round_().to(torch.int8),
             scale=steps * self.step,
             offset=queries @ self.mean,
-            tolerance=_NUM_DEVIATIONS * variance.sqrt(),
+            tolerance=_NUM_DEVIATIONS * variance.sqrt() + _FLOAT32_ERROR,
         )

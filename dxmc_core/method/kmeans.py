@@ -279,7 +279,7 @@ def _block_size(num_centers: int) -> int:
 
 
 def _nearest_centers(rows: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine (n,) to the nearest centre and its index (n,); ties go to the smaller index."""
+    """Cosine (n,) to the nearest centre and its index (n,); between equal centres rounding decides."""
     found = [(block @ centers.T).max(dim=1) for block in _blocks_of(rows, len(centers))]
     return torch.cat([best.values for best in found]), torch.cat([best.indices for best in found])
 

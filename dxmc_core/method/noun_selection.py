@@ -85,7 +85,7 @@ def select_nouns(
     """Reverse classification: every noun goes to its most probable centre, every centre keeps its most confident nouns.
 
     p(l | j) is the softmax over centres l of t_j . s_l, without a temperature, in float32 (float16 changed 3% of the
-    picks in a test). Ties go to the smaller centre and the earlier noun.
+    picks in a test). Ties go to the earlier noun; between equal centres rounding decides.
 
     Args:
         image_centers: (C, D), rows normalised here.

@@ -39,6 +39,17 @@ def test_errors_are_as_large_as_stated(name: str) -> None:
         np.testing.assert_allclose(errors.square().mean(dim=1).sqrt(), typical, rtol=0.15)
 
 
+def test_rows_that_8_bits_hold_exactly_err_by_what_float32_does() -> None:
+    """Whatever row it is that all are equal to: of twenty, some err by more than six steps."""
+    for row in np.random.default_rng(0).standard_normal((20, 128)):
+        rows = unit(np.tile(row, (30, 1)))
+        rounded = Int8Rows.of(rows)
+        found = rounded.queries(torch.from_numpy(rows))
+        approximate = found.scale[:, None] * torch._int_mm(found.values, rounded.values.T) + found.offset[:, None]
+        exact = torch.from_numpy(rows).double() @ torch.from_numpy(rows).double().T
+        assert ((approximate.double() - exact).abs() <= found.tolerance[:, None]).all()
+
+
 def test_the_same_rows_are_rounded_alike() -> None:
     first, second = (Int8Rows.of(ROWS["gaussian"]) for _ in range(2))
     assert torch.equal(first.values, second.values)

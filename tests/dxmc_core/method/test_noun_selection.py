@@ -73,10 +73,11 @@ def test_equal_nouns_tie_and_the_earlier_ones_win_in_any_block() -> None:
         assert (ids < 5 * 40).all()
 
 
-def test_equal_centers_tie_and_the_smaller_id_wins() -> None:
+def test_equal_centers_share_their_nouns() -> None:
+    # Which of them a noun goes to is a matter of rounding: columns of a product are not all added up in one order.
     center = random_unit(1, 8, 0)
-    selection = select_nouns(np.repeat(center, 4, axis=0), random_unit(10, 8, 1))
-    assert (selection.center_ids == 0).all()
+    selection = select_nouns(np.repeat(center, 4, axis=0), random_unit(10, 8, 1), nouns_per_center=10)
+    assert selection.noun_ids.tolist() == list(range(10))
     np.testing.assert_allclose(selection.probabilities, 0.25, rtol=1e-6)
 
 
