@@ -8,10 +8,11 @@ assigned nearly as well as seen ones.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from dxmc_core.method.whitening import WhiteningMap, cluster_means, cluster_whitening, normalize_rows
 
-_ROWS_PER_BLOCK = 16_384
+_SCORES_PER_BLOCK = 2**24
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ class Discriminant:
     centers: np.ndarray
     labels: np.ndarray
 
-    def predict(self, embeddings: np.ndarray) -> np.ndarray:
+    def predict(self, embeddings: np.ndarray, *, device: str = "cpu") -> np.ndarray:
         """Clusters (n,) int32 of unit rows (n, D)."""
-        return _nearest(self.whitening.apply(embeddings), self.centers)
+        return _nearest(self.whitening.apply(embeddings, device=device), self.centers, device)
 
 
 def fit_discriminant(
-    embeddings: np.ndarray, labels: np.ndarray, num_clusters: int, *, num_rounds: int = 3
+    embeddings: np.ndarray, labels: np.ndarray, num_clusters: int, *, num_rounds: int = 3, device: str = "cpu"
 ) -> Discriminant:
     """Whiten by the labels once, then let rows and centres settle.
 
@@ -42,22 +43,25 @@ def fit_discriminant(
         embeddings: (N, D) unit rows.
         labels: (N,) clusters 0..K-1.
         num_rounds: of taking centres and assigning rows anew. On CLIP embeddings nearly all change came in the first.
+        device: where the products run.
     """
-    whitening = cluster_whitening(embeddings, labels, num_clusters)
-    rows = whitening.apply(embeddings)
+    whitening = cluster_whitening(embeddings, labels, num_clusters, device=device)
+    rows = whitening.apply(embeddings, device=device)
     centers = np.zeros((num_clusters, rows.shape[1]), dtype=np.float32)
     for _ in range(num_rounds):
         means = cluster_means(rows, labels, num_clusters)
         # A cluster that lost its last row keeps its centre.
         emptied = np.bincount(labels, minlength=num_clusters) == 0
         centers = normalize_rows(np.where(emptied[:, None], centers, means))
-        labels = _nearest(rows, centers)
+        labels = _nearest(rows, centers, device)
     return Discriminant(whitening, centers, labels)
 
 
-def _nearest(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
+def _nearest(rows: np.ndarray, centers: np.ndarray, device: str) -> np.ndarray:
     labels = np.empty(len(rows), dtype=np.int32)
-    for start in range(0, len(rows), _ROWS_PER_BLOCK):
-        block = slice(start, start + _ROWS_PER_BLOCK)
-        labels[block] = (rows[block] @ centers.T).argmax(axis=1)
+    columns = torch.from_numpy(centers).to(device).T
+    block_rows = max(_SCORES_PER_BLOCK // len(centers), 256)
+    for start in range(0, len(rows), block_rows):
+        block = slice(start, start + block_rows)
+        labels[block] = (torch.from_numpy(rows[block]).to(device) @ columns).argmax(dim=1).cpu().numpy()
     return labels

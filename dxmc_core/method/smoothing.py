@@ -1,15 +1,17 @@
 """Smoothing over the neighbour graph: every row becomes the mean of its neighbourhood, a few times over.
 
-Noise that neighbours do not share averages out, while differences between neighbourhoods stay. One sparse product a
-round; the graph is built once.
+Noise that neighbours do not share averages out, while differences between neighbourhoods stay. One gathering sum per
+round.
 """
 
 import numpy as np
-from scipy.sparse import csr_array
+import torch
+import torch.nn.functional as F
 
-from dxmc_core.method.whitening import normalize_rows
-
-_ROWS_PER_BLOCK = 4096
+#: Rows whose candidates are gathered at a time: 50 MiB.
+_ROWS_PER_BLOCK = 1024
+#: Rows whose means are taken at a time.
+_ROWS_PER_ROUND = 65_536
 
 #: A neighbourhood of 0.3 cluster sizes stays inside a cluster even where that cluster is a third of the mean size.
 _NEIGHBORS_PER_CLUSTER_SIZE = 0.3
@@ -22,7 +24,14 @@ def num_smoothing_neighbors(num_rows: int, num_clusters: int) -> int:
     return min(max(count, _MIN_NEIGHBORS), _MAX_NEIGHBORS, num_rows - 1)
 
 
-def rerank_neighbors(rows: np.ndarray, candidates: np.ndarray, num_neighbors: int) -> np.ndarray:
+def rerank_neighbors(
+    rows: np.ndarray,
+    candidates: np.ndarray,
+    num_neighbors: int,
+    *,
+    affinities: np.ndarray | None = None,
+    device: str = "cpu",
+) -> np.ndarray:
     """The nearest of each row's candidates in another space than the one they were found in.
 
     It spares a second search of all rows.
@@ -31,34 +40,47 @@ def rerank_neighbors(rows: np.ndarray, candidates: np.ndarray, num_neighbors: in
         rows: (N, R) float32 unit rows of the new space.
         candidates: (N, c) positions.
         num_neighbors: k; fewer than c, or all candidates are returned.
+        affinities: (N, c) float32 of 0..1 that the candidates' cosines, negative ones taken as 0, are multiplied by.
+        device: where the cosines are computed.
 
     Returns:
         (N, min(k, c)) int64 positions, nearest first, equal ones by position.
     """
     nearest = np.empty((len(rows), min(num_neighbors, candidates.shape[1])), dtype=np.int64)
+    on_device = torch.from_numpy(rows).to(device)
     for start in range(0, len(rows), _ROWS_PER_BLOCK):
         block = slice(start, start + _ROWS_PER_BLOCK)
         positions = candidates[block]
-        scores = np.stack([np.einsum("nr,nr->n", rows[block], rows[column]) for column in positions.T], axis=1)
+        others = on_device[torch.from_numpy(positions.astype(np.int64)).to(device)]
+        scores = torch.bmm(others, on_device[block, :, None])[:, :, 0].cpu().numpy()
+        if affinities is not None:
+            scores = np.maximum(scores, 0) * affinities[block]
         order = np.lexsort((positions, -scores), axis=1)[:, : nearest.shape[1]]
         nearest[block] = np.take_along_axis(positions, order, axis=1)
     return nearest
 
 
-def smooth(rows: np.ndarray, neighbors: np.ndarray, *, num_rounds: int) -> np.ndarray:
+def smooth(rows: np.ndarray, neighbors: np.ndarray, *, num_rounds: int, device: str = "cpu") -> np.ndarray:
     """Each round replaces a row by the normalised mean of itself and its neighbours.
 
     Args:
         rows: (N, R) float32 unit rows.
         neighbors: (N, k) positions.
+        device: where the means are taken; it holds the rows twice.
 
     Returns:
         (N, R) float32 unit rows.
     """
-    num_rows, num_neighbors = neighbors.shape
-    ones = np.ones(neighbors.size, dtype=np.float32)
-    row_starts = np.arange(0, neighbors.size + 1, num_neighbors)
-    graph = csr_array((ones, neighbors.ravel(), row_starts), (num_rows, num_rows))
+    own = np.arange(len(rows))[:, None]
+    neighborhoods = torch.from_numpy(np.concatenate([own, neighbors], axis=1)).to(device)
+    current = torch.from_numpy(rows).to(device)
     for _ in range(num_rounds):
-        rows = normalize_rows(graph @ rows + rows)
-    return rows
+        smoothed = torch.empty_like(current)
+        for start in range(0, len(rows), _ROWS_PER_ROUND):
+            block = slice(start, start + _ROWS_PER_ROUND)
+            sums = F.embedding_bag(neighborhoods[block], current, mode="sum")
+            norms = sums.norm(dim=1, keepdim=True)
+            # Where a neighbourhood cancels out, a row stays what it was.
+            smoothed[block] = torch.where(norms > 1e-12, sums / norms.clamp(min=1e-12), current[block])
+        current = smoothed
+    return current.cpu().numpy()

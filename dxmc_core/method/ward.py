@@ -1,12 +1,16 @@
 """Ward's hierarchical clustering of weighted points: a partition for every K from micro-clusters, and a cluster tree.
 
-Nearest-neighbour chains on centroids (Murtagh 1985; Ward's criterion is reducible, so the chains find the same tree as
-the greedy search). Memory is M x D, time M^2 x D; no matrix of distances exists.
+The greedy search on centroids with nearest neighbours kept as lower bounds, and looked up again only when they come to
+the top (Müllner 2011, "generic linkage"). Memory is M x D, time about M^2 x D; no matrix of distances exists.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
+
+_COSTS_PER_BLOCK = 2**24
 
 
 @dataclass(frozen=True)
@@ -59,44 +63,116 @@ def ward_tree(points: np.ndarray, weights: np.ndarray) -> WardTree:
         raise ValueError(f"expected at least one point, all finite, found an array of shape {points.shape}")
     if weights.shape != (len(points),) or not (np.isfinite(weights) & (weights > 0)).all():
         raise ValueError(f"expected a positive weight for each of {len(points)} points, found shape {weights.shape}")
-    pairs, costs = _chain_joins(np.array(points, dtype=np.float64), np.array(weights, dtype=np.float64))
-    return _in_order(pairs, costs, np.asarray(weights, dtype=np.float64))
+    pairs, costs = _greedy_joins(points, weights, num_joins=len(points) - 1)
+    costs = np.maximum.accumulate(costs)  # rounding must not let a node lie below its children
+    return _in_order(pairs, 2 * costs, np.asarray(weights, dtype=np.float64))
 
 
-def _chain_joins(centroids: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Joins in the order in which chains find them: pairs (M - 1, 2) of slots, the second emptied, and costs (M - 1,).
+def merge_points(
+    points: np.ndarray, weights: np.ndarray, num_parts: int, *, size_exponent: float = 1.0, device: str = "cpu"
+) -> np.ndarray:
+    """Join weighted points until `num_parts` nodes are left.
 
-    The arrays given are used up.
+    The cost of a join is d^2 (w_1 w_2 / (w_1 + w_2))^a, with d between centroids. With a = 1 that is Ward's, which makes
+    parts of like size; with a = 0 the nearest centroids are joined whatever their weights.
+
+    Args:
+        points: (M, D); weights: (M,) positive.
+        num_parts: 1..M.
+        size_exponent: a, 0..1.
+        device: where costs are computed.
+
+    Returns:
+        (M,) int64 part of every point, numbered by their first points.
     """
-    num_points = len(weights)
-    norms = np.einsum("md,md->m", centroids, centroids)
-    pairs, costs = np.empty((num_points - 1, 2), dtype=np.int64), np.empty(num_points - 1)
-    own_costs = np.zeros(num_points)
-    absent = np.zeros(num_points, dtype=bool)
-    chain: list[int] = []
-    for join in range(num_points - 1):
-        if not chain:
-            chain = [int(np.argmin(absent))]
-        while True:
-            tip = chain[-1]
-            distances = np.maximum(norms + norms[tip] - 2 * (centroids @ centroids[tip]), 0)
-            distances *= 2 * weights * weights[tip] / (weights + weights[tip])
-            distances[absent] = np.inf
-            distances[tip] = np.inf
-            nearest = int(distances.argmin())
-            # On a tie the chain goes back, or it might turn in a circle.
-            if len(chain) > 1 and distances[chain[-2]] <= distances[nearest]:
-                break
-            chain.append(nearest)
-        cost = distances[chain[-2]]
-        kept, gone = sorted((chain.pop(), chain.pop()))
-        # Rounding must not let a node lie below its children.
-        own_costs[kept] = costs[join] = max(cost, own_costs[kept], own_costs[gone])
-        pairs[join] = kept, gone
-        total = weights[kept] + weights[gone]
-        centroids[kept] = (weights[kept] * centroids[kept] + weights[gone] * centroids[gone]) / total
-        weights[kept], norms[kept], absent[gone] = total, centroids[kept] @ centroids[kept], True
-    return pairs, costs
+    pairs, _ = _greedy_joins(
+        points,
+        weights,
+        num_joins=len(points) - num_parts,
+        size_exponent=size_exponent,
+        dtype=torch.float32,
+        device=device,
+    )
+    parts = np.arange(len(points))
+    for kept, gone in pairs[::-1]:
+        parts[gone] = parts[kept]
+    return np.unique(parts, return_inverse=True)[1]
+
+
+def _greedy_joins(
+    points: np.ndarray,
+    weights: np.ndarray,
+    *,
+    num_joins: int,
+    size_exponent: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
+) -> tuple[np.ndarray, np.ndarray]:
+    """The cheapest joins one after another: pairs (num_joins, 2) of slots, the second emptied, and their costs."""
+    nodes = _Nodes(points, weights, size_exponent, dtype, device)
+    costs, nearest = nodes.nearest_of_all()
+    is_stale = np.zeros(len(points), dtype=bool)
+    pairs, join_costs = np.empty((num_joins, 2), dtype=np.int64), np.empty(num_joins)
+    for join in range(num_joins):
+        while is_stale[tip := int(costs.argmin())]:
+            row = nodes.costs_of(tip)
+            nearest[tip], is_stale[tip] = row.argmin(), False
+            costs[tip] = row[nearest[tip]]
+        kept, gone = sorted((tip, int(nearest[tip])))
+        pairs[join], join_costs[join] = (kept, gone), costs[tip]
+        nodes.join(kept, gone)
+        costs[gone] = np.inf
+        # What pointed at either node costs at least what it did, unless the new node turns out to be nearer.
+        is_stale |= (nearest == kept) | (nearest == gone)
+        row = nodes.costs_of(kept)
+        nearer = row < costs
+        costs[nearer], nearest[nearer], is_stale[nearer] = row[nearer], kept, False
+        nearest[kept], is_stale[kept] = row.argmin(), False
+        costs[kept] = row[nearest[kept]]
+    return pairs, join_costs
+
+
+class _Nodes:
+    """Centroids (M, D) with their weights, of which some have gone into others."""
+
+    def __init__(
+        self, points: np.ndarray, weights: np.ndarray, size_exponent: float, dtype: torch.dtype, device: str
+    ) -> None:
+        self._centroids = torch.from_numpy(np.array(points, dtype=np.float64)).to(device, dtype)
+        self._weights = torch.from_numpy(np.array(weights, dtype=np.float64)).to(device, dtype)
+        self._norms = self._centroids.square().sum(dim=1)
+        self._gone = torch.zeros(len(points), dtype=dtype, device=device)  # infinite for what has gone
+        self._size_exponent = size_exponent
+
+    def nearest_of_all(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least cost (M,) of joining each node, and with which (M,)."""
+        num_nodes = len(self._norms)
+        found = []
+        for block in torch.arange(num_nodes, device=self._norms.device).split(max(_COSTS_PER_BLOCK // num_nodes, 1)):
+            costs = self._costs(self._centroids @ self._centroids[block].T, block).T
+            costs[torch.arange(len(block)), block] = torch.inf
+            found.append(costs.min(dim=1))
+        costs, nearest = (torch.cat([getattr(best, name) for best in found]) for name in ("values", "indices"))
+        return costs.cpu().numpy(), nearest.cpu().numpy()
+
+    def costs_of(self, node: int) -> np.ndarray:
+        """Costs (M,) of joining one node with each; infinite for itself and for what has gone."""
+        costs = self._costs(self._centroids.mv(self._centroids[node])[:, None], torch.tensor([node]))[:, 0]
+        costs[node] = torch.inf
+        return costs.cpu().numpy()
+
+    def join(self, kept: int, gone: int) -> None:
+        first, second = self._weights[kept].clone(), self._weights[gone]
+        self._weights[kept] = first + second
+        self._centroids[kept] = (first * self._centroids[kept] + second * self._centroids[gone]) / (first + second)
+        self._norms[kept] = self._centroids[kept].square().sum()
+        self._gone[gone] = torch.inf
+
+    def _costs(self, products: Tensor, nodes: Tensor) -> Tensor:
+        """Costs (M, n) of joining all with n of them, from the products of their centroids; what has gone is infinite."""
+        squared = (self._norms[:, None] + self._norms[nodes] - 2 * products).clamp_(min=0)
+        others, own = self._weights[:, None], self._weights[nodes]
+        return squared.mul_((others * own / (others + own)) ** self._size_exponent).add_(self._gone[:, None])
 
 
 def _in_order(pairs: np.ndarray, costs: np.ndarray, weights: np.ndarray) -> WardTree:

@@ -20,7 +20,7 @@ def test_neighbor_scatter_is_that_of_the_differences():
     neighbors = nearest_neighbors(rows, num_neighbors=5)
     differences = (rows[neighbors] - rows[:, None]).reshape(-1, 7)
     expected = differences.T @ differences / len(differences) / 2
-    found = whitening._neighbor_scatter(rows, neighbors, rows.mean(axis=0))
+    found = whitening._neighbor_scatter(rows, neighbors, rows.mean(axis=0), "cpu")
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
