@@ -29,7 +29,7 @@ from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.images.catalog import list_source
 from dxmc_core.images.renewal import renew_catalog
-from dxmc_core.images.sources import ImagesSource, ImageSource
+from dxmc_core.images.sources import ImageSource, ImagesSource
 from dxmc_core.stages.embed_images import publish_embeddings
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import EmbedImages
