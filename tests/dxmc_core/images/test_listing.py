@@ -207,7 +207,8 @@ def test_what_a_list_names_that_is_no_file_is_a_reject(tmp_path):
         files = list(FetchImages(ImagesSource(uri=""))(rows))
         assert [str(file.reason) for file in files[:3]] == ["not_an_image"] * 3
         reasons = [str(file.reason) for file in files[3:-1]]
-        assert reasons == ["missing"] * 3 + ["unreachable"] * 2 + ["missing"]  # two lack a package, which may be installed
+        # Two lack a package, which may be installed.
+        assert reasons == ["missing"] * 3 + ["unreachable"] * 2 + ["missing"]
         assert files[-1] == b"a"
 
 
