@@ -29,7 +29,7 @@ from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.images.catalog import list_source
 from dxmc_core.images.renewal import renew_catalog
-from dxmc_core.images.sources import ImagesSource
+from dxmc_core.images.sources import ImageSource, ImagesSource
 from dxmc_core.stages.embed_images import publish_embeddings
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import EmbedImages
@@ -76,7 +76,7 @@ def embed_hostile_files(folder: Path, count: int, seed: int) -> dict[str, Any]:
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's on damaged metadata
-        run_dir = _embed(source, RunDir.at(str(folder / "run")))
+        run_dir = embed_alone(source, RunDir.at(str(folder / "run")))
     stage = run_dir.stage("embed_images")
     rejects = stage.read_table("rejects", ["image_id", "reason"]).to_pylist()
     found = Counter(stage.read_table("images", ["image_id"])["image_id"].to_pylist())
@@ -96,8 +96,8 @@ def embed_hostile_files(folder: Path, count: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _embed(source: ImagesSource, run_dir: RunDir) -> RunDir:
-    """embed_images in this process."""
+def embed_alone(source: ImageSource, run_dir: RunDir) -> RunDir:
+    """embed_images in this process, without Ray."""
     listing = list_source(source)
     stage, fingerprint = run_dir.stage("embed_images"), listing.digest
     catalog = renew_catalog(stage, listing, fingerprint=fingerprint)

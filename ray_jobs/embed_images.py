@@ -10,6 +10,7 @@ from dxmc_core.config import ResourcesConfig
 from dxmc_core.encoders import embedding_width, load_preprocess
 from dxmc_core.errors import InputError
 from dxmc_core.images.catalog import Catalog, Listing, list_source, read_catalog
+from dxmc_core.images.decode import optional_decoders
 from dxmc_core.images.quarantine import OUT_OF_REACH, Quarantine, forget_transient_rejects, scouts_first
 from dxmc_core.images.renewal import renew_catalog
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource
@@ -47,7 +48,7 @@ def fingerprint(context: RunContext) -> str:
     identity = source_identity(source, context.config.encoder)
     if isinstance(source, EmbeddingsSource):
         return stage_fingerprint(identity, embeddings_digest(source))
-    return stage_fingerprint(identity, _listing(context, source).digest)
+    return stage_fingerprint(identity, _listing(context, source).digest, decoders=optional_decoders())
 
 
 def _listing(context: RunContext, source: ImageSource) -> Listing:

@@ -5,6 +5,7 @@ their header, and whatever goes wrong in a decoder becomes an `ImageRejectedErro
 they are; the one exception is that the HEIF plugin, where installed, is imported when the first HEIF file comes.
 """
 
+import importlib.util
 import io
 import struct
 from collections.abc import Callable, Iterator
@@ -24,15 +25,18 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
 from dxmc_core.errors import on_one_line
 from dxmc_core.images.formats import UNDECODABLE, Format, announced_size, ends_early, sniff_format
+from dxmc_core.images.levels import float_to_bytes
+from dxmc_core.images.png import mend_transparent_level, without_needless_chunks
+from dxmc_core.images.tiff import TiffFile
 
 MAX_PIXELS = 200_000_000
 THUMBNAIL_QUALITY = 80
+_HEIF_PACKAGE = "pillow_heif"
 
 #: A JPEG is decoded at a half, a quarter or an eighth while this many times the wanted size is left. Measured with the
 #: offline encoder (224 pixels) on 52 pictures of 2,000 to 4,000 pixels, against the full decode: at 4 the embeddings'
@@ -95,7 +99,7 @@ class OpenedImage:
         """The first frame, upright, in RGB; see `decode_image`."""
         with _rejecting(self._data, self._format):
             self._image.load()
-            return _upright(_to_rgb(self._image), self._image)
+            return _upright(_to_rgb(self._image, self._data), self._image)
 
 
 def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_size: int | None = None) -> OpenedImage:
@@ -159,8 +163,44 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise ImageRejectedError(
-            RejectReason.TOO_LARGE, f"{width} x {height} pixels, more than the {max_pixels} that are decoded"
+            RejectReason.TOO_LARGE, f"{width} x {height} pixels, more than the {max_pixels} of source.max_pixels"
         )
+
+
+def _open_png(file: io.BytesIO) -> ImageFile.ImageFile:
+    data = without_needless_chunks(file.getvalue())
+    image = PngImagePlugin.PngImageFile(io.BytesIO(data))
+    mend_transparent_level(image, data)
+    return image
+
+
+def _open_pnm(file: io.BytesIO) -> ImageFile.ImageFile:
+    image = PpmImagePlugin.PpmImageFile(file)
+    scale = image.info.get("scale", 1.0)
+    if scale != 1:
+        raise NotImplementedError(f"a scale of {scale:g}, by which some readers multiply the levels and others do not")
+    decoder, _, _, args = image.tile[0]
+    maximum = args[-1] if decoder == "ppm" and isinstance(args, tuple) else 255
+    if 128 <= maximum < 255:
+        raise NotImplementedError(f"levels to {maximum}, which some readers scale to 255 and others do not")
+    return image
+
+
+#: Start of a JPEG 2000 code stream, and where its components are described from there.
+_CODE_STREAM, _NUM_COMPONENTS_AT, _COMPONENTS_AT = b"\xff\x4f\xff\x51", 40, 42
+
+
+def _open_jpeg2000(file: io.BytesIO) -> ImageFile.ImageFile:
+    image = Jpeg2KImagePlugin.Jpeg2KImageFile(file)
+    data = file.getvalue()
+    start = data.find(_CODE_STREAM)
+    (num_components,) = struct.unpack_from(">H", data, start + _NUM_COMPONENTS_AT)
+    components = data[start + _COMPONENTS_AT :][: 3 * num_components : 3]
+    bits = 1 + max((component & 0x7F for component in components), default=0)
+    if num_components > 1 and bits > 8:
+        # Pillow (13) rounds these up beyond white, which becomes black.
+        raise NotImplementedError(f"{num_components} channels of {bits} bits; save it with 8 bits")
+    return image
 
 
 def _open_avif(file: io.BytesIO) -> ImageFile.ImageFile:
@@ -169,62 +209,84 @@ def _open_avif(file: io.BytesIO) -> ImageFile.ImageFile:
     return AvifImagePlugin.AvifImageFile(file)
 
 
+def optional_decoders() -> list[str]:
+    """The packages installed here that decode formats which are `unsupported` without them."""
+    return [_HEIF_PACKAGE] if importlib.util.find_spec(_HEIF_PACKAGE) is not None else []
+
+
 def _open_heif(file: io.BytesIO) -> ImageFile.ImageFile:
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
-        raise ImageRejectedError(RejectReason.UNSUPPORTED, "HEIF needs a plugin: pip install pillow-heif") from error
+        raise ImageRejectedError(
+            RejectReason.UNSUPPORTED,
+            "HEIF needs a package: pip install pillow-heif, and run again, which tries these files again",
+        ) from error
     return HeifImageFile(file)
 
 
 _PLUGINS: dict[Format, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     Format.JPEG: JpegImagePlugin.JpegImageFile,
-    Format.PNG: PngImagePlugin.PngImageFile,
+    Format.PNG: _open_png,
     Format.GIF: GifImagePlugin.GifImageFile,
     Format.WEBP: WebPImagePlugin.WebPImageFile,
     Format.BMP: BmpImagePlugin.BmpImageFile,
-    Format.TIFF: TiffImagePlugin.TiffImageFile,
+    Format.TIFF: TiffFile,
     Format.AVIF: _open_avif,
     Format.HEIF: _open_heif,
-    Format.JPEG2000: Jpeg2KImagePlugin.Jpeg2KImageFile,
-    Format.PNM: PpmImagePlugin.PpmImageFile,
+    Format.JPEG2000: _open_jpeg2000,
+    Format.PNM: _open_pnm,
     Format.ICO: IcoImagePlugin.IcoImageFile,
 }
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow's to RGB."""
+def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
+    """A loaded picture of any mode of Pillow's to RGB, transparency on white."""
     mode = image.mode
     if mode in ("I", "F") or mode.startswith("I;16"):
-        return Image.fromarray(_to_bytes(np.asarray(image))).convert("RGB")
+        return _wide_gray(image)
+    if isinstance(image, BmpImagePlugin.BmpImageFile) and mode == "RGB":
+        alpha = _fourth_bytes(image, data)
+        return image if alpha is None else _on_white(image, alpha)
     if mode in ("La", "RGBa"):  # premultiplied alpha
         image = image.convert(mode.upper())
     if mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(rgba, mask=rgba.getchannel("A"))
-        return white
-    if mode == "LAB":
-        raise ImageRejectedError(RejectReason.UNSUPPORTED, "pictures in the LAB colour space are not decoded")
+        return _on_white(rgba, rgba.getchannel("A"))
     return image if mode == "RGB" else image.convert("RGB")
 
 
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Gray levels wider than a byte to uint8, by the range they claim; where that is unusual, by their own range.
+def _on_white(image: Image.Image, alpha: Image.Image) -> Image.Image:
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=alpha)
+    return white
 
-    16-bit levels keep the high byte, and so do 32-bit ones up to 65535; floats up to 1 are times 255; levels up to 255
-    stay as they are.
+
+def _wide_gray(image: Image.Image) -> Image.Image:
+    """Gray levels wider than a byte."""
+    if isinstance(image, TiffFile):
+        return Image.fromarray(image.gray_bytes()).convert("RGB")
+    values = np.asarray(image)
+    # All other formats have levels of 16 bits here; Pillow makes them of those that PNM files have.
+    gray = float_to_bytes(values, to_255=False) if values.dtype.kind == "f" else (values >> 8).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if clear is not None:
+        gray[values == clear] = 255
+    return Image.fromarray(gray).convert("RGB")
+
+
+def _fourth_bytes(image: Image.Image, data: bytes) -> Image.Image | None:
+    """Alpha of an uncompressed BMP of 32 bits, whose header has no word for it; None where no pixel has any.
+
+    Other readers take the fourth bytes for alpha as soon as one of them is not 0, Pillow (13) never.
     """
-    if values.dtype.kind == "f":
-        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if values.dtype.kind in "iu" and (values.dtype.itemsize == 2 or (low >= 0 and 255 < high <= 65535)):
-        return (values >> 8).astype(np.uint8)
-    if values.dtype.kind == "f" and low >= 0 and high <= 1:
-        return (values * 255).round().astype(np.uint8)
-    if low >= 0 and high <= 255:
-        return values.astype(np.uint8)
-    return ((values.astype(np.float64) - low) * (255 / max(high - low, 1e-300))).astype(np.uint8)
+    (pixels,), (bits, compression) = struct.unpack_from("<I", data, 10), struct.unpack_from("<HI", data, 28)
+    width, height = image.size
+    if data[14] != 40 or (bits, compression) != (32, 0):
+        return None
+    alpha = np.frombuffer(data, np.uint8, count=4 * width * height, offset=pixels)[3::4].reshape(height, width)
+    is_top_down = struct.unpack_from("<i", data, 22)[0] < 0
+    return Image.fromarray(alpha if is_top_down else alpha[::-1]) if alpha.any() else None
 
 
 _TRANSPOSITIONS = {
@@ -262,14 +324,25 @@ def _rejecting(data: bytes, found: Format) -> Iterator[None]:
         raise _rejection(data, found, error) from error
 
 
+#: What Pillow (13) says of a file that is whole and of a kind that it does not decode.
+_UNSUPPORTED_WORDS = ("unsupported", "not supported", "not yet supported", "cannot handle", "unknown raw mode")
+
+
 def _rejection(data: bytes, found: Format, error: Exception) -> ImageRejectedError:
     """Tell a file that was cut off from one that is damaged or of a kind the decoder does not know."""
     said = on_one_line(error)
+    thrown = f"{type(error).__name__}: {said}" if said != type(error).__name__ else said
     lowered = said.lower()
+    if isinstance(error, NotImplementedError):
+        return ImageRejectedError(RejectReason.UNSUPPORTED, f"this kind of {found} file is not decoded: {said}")
     if isinstance(error, Image.DecompressionBombError) or "decompressed data too large" in lowered:
         return ImageRejectedError(RejectReason.TOO_LARGE, said)
     if "truncated" in lowered or ends_early(data, found):
-        return ImageRejectedError(RejectReason.TRUNCATED, f"{found} file cut off: {said}")
-    if isinstance(error, NotImplementedError) or "unsupported" in lowered or "cannot handle" in lowered:
-        return ImageRejectedError(RejectReason.UNSUPPORTED, f"this kind of {found} file is not decoded: {said}")
-    return ImageRejectedError(RejectReason.UNREADABLE, f"damaged {found} file: {said}")
+        return ImageRejectedError(RejectReason.TRUNCATED, f"{found} file cut off: {thrown}")
+    if isinstance(error, MemoryError):
+        return ImageRejectedError(
+            RejectReason.TOO_LARGE, f"the {found} decoder asked for more memory than there is: {thrown}"
+        )
+    if any(words in lowered for words in _UNSUPPORTED_WORDS):
+        return ImageRejectedError(RejectReason.UNSUPPORTED, f"this kind of {found} file is not decoded: {thrown}")
+    return ImageRejectedError(RejectReason.UNREADABLE, f"damaged {found} file: {thrown}")

@@ -27,9 +27,30 @@ class Format(StrEnum):
     SVG = "SVG"
     EPS = "EPS"
     PDF = "PDF"
+    PAM = "PAM"
+    PFM_COLOR = "PFM of color"
+    TGA = "TGA"
+    EXR = "OpenEXR"
+    RADIANCE = "Radiance HDR"
+    DDS = "DDS"
+    QOI = "QOI"
+    FITS = "FITS"
+    DICOM = "DICOM"
+    ICNS = "Apple icon"
+    CURSOR = "Windows cursor"
+    XCF = "GIMP"
+    JPEG_XR = "JPEG XR"
+    CAMERA_RAW = "camera raw"
 
 
-UNDECODABLE = frozenset({Format.JXL, Format.PSD, Format.SVG, Format.EPS, Format.PDF})
+#: Of these a file is an image, and `unsupported`; any other is `not_an_image`.
+UNDECODABLE = frozenset(
+    {
+        Format.JXL, Format.PSD, Format.SVG, Format.EPS, Format.PDF, Format.PAM, Format.PFM_COLOR, Format.TGA,
+        Format.EXR, Format.RADIANCE, Format.DDS, Format.QOI, Format.FITS, Format.DICOM, Format.ICNS, Format.CURSOR,
+        Format.XCF, Format.JPEG_XR, Format.CAMERA_RAW,
+    }
+)  # fmt: skip
 
 _PREFIXES = (
     (b"\xff\xd8\xff", Format.JPEG),
@@ -48,6 +69,21 @@ _PREFIXES = (
     (b"8BPS", Format.PSD),
     (b"%!PS", Format.EPS),
     (b"%PDF-", Format.PDF),
+    (b"P7\n", Format.PAM),
+    (b"PF\n", Format.PFM_COLOR),
+    (b"v/1\x01", Format.EXR),
+    (b"#?RADIANCE", Format.RADIANCE),
+    (b"#?RGBE", Format.RADIANCE),
+    (b"DDS |\0\0\0", Format.DDS),
+    (b"qoif", Format.QOI),
+    (b"SIMPLE  =", Format.FITS),
+    (b"icns", Format.ICNS),
+    (b"gimp xcf", Format.XCF),
+    (b"II\xbc\x01", Format.JPEG_XR),
+    (b"FUJIFILMCCD-RAW", Format.CAMERA_RAW),
+    (b"IIU\0", Format.CAMERA_RAW),
+    (b"IIRO", Format.CAMERA_RAW),
+    (b"IIRS", Format.CAMERA_RAW),
 )
 _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
@@ -62,10 +98,16 @@ def sniff_format(data: bytes) -> Format | None:
         return Format.WEBP
     if data[:2] == b"BM" and len(data) >= 18 and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
         return Format.BMP
-    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
+    if data[:1] == b"P" and data[1:2] in b"123456f" and data[2:3].isspace():
         return Format.PNM
     if data[4:8] == b"ftyp":
         return _sniff_ftyp(data)
+    if data[128:132] == b"DICM":
+        return Format.DICOM
+    if _is_tga(data):
+        return Format.TGA
+    if data[:4] == b"\0\0\2\0" and data[4:6] != b"\0\0":
+        return Format.CURSOR
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!doctype svg")) and b"<svg" in start):
         return Format.SVG
@@ -73,11 +115,27 @@ def sniff_format(data: bytes) -> Format | None:
 
 
 def _sniff_ftyp(data: bytes) -> Format | None:
-    """AVIF or HEIF by their brands; a film has the same container."""
+    """AVIF, HEIF or Canon's raw by their brands; a film has the same container."""
     brands = {data[8:12], *(data[at : at + 4] for at in range(16, min(int.from_bytes(data[:4], "big"), 128), 4))}
     if brands & {b"avif", b"avis"}:
         return Format.AVIF
+    if b"crx " in brands:
+        return Format.CAMERA_RAW
     return Format.HEIF if brands & _HEIF_BRANDS else None
+
+
+def _is_tga(data: bytes) -> bool:
+    """Its header has no signature, but only few values that are possible."""
+    if len(data) < 18:
+        return False
+    _, has_colors, kind, colors_start, num_colors, color_bits, _, _, width, height, bits, _ = struct.unpack_from(
+        "<BBBHHBHHHHBB", data
+    )
+    if not (width and height and bits in (8, 15, 16, 24, 32)):
+        return False
+    if has_colors:
+        return has_colors == 1 and kind in (1, 9) and num_colors > 0 and color_bits in (15, 16, 24, 32)
+    return kind in (2, 3, 10, 11) and not (colors_start or num_colors or color_bits)
 
 
 def ends_early(data: bytes, found: Format) -> bool:
@@ -139,13 +197,19 @@ def _tiff_ends_early(data: bytes) -> bool:
     """The directory lies outside the data. (Pixels that are cut off while the directory is there: Pillow says so.)"""
     order = "<" if data[:2] == b"II" else ">"
     is_big = b"+" in data[2:4]
-    start, count_format, entry_size = (8, "Q", 20) if is_big else (4, "H", 12)
-    try:
-        (directory,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, start)
-        (num_entries,) = struct.unpack_from(order + count_format, data, directory)
-    except struct.error:
+    start, offset_format, count_format, entry_size = (8, "Q", "Q", 20) if is_big else (4, "I", "H", 12)
+    directory = _number(data, start, order + offset_format)
+    num_entries = None if directory is None else _number(data, directory, order + count_format)
+    if directory is None or num_entries is None:
         return True
     return directory + struct.calcsize(order + count_format) + num_entries * entry_size > len(data)
+
+
+def _number(data: bytes, start: int, number_format: str) -> int | None:
+    """A number of the data, None where it lies outside of them; `struct` raises otherwise for places beyond 2^63."""
+    if start + struct.calcsize(number_format) > len(data):
+        return None
+    return struct.unpack_from(number_format, data, start)[0]
 
 
 def _ico_ends_early(data: bytes) -> bool:

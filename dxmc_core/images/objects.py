@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import fsspec.asyn
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -17,6 +18,11 @@ from dxmc_core.images.decode import ImageRejectedError, RejectReason
 DEFAULT_TIMEOUT_S = 120.0
 #: Links in a circle, names longer than the system takes, a file where a folder is expected.
 _NO_SUCH_PLACE = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
+#: What a web server says of one address; all else it says of itself.
+_HTTP_REASONS = {
+    **dict.fromkeys((401, 402, 403, 407, 451), RejectReason.ACCESS_DENIED),
+    **dict.fromkeys((404, 410), RejectReason.MISSING),
+}
 
 File = bytes | ImageRejectedError
 
@@ -41,16 +47,26 @@ def fetch(uri: str, *, start: int | None = None, stop: int | None = None, timeou
         return ImageRejectedError(RejectReason.MISSING, "the object is gone or never was there")
     except PermissionError as error:
         _require_not_refused(uri, error)
-        return _rejected(RejectReason.ACCESS_DENIED, error)
+        hint = "; S3 says this of objects that do not exist, too, where s3:ListBucket is lacking"
+        return _rejected(RejectReason.ACCESS_DENIED, error, hint if uri.startswith("s3://") else "")
     except TimeoutError:
         return ImageRejectedError(RejectReason.TIMEOUT, f"not delivered within {timeout_s:g} s, with all retries")
     except STORAGE_ERRORS as error:
-        if getattr(error, "errno", None) in _NO_SUCH_PLACE:
-            return _rejected(RejectReason.MISSING, error)
         _require_not_refused(uri, error)
+        return _rejected(_reason_of(error), error)
+    except InputError as error:  # a scheme without its package, which may be installed
         return _rejected(RejectReason.UNREACHABLE, error)
-    except (InputError, ValueError) as error:
+    except ValueError as error:
         return _rejected(RejectReason.MISSING, error)
+
+
+def _reason_of(error: Exception) -> RejectReason:
+    """Tell what a disk or service says of the object from what it says of itself."""
+    if getattr(error, "errno", None) in _NO_SUCH_PLACE:
+        return RejectReason.MISSING
+    if isinstance(error, aiohttp.ClientResponseError):
+        return _HTTP_REASONS.get(error.status, RejectReason.UNREACHABLE)
+    return RejectReason.UNREACHABLE
 
 
 def _read(fs: AbstractFileSystem, path: str, start: int | None, stop: int | None, timeout_s: float) -> bytes:
@@ -68,5 +84,5 @@ def _require_not_refused(uri: str, error: Exception) -> None:
         raise InputError(f"cannot read {uri}: {refusal}, then run again to go on from here") from error
 
 
-def _rejected(reason: RejectReason, error: Exception) -> ImageRejectedError:
-    return ImageRejectedError(reason, " ".join(f"{type(error).__name__}: {error}".split()))
+def _rejected(reason: RejectReason, error: Exception, hint: str = "") -> ImageRejectedError:
+    return ImageRejectedError(reason, " ".join(f"{type(error).__name__}: {error}{hint}".split()))

@@ -161,6 +161,11 @@ def embeddings_digest(source: EmbeddingsSource) -> str:
     return f"{etag} {json.dumps(patterns)}" if any(patterns.values()) else etag
 
 
-def fingerprint(identity: dict, content_digest: str) -> str:
-    """The stage's fingerprint: its settings and what the source held when it was listed."""
-    return fingerprint_of("embed_images", {**identity, "content": content_digest}, {})
+def fingerprint(identity: dict, content_digest: str, *, decoders: Sequence[str] = ()) -> str:
+    """The stage's fingerprint: its settings, what the source held when it was listed, and optional decoders.
+
+    When such a package has been installed, the stage is done again, taking over all embeddings: what was rejected for
+    want of it is tried again.
+    """
+    settings = {**identity, "content": content_digest, **({"decoders": list(decoders)} if decoders else {})}
+    return fingerprint_of("embed_images", settings, {})

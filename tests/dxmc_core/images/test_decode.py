@@ -77,6 +77,12 @@ def _reason(data: bytes, **options: int) -> RejectReason:
     return caught.value.reason
 
 
+def _rejection(data: bytes) -> str:
+    with pytest.raises(ImageRejectedError) as caught:
+        decode_image(data)
+    return str(caught.value)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_kind_gives_the_picture_in_rgb(name):
     image = decode_image(FILES[name])
@@ -133,18 +139,34 @@ def test_transparent_palette_entry_is_white():
     assert decoded.getpixel((3, 4)) == (200, 100, 50)
 
 
-def test_levels_outside_the_usual_ranges_are_stretched():
-    levels = np.linspace(-5.0, 1000.0, 64, dtype=np.float32).reshape(8, 8)
-    levels[0, 0], levels[7, 7] = np.nan, np.inf
+@pytest.mark.parametrize(
+    ("high", "shown"), [(0.5, 128), (1.0, 255), (1.02, 255), (7.0, 255), (255.0, 255), (200.0, 200)]
+)
+def test_float_levels_of_0_to_1_and_of_0_to_255(high, shown):
+    levels = np.linspace(0.0, min(high, 1.0) if high < 100 else high, 64, dtype=np.float32).reshape(8, 8)
+    levels[7, 7] = high
     decoded = np.asarray(decode_image(_encode(Image.fromarray(levels), "TIFF")))
-    assert decoded.min() == 0
-    assert decoded.max() == 255
+    assert decoded[7, 7].tolist() == [shown] * 3
+    white = 255 if high >= 100 else 1
+    assert np.abs(decoded[..., 0] - np.minimum(levels * 255 / white, 255)).max() <= 0.51
 
 
-def test_constant_image_of_an_unusual_level_is_decoded():
-    decoded = decode_image(_encode(Image.fromarray(np.full((8, 8), 70_000, dtype=np.int32)), "TIFF"))
-    assert (decoded.mode, decoded.size) == ("RGB", (8, 8))
-    assert len(np.unique(np.asarray(decoded))) == 1
+def test_levels_of_which_nothing_says_what_is_white_are_unsupported():
+    """Readers show them black, white or stretched."""
+    for low, high in ((-5.0, 1000.0), (0.0, 10.0), (0.0, 3000.0)):
+        levels = np.linspace(low, high, 64, dtype=np.float32).reshape(8, 8)
+        message = _rejection(_encode(Image.fromarray(levels), "TIFF"))
+        assert message.startswith("unsupported: this kind of TIFF file is not decoded: float levels from ")
+        assert f"{high:g}" in message
+    signed = _encode(Image.fromarray(np.full((8, 8), 70_000, dtype=np.int32)), "TIFF")
+    assert "signed levels" in _rejection(signed)
+
+
+def test_float_levels_that_are_no_numbers_are_black_and_infinity_is_white():
+    levels = np.full((8, 8), 0.25, dtype=np.float32)
+    levels[0, 0], levels[0, 1], levels[0, 2] = np.nan, np.inf, -np.inf
+    decoded = np.asarray(decode_image(_encode(Image.fromarray(levels), "TIFF")))[..., 0]
+    assert decoded[0, :4].tolist() == [0, 255, 0, 64]
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "animated" not in name])
@@ -165,14 +187,91 @@ def test_reasons():
     assert _reason(b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>') == RejectReason.UNSUPPORTED
     assert _reason(b"%PDF-1.7 ...") == RejectReason.UNSUPPORTED
     assert _reason(b"\xff\x0a" + b"\x01" * 50) == RejectReason.UNSUPPORTED
+    assert _reason(b"v/1\x01" + b"\0" * 50) == RejectReason.UNSUPPORTED
+    assert _reason(b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n") == RejectReason.UNSUPPORTED
+    assert _reason(b"\0" * 128 + b"DICM" + b"\0" * 50) == RejectReason.UNSUPPORTED
+    assert _reason(b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + b"\0" * 100) == RejectReason.UNSUPPORTED
+    assert _reason(b"\0\0\1\xba" + b"\x44" * 100) == RejectReason.NOT_AN_IMAGE  # an MPEG stream, not an icon or TGA
     damaged = bytearray(FILES["png"])
     damaged[16] ^= 0xFF  # inside the header, whose checksum does not fit any more
     assert _reason(bytes(damaged)) == RejectReason.UNREADABLE
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("place", [8, 16, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("is_big", [True, False])
+def test_tiff_whose_directory_lies_elsewhere_is_a_reject(order, place, is_big):
+    """BigTIFF of 16 bytes: no place in the file, nor one that a C integer holds."""
+    mark = b"II" if order == "<" else b"MM"
+    if is_big:
+        data = mark + struct.pack(order + "HHHQ", 43, 8, 0, place)
+    elif place < 2**32:
+        data = mark + struct.pack(order + "HI", 42, place)
+    else:
+        return
+    assert _reason(data) in (RejectReason.TRUNCATED, RejectReason.UNSUPPORTED)
+
+
+def test_tiff_with_impossible_numbers_in_its_directory_is_a_reject():
+    whole = FILES["tiff"]
+    (directory,) = struct.unpack_from("<I", whole, 4)
+    (num_entries,) = struct.unpack_from("<H", whole, directory)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for entry in range(num_entries):
+            for at, value in ((2, 0xFFFF), (4, 0xFFFFFFFF), (8, 0xFFFFFFFF), (8, 0)):
+                data = bytearray(whole)
+                place = directory + 2 + 12 * entry + at
+                data[place : place + (2 if at == 2 else 4)] = struct.pack("<H" if at == 2 else "<I", value)
+                assert _outcome(bytes(data)) in {"decoded", *RejectReason}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), RejectReason.TOO_LARGE),
+        (RecursionError("maximum recursion depth exceeded"), RejectReason.UNREADABLE),
+        (SystemError("tile cannot extend outside image"), RejectReason.UNREADABLE),
+        (SyntaxError("broken PNG file"), RejectReason.UNREADABLE),
+        (struct.error("unpack requires a buffer of 4 bytes"), RejectReason.UNREADABLE),
+        (OverflowError("Python int too large to convert to C ssize_t"), RejectReason.UNREADABLE),
+        (AssertionError(), RejectReason.UNREADABLE),
+        (KeyError("\n no key"), RejectReason.UNREADABLE),
+        (Image.DecompressionBombError("too many pixels"), RejectReason.TOO_LARGE),
+        (NotImplementedError("CMYK with alpha"), RejectReason.UNSUPPORTED),
+        (OSError("image file is truncated (3 bytes not processed)"), RejectReason.TRUNCATED),
+        (OSError("Windows Media Photo files not yet supported"), RejectReason.UNSUPPORTED),
+    ],
+)
+def test_whatever_a_decoder_throws_is_the_reject_of_its_image_and_is_said(error, reason, monkeypatch):
+    def throw(*_):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "convert", throw)  # decoding a gray picture ends with it
+    with pytest.raises(ImageRejectedError) as caught:
+        decode_image(FILES["png bilevel"])
+    assert caught.value.reason == reason
+    assert " ".join(str(error).split()) in caught.value.message
+    if reason == RejectReason.UNREADABLE:
+        assert type(error).__name__ in caught.value.message
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_ends_the_process_is_no_reject(error, monkeypatch):
+    def throw(*_):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "convert", throw)
+    with pytest.raises(error):
+        decode_image(FILES["png bilevel"])
+
+
 def test_heif_without_its_plugin_is_unsupported(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    assert _reason(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100) == RejectReason.UNSUPPORTED
+    said = _rejection(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100)
+    assert said.startswith("unsupported: ")
+    assert "pip install pillow-heif" in said
+    assert "tries these files again" in said
 
 
 def test_lab_is_unsupported():
@@ -205,10 +304,52 @@ def test_bombs_of_containers_are_refused_before_their_readers_take_memory():
     assert tracker.grown_bytes() < 50 << 20
 
 
-def test_comment_that_is_a_bomb():
+_LONG_TEXT = b'{"prompt": 1}' * 100_000  # 1.3 MB, as programs that generate images write them
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"tEXt", b"workflow\0" + _LONG_TEXT),
+        (b"zTXt", b"workflow\0\0" + zlib.compress(_LONG_TEXT)),
+        (b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(_LONG_TEXT)),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(_LONG_TEXT)),
+        (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + _LONG_TEXT),
+        (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(_LONG_TEXT)),
+        (b"iCCP", b"profile\0\0" + zlib.compress(random.Random(0).randbytes(1_500_000))),
+        (b"iCCP", b"profile\0\0" + zlib.compress(b"\0" * (64 << 20))),
+        (b"zTXt", b"Comment\0\0" + zlib.compress(b"\0" * (64 << 20))),
+        (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\0" * (64 << 20))),
+        (b"zTXt", b"Comment\0\0 no stream"),
+        (b"quAL", bytes(2_000_000)),
+    ],
+    ids=lambda chunk: f"{chunk[0].decode()} {chunk[1][:21].decode(errors='replace').split(chr(0))[0]} {len(chunk[1])}",
+)
+def test_png_with_much_text_or_a_large_profile_is_decoded_and_takes_no_memory_for_it(chunk):
     whole = FILES["png"]
-    comment = _png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"\0" * (16 << 20)))
-    assert _reason(whole[:33] + comment + whole[33:]) == RejectReason.TOO_LARGE
+    written = _png_chunk(*chunk)
+    tracker = _PeakMemory()
+    for data in (whole[:33] + written + whole[33:], whole[:-12] + written + whole[-12:]):
+        assert np.array_equal(np.asarray(decode_image(data)), np.asarray(_picture()))
+    assert tracker.grown_bytes() < 32 << 20
+
+
+def test_png_with_a_hundred_texts_is_decoded():
+    whole = FILES["png"]
+    texts = b"".join(_png_chunk(b"zTXt", b"t%d\0\0" % n + zlib.compress(bytes(1 << 20))) for n in range(100))
+    assert np.array_equal(np.asarray(decode_image(whole[:33] + texts + whole[33:])), np.asarray(_picture()))
+
+
+@pytest.mark.parametrize("keyword", ["Raw profile type exif", "Raw profile type APP1"])
+def test_orientation_that_a_png_has_in_a_text_still_counts(keyword):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    body = exif.tobytes()
+    text = f"\nexif\n{len(body):8}\n{body.hex()}\n".encode()
+    chunk = _png_chunk(b"zTXt", keyword.encode() + b"\0\0" + zlib.compress(text))
+    data = FILES["png"][:33] + chunk + FILES["png"][33:]
+    expected = _picture().transpose(Image.Transpose.ROTATE_180) if keyword.endswith("exif") else _picture()
+    assert np.array_equal(np.asarray(decode_image(data)), np.asarray(expected))
 
 
 class _PeakMemory:

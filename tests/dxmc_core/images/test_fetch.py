@@ -1,5 +1,9 @@
 """Fetching: what is wrong with an object is a reason, what is wrong with a service is retried."""
 
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
 import pyarrow as pa
 import pytest
 
@@ -7,6 +11,7 @@ from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.fetch import FetchImages
 from dxmc_core.images.listing import ListedImage, problem_of, tables_of
 from dxmc_core.images.objects import fetch
+from dxmc_core.images.quarantine import TRANSIENT
 from dxmc_core.images.sources import ImagesSource
 
 
@@ -41,12 +46,44 @@ def test_problems_of_the_listing_are_not_fetched(tmp_path):
         ("{tmp}/gone", "missing"),
         ("{tmp}", "not_an_image"),
         ("{tmp}/" + "x" * 300, "missing"),
-        ("nosuchscheme://x/y", "missing"),
+        ("{tmp}/file/below", "missing"),
+        ("{tmp}/circle", "missing"),
+        ("nosuchscheme://x/y", "unreachable"),
         ("{tmp}/a\0b", "missing"),
     ],
 )
 def test_local_reasons(tmp_path, uri, reason):
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
     assert reason_of(fetch(uri.format(tmp=tmp_path))) == reason
+
+
+def test_a_scheme_without_its_package_is_tried_again_and_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    rejected = fetch("gs://bucket/picture.jpg")
+    assert reason_of(rejected) == "unreachable"
+    assert rejected.reason in TRANSIENT
+    assert "gcsfs" in rejected.message
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(401, "access_denied"), (403, "access_denied"), (404, "missing"), (410, "missing"), (500, "unreachable")],
+)
+def test_reasons_of_a_web_server(status, reason):
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(status)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        rejected = fetch(f"http://127.0.0.1:{server.server_port}/picture.jpg")
+        server.shutdown()
+    assert reason_of(rejected) == reason
+    assert rejected.reason in TRANSIENT
 
 
 def test_reasons_of_a_bucket(s3_bucket):
@@ -55,7 +92,9 @@ def test_reasons_of_a_bucket(s3_bucket):
     assert reason_of(fetch(f"{s3_bucket.uri}/gone")) == "missing"
     assert reason_of(fetch("s3://no-such-bucket-here/x")) == "missing"
     s3_bucket.faults.always["there"] = "denied"
-    assert reason_of(fetch(f"{s3_bucket.uri}/there")) == "access_denied"
+    rejected = fetch(f"{s3_bucket.uri}/there")
+    assert reason_of(rejected) == "access_denied"
+    assert "s3:ListBucket" in rejected.message
 
 
 @pytest.mark.parametrize("kind", ["slow_down", "reset", "cut"])

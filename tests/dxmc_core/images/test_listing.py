@@ -206,7 +206,9 @@ def test_what_a_list_names_that_is_no_file_is_a_reject(tmp_path):
         (rows,) = list_images(str(tmp_path / name))
         files = list(FetchImages(ImagesSource(uri=""))(rows))
         assert [str(file.reason) for file in files[:3]] == ["not_an_image"] * 3
-        assert [str(file.reason) for file in files[3:-1]] == ["missing"] * 6
+        reasons = [str(file.reason) for file in files[3:-1]]
+        # Two lack a package, which may be installed.
+        assert reasons == ["missing"] * 3 + ["unreachable"] * 2 + ["missing"]
         assert files[-1] == b"a"
 
 

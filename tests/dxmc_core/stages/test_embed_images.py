@@ -147,6 +147,12 @@ def test_listing_digest_and_fingerprint_follow_the_content(photos):
     assert fingerprint({}, before) != fingerprint({}, after)
 
 
+def test_fingerprint_follows_a_decoder_that_was_installed_so_that_its_images_are_tried_again():
+    without = fingerprint({}, "content")
+    assert fingerprint({}, "content", decoders=[]) == without
+    assert fingerprint({}, "content", decoders=["pillow_heif"]) != without
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_embeddings_are_normalised_and_unusable_rows_set_aside(stage, tmp_path, dtype):
     values = np.random.default_rng(0).normal(size=(40, 6)).astype(dtype)
