@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -181,7 +182,7 @@ class DXMC(ClusterMixin, BaseEstimator):
         return self
 
     def _fit_heads(self, data: TrainingData, *, num_clusters: int, seed: int, settings: Mapping[str, Any]) -> Fit:
-        """The training of lowest loss, and `stability_` of all."""
+        """The training of lowest loss, or without epochs the one most like the others, and `stability_` of all."""
         if self.n_init == 1:
             self.stability_ = None
             return fit_heads(self.method, data, num_clusters=num_clusters, seed=seed, device=self.device, **settings)
@@ -189,8 +190,10 @@ class DXMC(ClusterMixin, BaseEstimator):
         fits = fit_seeds(self.method, data, num_clusters=num_clusters, seeds=seeds, device=self.device, **settings)
         partitions = [assign(fit.heads, data.image_embeddings, data.text_counterparts).argmax(dim=1) for fit in fits]
         self.stability_ = stability([partition.numpy() for partition in partitions])
-        # Without reports nothing had to be trained, and all are the same.
-        return min(fits, key=lambda fit: fit.reports[-1].terms["total"] if fit.reports else 0.0)
+        if not fits[0].reports:
+            likeness = [sum(adjusted_rand_score(one, other) for other in partitions) for one in partitions]
+            return fits[int(np.argmax(likeness))]
+        return min(fits, key=lambda fit: fit.reports[-1].terms["total"])
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Clusters (n,) int64 of images, known or new.

@@ -9,21 +9,24 @@ import logging
 import threading
 import time
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayActorError
 
+from dxmc_core.artifacts.best_start import START_NAME, evidence_of, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.storage import STORAGE_ERRORS
 from dxmc_core.cpu_products import prefer_onednn
-from dxmc_core.method.fit import CENTROID_METHODS
 from dxmc_core.report import flatten_settings
 from dxmc_core.stages.train_heads import (
     METRICS_NAME,
     TrainingJob,
     check_num_clusters,
+    find_best_start,
     live_metrics,
+    read_start,
     stages_read,
     train_heads,
 )
@@ -52,8 +55,8 @@ NAME = "train_heads"
 #: Under this name the manifest's inputs hold the fingerprint of the heads that training started from.
 WARM_START = "warm_start"
 _MAX_FAILURES = 3
-#: Rank 0 works out what `best` starts from while the others wait for it. A dead worker is noticed by Ray itself.
-_COLLECTIVE_TIMEOUT_S = 6 * 3600
+#: The longest that one worker waits for the others, who may be reading their rows. Ray notices a dead one by itself.
+_COLLECTIVE_TIMEOUT_S = 600
 _POLL_S = 1.0
 
 logger = logging.getLogger(__name__)
@@ -115,17 +118,31 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         ) as log_epoch,
         _LiveView(job, log_epoch),
     ):
-        if config.method.name in CENTROID_METHODS or (config.resources.train_workers == 1 and not use_gpu):
+        if config.method.name == "best":
+            device = "cuda" if use_gpu else "cpu"
+            run_on_node(partial(find_best_start, device=device), job, device=device)
+        if job.num_epochs == 0 or (config.resources.train_workers == 1 and not use_gpu):
             run_on_node(train_heads, job)
         else:
             _fit(job, num_workers=config.resources.train_workers, use_gpu=use_gpu)
     history = [json.loads(line) for line in output.storage.read_bytes(METRICS_NAME).splitlines()]
+    names, evidence = [HEADS_NAME, METRICS_NAME], {}
+    start = read_start(job)
+    if start is not None:
+        output.write_file(START_NAME, serialize_start(start))
+        names.append(START_NAME)
+        evidence["start"] = evidence_of(start)
     return output.publish(
         fingerprint=fingerprint,
         inputs=_inputs(context),
         tables={},
-        files={name: output.describe_file(name) for name in (HEADS_NAME, METRICS_NAME)},
-        metrics={"method": config.method.name, "epochs": len(history), "last_epoch": history[-1] if history else None},
+        files={name: output.describe_file(name) for name in names},
+        metrics={
+            "method": config.method.name,
+            "epochs": len(history),
+            "last_epoch": history[-1] if history else None,
+            **evidence,
+        },
         seconds=time.perf_counter() - started,
     )
 
@@ -253,8 +270,17 @@ def summary(context: RunContext) -> str:
     metrics = context.stage(NAME).require_manifest().metrics
     last = metrics["last_epoch"]
     if last is None:
-        return f"{metrics['method']} fitted"
+        return f"{metrics['method']} fitted" + _told(metrics.get("start"))
     return f"{metrics['method']}, {metrics['epochs']} epochs, loss {last['terms']['total']:.4f}"
+
+
+def _told(start: dict[str, Any] | None) -> str:
+    """What a start's evidence says, for the summary."""
+    if start is None:
+        return ""
+    text = f", text counts {start['text_weight']:.2f}" if start["text_agreement"] is not None else ""
+    sizes = "" if start["size_exponent"] == 1 else ", classes of very different sizes"
+    return f" in {start['num_looks']} looks at {start['num_rows']:,} images{text}{sizes}"
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ _MAX_ROWS, _ROWS_PER_CLUSTER = 100_000, 100
 _SMOOTHING_ROUNDS = (2, 4)
 _MAX_CANDIDATES = 50
 _LLOYD_STEPS = 10
+_ROWS_PER_BLOCK = 65_536
 
 _MAX_GATE_ROWS = 10_000
 _GATE_NEIGHBORS = 10
@@ -143,6 +144,16 @@ def find_start(
         start = _look_again(sample, start, num_clusters, seed=seed, device=device)
         _tell(on_look, start)
     return start
+
+
+def labels_of(discriminant: Discriminant, image_embeddings: np.ndarray) -> np.ndarray:
+    """Clusters (N,) int32 of all images (N, D), a block at a time."""
+    labels = np.empty(len(image_embeddings), dtype=np.int32)
+    for start in range(0, len(labels), _ROWS_PER_BLOCK):
+        block = slice(start, start + _ROWS_PER_BLOCK)
+        rows = unit_rows(image_embeddings[block], name="image_embeddings", first_row=start)
+        labels[block] = discriminant.predict(rows)
+    return labels
 
 
 def num_rows_looked_at(num_rows: int, num_clusters: int) -> int:
@@ -278,9 +289,7 @@ def _shares(discriminant: Discriminant, num_clusters: int) -> np.ndarray:
     return (counts / counts.sum()).astype(np.float32)
 
 
-def _agreement_of_text(
-    sample: _Sample, whitening: WhiteningMap, num_clusters: int, *, seed: int, device: str
-) -> float:
+def _agreement_of_text(sample: _Sample, whitening: WhiteningMap, num_clusters: int, *, seed: int, device: str) -> float:
     """How well text neighbours keep to a plain clustering of the images, beside image neighbours."""
     assert sample.texts is not None
     images = sample.images

@@ -9,10 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dxmc_core.method.best_start import BestStart
 from dxmc_core.method.heads import CentroidHead, Heads
 from dxmc_core.method.kmeans import concatenate_modalities, spherical_kmeans
 from dxmc_core.method.near_duplicates import distinct_rows
-from dxmc_core.method.objectives import GRADIENT_METHODS, build_objective, default_hyperparameters, objective_reads
+from dxmc_core.method.objectives import (
+    GRADIENT_METHODS,
+    BestObjective,
+    build_objective,
+    default_hyperparameters,
+    objective_reads,
+)
 from dxmc_core.method.seeds import train_at_once
 from dxmc_core.method.training import EpochCallback, EpochReport, TrainingState, train
 from dxmc_core.method.training_data import TrainingData
@@ -39,7 +46,7 @@ class CentroidSettings:
 
 @dataclass(frozen=True)
 class Fit:
-    """Trained heads, in evaluation mode on the CPU, and the reports of the epochs (none from the centroid methods)."""
+    """Trained heads, in evaluation mode on the CPU, and the reports of the epochs, of which some methods have none."""
 
     heads: Heads
     reports: list[EpochReport]
@@ -85,7 +92,7 @@ def usable_num_clusters(num_clusters: int, blocks: Iterable[np.ndarray]) -> int:
     return max(len(distinct_rows(blocks, at_most=num_clusters)), 2)
 
 
-def _heads_of_copies(data: TrainingData, num_clusters: int) -> CentroidHead | None:
+def heads_of_copies(data: TrainingData, num_clusters: int) -> CentroidHead | None:
     """Where there are no more distinct embeddings than clusters: a cluster for each of them, which no method betters.
 
     There are as many outputs as `usable_num_clusters` says.
@@ -109,6 +116,7 @@ def fit_heads(
     on_epoch_end: EpochCallback | None = None,
     resume_state: TrainingState | None = None,
     warm_heads: Heads | None = None,
+    best_start: BestStart | None = None,
     **settings: Any,
 ) -> Fit:
     """Fit one method. Gradient methods use torch.distributed when it is initialised; the others run alone.
@@ -121,6 +129,7 @@ def fit_heads(
         settings: see `method_settings`.
         on_epoch_end, resume_state: see `training.train`; without effect on the centroid methods.
         warm_heads: of an earlier state of the same images, to start from where the method can (`Objective.start_from`).
+        best_start: of these data, K and seed, where it was worked out before; only `best` has one.
 
     Raises:
         ValueError: unknown method or setting, missing matrices, or fewer images than clusters.
@@ -128,12 +137,14 @@ def fit_heads(
     check_num_images(data.num_images, num_clusters)
     chosen = method_settings(method, num_clusters=num_clusters, num_images=data.num_images, **settings)
     data = data.only(method_reads(method, **settings))
-    heads_of_copies = _heads_of_copies(data, num_clusters)
-    if heads_of_copies is not None:
-        return Fit(heads_of_copies, [])
+    copies = heads_of_copies(data, num_clusters)
+    if copies is not None:
+        return Fit(copies, [])
     if method in CENTROID_METHODS:
         return Fit(_fit_centroids(data, chosen, num_clusters=num_clusters, seed=seed), [])
     objective = build_objective(method, data.embedding_width, num_clusters, chosen, seed=seed)
+    if isinstance(objective, BestObjective):
+        objective.start = best_start
     if warm_heads is not None:
         objective.start_from(warm_heads)
     reports = train(
@@ -171,7 +182,7 @@ def fit_seeds(
     if method not in CENTROID_METHODS:
         width = data.embedding_width
         objectives = [build_objective(method, width, num_clusters, chosen, seed=seed) for seed in seeds]
-    if len(objectives) < 2 or not objectives[0].stackable or _heads_of_copies(data, num_clusters) is not None:
+    if len(objectives) < 2 or not objectives[0].stackable or heads_of_copies(data, num_clusters) is not None:
         fit = partial(fit_heads, method, data, num_clusters=num_clusters, device=device, **settings)
         return [fit(seed=seed) for seed in seeds]
     check_num_images(data.num_images, num_clusters)

@@ -23,7 +23,9 @@ _MAX_EXACT_WIDTH = 640
 _ROWS_PER_BLOCK = 16_384
 
 
-def principal_rows(views: Sequence[np.ndarray], num_directions: int = NUM_DIRECTIONS, *, device: str = "cpu") -> np.ndarray:
+def principal_rows(
+    views: Sequence[np.ndarray], num_directions: int = NUM_DIRECTIONS, *, device: str = "cpu"
+) -> np.ndarray:
     """Unit rows (N, min(num_directions, sum of widths)) float32: the views side by side, centred, on their first axes.
 
     Args:

@@ -21,7 +21,7 @@ from dxmc_core.method.unit_rows import check_same_width, unit_rows
 CLIP_RETRIEVAL_TEMPERATURE = 0.005
 
 #: The matrices of `TrainingData` that only nouns can give.
-TEXT_MATRICES = frozenset({"text_counterparts", "text_neighbors", "noun_embeddings"})
+TEXT_MATRICES = frozenset({"text_counterparts", "text_neighbors", "noun_embeddings", "selected_nouns"})
 
 _ROWS_PER_BLOCK = 16_384
 
@@ -220,5 +220,6 @@ def prepare(
         text_neighbors=neighbors("text_neighbors", counterparts),
         noun_embeddings=noun_embeddings if has_nouns else None,
         noun_hypernyms=noun_hypernyms if has_nouns else None,
+        selected_nouns=selected if "selected_nouns" in reads else None,
     )
     return Prepared(data, selection, selected)

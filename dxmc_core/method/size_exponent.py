@@ -1,9 +1,9 @@
 """How much the sizes of clusters count when micro-clusters are joined, decided without labels.
 
-Ward's criterion makes clusters of like size, which is right for most data and cuts up classes of very different sizes.
-Joining whatever lies nearest (`merge_points` with a smaller exponent) keeps large classes whole, and elsewhere joins what
-belongs apart and spends clusters on stray rows. What tells the two cases apart is how well one half of the rows agrees
-with the other.
+Ward's criterion makes clusters of like size, which is right for most data and cuts up classes of very different
+sizes. Joining whatever lies nearest (`merge_points` with a smaller exponent) keeps large classes whole, and elsewhere
+joins what belongs apart and spends clusters on stray rows. What tells the two cases apart is how well one half of the
+rows agrees with the other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from dxmc_core.method.kmeans import spherical_kmeans
 from dxmc_core.method.ward import merge_points
 from dxmc_core.method.whitening import cluster_means
 
-#: Micro-clusters a cluster: with half as many ACC on CLIP embeddings fell by 0.4, with four times as many nothing changed.
+#: Micro-clusters per cluster: with half as many ACC on CLIP embeddings fell by 0.4, with more nothing changed.
 _MICRO_CLUSTERS_PER_CLUSTER = 4
 _MIN_ROWS_PER_MICRO_CLUSTER = 4
 _ITERATIONS = 10
@@ -25,9 +25,8 @@ _POINTS_PER_CENTER = 64
 WARD = 1.0
 EXPONENTS = (WARD, 0.5, 0.25, 0.0)
 
-#: Another exponent than Ward's must agree with itself this well, by that much more than Ward's, and take away a third of
-#: Ward's disagreement. Of 18 sets (nine real ones, and imbalanced and smaller ones drawn from them) the rule left
-#: Ward's on two: caltech101 (+9 ACC, +29 ARI) and ten dishes of 25 to 250 images each (-0.4, -0.5).
+#: Another exponent than Ward's must agree with itself this well, by that much more than Ward's, and take away a third
+#: of Ward's disagreement. What the rule does on real and resampled sets stands in docs/METHODS.md.
 _MIN_AGREEMENT, _MIN_GAIN, _MAX_SHARE_OF_DISAGREEMENT = 0.95, 0.01, 2 / 3
 _NUM_SPLITS = 4
 #: Fewer rows per cluster say nothing in halves, and more than this many are not needed.
@@ -63,8 +62,8 @@ def choose_size_exponent(
 ) -> tuple[float, dict[float, float]]:
     """The exponent for `merge_points`, and each one's agreement, empty where there are too few rows to tell.
 
-    Random halves of the rows are clustered apart and each is applied to all rows; the agreement is their adjusted mutual
-    information, the mean of four splits. Halves share no row, so a cluster that is one stray row is not found again.
+    Random halves of the rows are clustered apart and each is applied to all rows; the agreement is their adjusted
+    mutual information, the mean of four splits. Halves share no row: a cluster of one stray row is not found again.
 
     Args:
         rows: (N, R) float32 unit rows of the joined space.
@@ -109,7 +108,9 @@ def _partitions(
         [(block @ means.T - offsets).argmax(axis=1) for block in _blocks(rows, num_columns=len(means))]
     )
     return {
-        exponent: merge_points(means, sizes, min(num_clusters, len(sizes)), size_exponent=exponent, device=device)[nearest]
+        exponent: merge_points(means, sizes, min(num_clusters, len(sizes)), size_exponent=exponent, device=device)[
+            nearest
+        ]
         for exponent in EXPONENTS
     }
 

@@ -15,7 +15,14 @@ from torch import Tensor
 
 from dxmc_core.method.distributed import row_counts_of_ranks, rows_of_rank
 
-MATRICES = ("text_counterparts", "image_neighbors", "text_neighbors", "noun_embeddings", "noun_hypernyms")
+MATRICES = (
+    "text_counterparts",
+    "image_neighbors",
+    "text_neighbors",
+    "noun_embeddings",
+    "noun_hypernyms",
+    "selected_nouns",
+)
 """What there may be beyond the image embeddings; see `TrainingData`."""
 
 
@@ -52,6 +59,7 @@ class TrainingData:
             whole vocabulary, as published, or an earlier selection of it), or None.
         noun_hypernyms: (E, 2) int32 or int64 pairs [noun, its hypernym] of positions in `noun_embeddings`, without a
             cycle, or None where the nouns have no hierarchy.
+        selected_nouns: (S, D) float16 or float32, unit rows: the nouns that text counterparts are mixed from, or None.
 
     Raises:
         ValueError: shapes disagree, neighbours are not positions in 0..N-1, or the matrices lie on different devices.
@@ -63,6 +71,7 @@ class TrainingData:
     text_neighbors: Tensor | None = None
     noun_embeddings: Tensor | None = None
     noun_hypernyms: Tensor | None = None
+    selected_nouns: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.image_embeddings.ndim != 2:
@@ -87,12 +96,14 @@ class TrainingData:
         _check_positions(name, neighbors, self.num_images)
 
     def _check_nouns(self) -> None:
+        for name in ("noun_embeddings", "selected_nouns"):
+            rows = getattr(self, name)
+            if rows is not None and (rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != self.embedding_width):
+                raise ValueError(
+                    f"expected {name} (M, {self.embedding_width}) of the images' encoder, "
+                    f"found shape {tuple(rows.shape)}"
+                )
         nouns, hypernyms = self.noun_embeddings, self.noun_hypernyms
-        if nouns is not None and (nouns.ndim != 2 or len(nouns) == 0 or nouns.shape[1] != self.embedding_width):
-            raise ValueError(
-                f"expected noun_embeddings (M, {self.embedding_width}) of the images' encoder, "
-                f"found shape {tuple(nouns.shape)}"
-            )
         if hypernyms is None:
             return
         if nouns is None or hypernyms.ndim != 2 or hypernyms.shape[1] != 2:
@@ -111,9 +122,17 @@ class TrainingData:
         text_neighbors: np.ndarray | None = None,
         noun_embeddings: np.ndarray | None = None,
         noun_hypernyms: np.ndarray | None = None,
+        selected_nouns: np.ndarray | None = None,
     ) -> "TrainingData":
         """Wrap numpy arrays, memory-mapped ones included, without copying them."""
-        optional = (text_counterparts, image_neighbors, text_neighbors, noun_embeddings, noun_hypernyms)
+        optional = (
+            text_counterparts,
+            image_neighbors,
+            text_neighbors,
+            noun_embeddings,
+            noun_hypernyms,
+            selected_nouns,
+        )
         return cls(_as_tensor(image_embeddings), *(None if array is None else _as_tensor(array) for array in optional))
 
     @property

@@ -73,8 +73,8 @@ def merge_points(
 ) -> np.ndarray:
     """Join weighted points until `num_parts` nodes are left.
 
-    The cost of a join is d^2 (w_1 w_2 / (w_1 + w_2))^a, with d between centroids. With a = 1 that is Ward's, which makes
-    parts of like size; with a = 0 the nearest centroids are joined whatever their weights.
+    The cost of a join is d^2 (w_1 w_2 / (w_1 + w_2))^a, with d between centroids. With a = 1 that is Ward's, which
+    makes parts of like size; with a = 0 the nearest centroids are joined whatever their weights.
 
     Args:
         points: (M, D); weights: (M,) positive.
@@ -169,7 +169,7 @@ class _Nodes:
         self._gone[gone] = torch.inf
 
     def _costs(self, products: Tensor, nodes: Tensor) -> Tensor:
-        """Costs (M, n) of joining all with n of them, from the products of their centroids; what has gone is infinite."""
+        """Costs (M, n) of joining all with n of them, given the products of centroids; infinite for what has gone."""
         squared = (self._norms[:, None] + self._norms[nodes] - 2 * products).clamp_(min=0)
         others, own = self._weights[:, None], self._weights[nodes]
         return squared.mul_((others * own / (others + own)) ** self._size_exponent).add_(self._gone[:, None])

@@ -18,16 +18,26 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.best_start import START_NAME, deserialize_start, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME, load_heads, serialize_heads
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.matrices import Allocate, load_matrix, matrix_of, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.errors import DxmcError, InputError
+from dxmc_core.errors import ArtifactError, DxmcError, InputError
+from dxmc_core.method.best_start import NUM_LOOKS, BestStart
 from dxmc_core.method.distributed import broadcast_number
-from dxmc_core.method.fit import METHODS, fit_heads, method_reads, method_settings, usable_num_clusters
+from dxmc_core.method.fit import (
+    METHODS,
+    fit_heads,
+    heads_of_copies,
+    method_reads,
+    method_settings,
+    usable_num_clusters,
+)
 from dxmc_core.method.near_duplicates import one_of_each
-from dxmc_core.method.preparation import hypernym_pairs
+from dxmc_core.method.objectives.best import find_start_of
+from dxmc_core.method.preparation import TEXT_MATRICES, hypernym_pairs
 from dxmc_core.method.training import EpochReport, TrainingState
 from dxmc_core.method.training_data import MATRICES, TrainingData
 from dxmc_core.settings import Settings
@@ -104,6 +114,14 @@ class TrainingJob:
     warm_start: StageDir | None = None
 
     @property
+    def num_epochs(self) -> int:
+        """Of gradient steps; 0 for methods without."""
+        settings = method_settings(
+            self.method.name, num_clusters=self.num_clusters, num_images=self.num_clusters, **self.method.settings
+        )
+        return getattr(settings, "num_epochs", 0)
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """Names of the matrices that the method trains on, beyond the image embeddings."""
         return method_reads(self.method.name, **self.method.settings)
@@ -130,7 +148,7 @@ def stages_read(method: MethodConfig, *, count_near_duplicates_once: bool = Fals
     """The stages whose artifacts a method trains on."""
     reads = method_reads(method.name, **method.settings)
     stages = ["embed_images"]
-    if "text_counterparts" in reads or "noun_embeddings" in reads:
+    if TEXT_MATRICES.intersection(reads):
         stages.append("build_semantic_space")
     if "image_neighbors" in reads or "text_neighbors" in reads or count_near_duplicates_once:
         stages.append("mine_neighbors")
@@ -178,6 +196,8 @@ def _read_matrices(job: TrainingJob, allocate: Allocate) -> dict[str, np.ndarray
                 convert=lambda row_ids: images.positions_of(row_ids).astype(np.int32),
                 allocate=allocate,
             ).values
+    if "selected_nouns" in job.reads:
+        arrays["selected_nouns"] = noun_columns(job.semantic_space.read_table("selected_nouns"))[2]
     if "noun_embeddings" in job.reads:
         arrays |= _nouns(job.semantic_space)
     return _one_of_each_group(job, images.row_ids, arrays) if job.count_near_duplicates_once else arrays
@@ -208,6 +228,50 @@ def _nouns(semantic_space: StageDir) -> dict[str, np.ndarray]:
     _, synset_ids, embeddings = noun_columns(semantic_space.read_table("nouns"))
     hypernyms = hypernym_pairs(synset_ids, hypernym_table()[0]) if any(synset_ids) else None
     return {"noun_embeddings": embeddings} | ({} if hypernyms is None else {"noun_hypernyms": hypernyms})
+
+
+def find_best_start(job: TrainingJob, *, device: str = "cpu") -> None:
+    """Work out what `best` starts from and write it; goes on after the newest look of this fingerprint."""
+    name = _start_name(job)
+    start = read_start(job)
+    if start is not None and start.is_done:
+        return
+
+    def keep(start: BestStart) -> None:
+        logger.info(
+            "train_heads: look %d of at most %d at %d images%s", start.num_looks, NUM_LOOKS, start.num_rows,
+            ", settled" if start.is_settled else "",
+        )  # fmt: skip
+        job.output.storage.write_bytes(name, serialize_start(start))
+
+    with closing(HostArrays(rank=0, local_rank=0, device="cpu")) as host:
+        data = load_training_data(job, host)
+        if heads_of_copies(data, job.num_clusters) is not None:
+            return
+        find_start_of(
+            data,
+            num_clusters=job.num_clusters,
+            seed=job.seed,
+            device=device,
+            resume_from=start,
+            on_look=keep,
+        )
+
+
+def _start_name(job: TrainingJob) -> str:
+    return f"{_checkpoint_folder(job)}/{START_NAME}"
+
+
+def read_start(job: TrainingJob) -> BestStart | None:
+    """The start of this fingerprint as far as it was worked out, or None."""
+    name = _start_name(job)
+    try:
+        return deserialize_start(job.output.storage.read_bytes(name), where=f"{job.output.storage.uri}/{name}")
+    except FileNotFoundError:
+        return None
+    except ArtifactError as error:
+        logger.warning("train_heads: starting anew, as %s", error)
+        return None
 
 
 def train_heads(
@@ -256,6 +320,7 @@ def _train_on(
         if on_epoch is not None:
             on_epoch(report)
 
+    best_start = read_start(job) if rank == 0 else None
     try:
         fit = fit_heads(
             job.method.name,
@@ -266,6 +331,7 @@ def _train_on(
             on_epoch_end=on_epoch_end,
             resume_state=checkpoint["state"] if checkpoint else None,
             warm_heads=load_heads(job.warm_start) if job.warm_start is not None else None,
+            best_start=best_start,
             **job.method.settings,
         )
     except FloatingPointError as error:

@@ -21,6 +21,8 @@ class Hyperparameters:
         entropy_weight: weight of the assignment entropy, which is subtracted from the loss (alpha).
     """
 
+    least_epochs: ClassVar[int] = 1
+
     num_epochs: int = 20
     batch_size: int = 512
     learning_rate: float = 1e-3
@@ -35,7 +37,9 @@ class Hyperparameters:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a setting out of its range; subclasses extend it."""
-        check_range(self, positive=("num_epochs", "learning_rate"), not_negative=("weight_decay", "entropy_weight"))
+        check_range(self, positive=("learning_rate",), not_negative=("weight_decay", "entropy_weight"))
+        if self.num_epochs < self.least_epochs:
+            raise ValueError(f"expected num_epochs of at least {self.least_epochs}, found {self.num_epochs}")
         if self.batch_size < 2:
             raise ValueError(f"expected batch_size of at least 2, found {self.batch_size}")
 
