@@ -57,7 +57,7 @@ def test_head_starts_as_the_discriminant_and_loads_again() -> None:
 
 def test_loss_terms_are_the_definition() -> None:
     rows, _ = planted()
-    settings = default_hyperparameters("best", NUM_CLUSTERS, len(rows), use_text=False)
+    settings = default_hyperparameters("best", NUM_CLUSTERS, len(rows), use_text=False, num_epochs=1)
     objective = build_objective("best", WIDTH, NUM_CLUSTERS, settings, seed=0)
     objective.prepare(data_of(rows), from_scratch=True)
     anchors, others = torch.arange(12), torch.arange(12, 24)
