@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.manifest import Manifest, parse_manifest
+from dxmc_core.artifacts.manifest import CATALOG_NAME, Manifest, parse_manifest
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.listing import list_images
@@ -27,7 +27,6 @@ from dxmc_core.images.sources import ImageSource, ParquetSource, WebDatasetSourc
 from dxmc_core.images.tar_listing import list_tars
 
 CATALOG_PART_ROWS = 65_536
-CATALOG_NAME = "_catalog.json"
 
 
 @dataclass(frozen=True)

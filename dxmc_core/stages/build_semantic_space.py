@@ -163,7 +163,9 @@ def _cache_uri(config: BuildSemanticSpaceConfig, run_dir_uri: str) -> str:
         return normalize_uri(config.noun_cache_uri)
     if is_local(run_dir_uri):
         return str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "dxmc")
-    return f"{run_dir_uri.rsplit('/', 1)[0]}/_noun_cache"
+    beside = run_dir_uri.rsplit("/", 1)[0]
+    # Beside a whole bucket there are only other people's.
+    return f"{run_dir_uri if beside.endswith('/') else beside}/_noun_cache"
 
 
 class EncodeNouns:
