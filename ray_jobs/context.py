@@ -129,7 +129,7 @@ class RunContext:
         Raises:
             InputError: it holds files of somebody else or generations, or is a generation that is published.
         """
-        storage = self.run_dir.storage
+        storage, is_own = self.run_dir.storage, self.run_dir.is_own()
         if storage.exists(CURRENT_NAME):
             raise InputError(
                 f"{self.run_dir.uri} holds generations, which dxmc recluster adds to; choose another --run-dir"
@@ -138,7 +138,8 @@ class RunContext:
             raise InputError(
                 f"{self.run_dir.uri} is a published generation and stays as it is; choose another --run-dir"
             )
-        self.run_dir.require_own_or_empty()
+        if not is_own:
+            self.run_dir.require_empty()
 
     def claim(self) -> None:
         """Check that the run directory is this configuration's, and write down what it is about.

@@ -104,8 +104,8 @@ class Generations:
             InputError: there are files of somebody else.
             ArtifactError: `current.json` is damaged.
         """
-        if self.pointer() is None and self.run_dir(1).record() is None:
-            self.home.require_own_or_empty()
+        if not self.home.is_own() and self.pointer() is None and not self.run_dir(1).is_own():
+            self.home.require_empty()
 
     def run_dir(self, number: int) -> RunDir:
         """Where a generation lies."""
@@ -206,7 +206,7 @@ class Generations:
 
     def _is_run(self, number: int) -> bool:
         try:
-            return self.run_dir(number).record() is not None
+            return self.run_dir(number).is_own()
         except InputError:
             return False
 

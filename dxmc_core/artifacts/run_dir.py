@@ -71,15 +71,25 @@ class RunDir:
         """Write `run.json`."""
         self.storage.write_bytes(RUN_NAME, json.dumps(record, indent=1).encode())
 
-    def require_own_or_empty(self) -> None:
-        """Check that a run may write here: whoever wrote what is there, it was a run, or there is nothing yet.
+    def is_own(self) -> bool:
+        """Whether a run has begun here.
+
+        Raises:
+            InputError: `run.json` is damaged or not of dxmc, or the place cannot be looked at.
+        """
+        try:
+            self.storage.names(1)  # S3 says why it refuses this, but not why it refuses to say what a file is like
+            return self.record() is not None
+        except STORAGE_ERRORS as error:
+            raise write_error(self.uri, error) from error
+
+    def require_empty(self) -> None:
+        """Check that there is nothing yet, but for what a run leaves that was killed at once.
 
         Raises:
             InputError: there are files of somebody else, or the place cannot be looked at.
         """
         try:
-            if self.record() is not None:
-                return
             foreign = [name for name in self.storage.names(_MAX_NAMES) if not self._is_of_a_beginning(name)]
         except STORAGE_ERRORS as error:
             raise write_error(self.uri, error) from error

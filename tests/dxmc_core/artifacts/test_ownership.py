@@ -202,22 +202,22 @@ def test_run_directory_that_is_deleted_leaves_what_is_not_its_own(run_dir):
 
 
 def test_new_and_empty_places_are_taken(run_dir, s3_bucket):
-    run_dir.require_own_or_empty()
+    run_dir.require_empty()
     if not run_dir.uri.startswith("s3://"):
         RunDir.at(run_dir.uri).storage.write_bytes("x", b"")
         RunDir.at(run_dir.uri).storage.delete("x")
     else:
         s3_bucket.put("run/", b"")  # as consoles make a folder
         s3_bucket.put("runner/x", b"")  # another prefix that begins alike
-    run_dir.require_own_or_empty()
+    run_dir.require_empty()
     with run_dir.locked():
-        run_dir.require_own_or_empty()
+        run_dir.require_empty()
     run_dir.storage.write_bytes(f".{RUN_NAME}.0123abcd.tmp", b"{")
     run_dir.storage.write_bytes("._lock.json.0123abcd.tmp", b"{")
-    run_dir.require_own_or_empty()
+    run_dir.require_empty()
+    assert not run_dir.is_own()
     run_dir.write_record({"config": {}})
-    run_dir.storage.write_bytes("thesis.tex", b"mine")
-    run_dir.require_own_or_empty()
+    assert run_dir.is_own()
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_places_with_something_in_them_are_refused(run_dir, name):
     run_dir.storage.write_bytes(name, b'{"a": 1}')
     shown = name.partition("/")[0]
     with pytest.raises(InputError, match=f"is not empty and no run of dxmc: it has no run.json, but '{shown}'"):
-        run_dir.require_own_or_empty()
+        run_dir.require_empty()
     assert run_dir.storage.list_files() == {name: 8}
 
 
@@ -236,14 +236,14 @@ def test_places_with_something_in_them_are_refused(run_dir, name):
 def test_run_json_of_another_program_is_none(run_dir, content):
     run_dir.storage.write_bytes(RUN_NAME, content)
     with pytest.raises(InputError, match=r"run.json is damaged, or another program wrote it; choose another --run-dir"):
-        run_dir.require_own_or_empty()
+        run_dir.is_own()
     assert run_dir.storage.read_bytes(RUN_NAME) == content
 
 
 def test_a_file_is_no_run_directory(tmp_path):
     (tmp_path / "file").write_bytes(b"mine")
     with pytest.raises(InputError):
-        RunDir.at(str(tmp_path / "file")).require_own_or_empty()
+        RunDir.at(str(tmp_path / "file")).require_empty()
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
