@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from dxmc_core.artifacts.generations import CURRENT_NAME, RECORD_NAME, open_run_dir
+from dxmc_core.artifacts.generations import CURRENT_NAME, RECORD_NAME, folders_of, open_run_dir
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.config import AUTO, PipelineConfig, read_run_config
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.catalog import Listing
+from dxmc_core.stages.build_semantic_space import cache_uri
 from dxmc_core.stages.embed_images import source_identity
 from dxmc_core.stages.train_heads import distinct_num_clusters
 
@@ -76,6 +77,13 @@ class RunContext:
         if any(manifest is None for manifest in manifests.values()):
             return None
         return {name: manifest.fingerprint for name, manifest in manifests.items() if manifest is not None}
+
+    @property
+    def own_places(self) -> list[str]:
+        """URIs of the folders that dxmc writes into: where they lie within the source, they are no part of it."""
+        settings = self.config.build_semantic_space
+        cache = [cache_uri(settings, self.run_dir.uri)] if settings.noun_cache_uri is None else []
+        return [*folders_of(self.run_dir), *cache]
 
     @property
     def num_images(self) -> int:

@@ -72,7 +72,7 @@ def _listing(context: RunContext, source: ImageSource) -> Listing:
     """What the source holds, listed once a command."""
     if context.listing is None:
         started = time.perf_counter()
-        context.listing = list_source(source)
+        context.listing = list_source(source, own=context.own_places)
         seconds = time.perf_counter() - started
         logger.info("%s: %d images listed in %.1f s", NAME, context.listing.num_rows, seconds)
     return context.listing

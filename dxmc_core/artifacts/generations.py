@@ -218,6 +218,14 @@ class Generations:
             logger.warning("%s: left alone, as dxmc did not write it: %s", run_dir.uri, listed(foreign))
 
 
+def folders_of(run_dir: RunDir) -> list[str]:
+    """URIs of the folders that dxmc writes into there, and into its home where it is a generation."""
+    home, _, number = run_dir.uri.rpartition(f"/{_FOLDER}/")
+    if home and _NUMBER.match(number):
+        run_dir = RunDir(home)
+    return [*run_dir.folders, f"{run_dir.uri}/{_FOLDER}"]
+
+
 def read_record(run_dir: RunDir) -> GenerationRecord | None:
     """What a generation says of itself; None for a directory that is none, or not a published one.
 

@@ -47,6 +47,11 @@ class RunDir:
     def storage(self) -> Storage:
         return Storage(self.uri)
 
+    @property
+    def folders(self) -> list[str]:
+        """URIs of the folders that a run writes into."""
+        return [*(self.stage(name).storage.uri for name in (*STAGES, CHOICE_OF_K)), f"{self.uri}/tensorboard"]
+
     def stage(self, name: str) -> StageDir:
         folder = "report" if name == "write_report" else name
         return StageDir(self.storage.child(folder), name)

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import mmap
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,15 +57,18 @@ class Listing:
             yield pa.Table.from_batches(waiting)
 
 
-def list_source(source: ImageSource) -> Listing:
+def list_source(source: ImageSource, *, own: Sequence[str] = ()) -> Listing:
     """List an image source; memory holds one part of the catalog and 16 bytes an image. Says what was passed over.
+
+    Args:
+        own: folders that dxmc writes into; what lies there is no image of the source.
 
     Raises:
         InputError: there is nothing, it may not be listed, or an image id comes twice.
     """
     digest = hashlib.sha256()
     ids, num_rows = _Ids(), 0
-    selection = Selection.of(source)
+    selection = Selection.of(source, own=own)
     tables = catalog_tables(_tables(source, selection))
     first = next(tables, None)
     if first is None:
