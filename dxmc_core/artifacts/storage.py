@@ -362,7 +362,9 @@ class Storage:
             found = self.fs.find(self.path(name), detail=True)
         except FileNotFoundError:
             return {}
-        return {path.removeprefix(prefix): int(info["size"]) for path, info in found.items()}
+        # A key that ends in a slash stands for a folder.
+        files = {path: int(info["size"]) for path, info in found.items() if not path.endswith("/")}
+        return {path.removeprefix(prefix): size for path, size in files.items()}
 
     def copy_file(self, name: str, target: "Storage") -> None:
         """Copy a file to the same name in another folder of the same file system; S3 does it without a download."""
@@ -380,10 +382,13 @@ class Storage:
             self.delete_empty_folder(str(folder))
 
     def delete_empty_folder(self, name: str = "") -> None:
-        """Remove a folder if nothing is in it; object storage has no folders."""
+        """Remove a folder if nothing is in it; on S3 the key that stands for it, if there is one."""
         if isinstance(self.fs, LocalFileSystem):
             with suppress(OSError):  # something is, or somebody else was first
                 Path(self.path(name)).rmdir()
+        elif "s3" in self.fs.protocol and not (self.child(name) if name else self).names(2):
+            bucket, key, _ = self.fs.split_path(self.path(name))
+            self.fs.call_s3("delete_object", Bucket=bucket, Key=f"{key}/")
 
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens when it is not there."""
