@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dxmc_core.artifacts.lease import LOCK_NAME, Lease, is_lock
-from dxmc_core.artifacts.ownership import TEMPORARY_NAME, listed
+from dxmc_core.artifacts.ownership import TEMPORARY_NAME, listed, read_ownership
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import STORAGE_ERRORS, Storage, normalize_uri, write_error
 from dxmc_core.errors import InputError
@@ -29,7 +29,7 @@ CHOICE_OF_K = "suggest_k"
 #: What a run directory is about: its source, its encoder, and the configuration of the run that used it last.
 RUN_NAME = "run.json"
 
-_TENSORBOARD_NAME = re.compile(r"^tensorboard/[0-9a-f]{12}/events\.out\.tfevents\.[^/]+$")
+_TENSORBOARD_NAME = re.compile(r"^tensorboard/(?P<fingerprint>[0-9a-f]{12})/events\.out\.tfevents\.[^/]+$")
 _MAX_NAMES = 1000
 
 
@@ -113,16 +113,25 @@ class RunDir:
 
     def delete(self) -> list[str]:
         """Delete all that dxmc has written here; the names of what others have, which stays."""
+        self.storage.delete_files(self._training_logs())
         folders = self.storage.list_folders()
         for stage in map(self.stage, (*STAGES, CHOICE_OF_K)):
             if stage.storage.uri.rsplit("/", 1)[1] in folders:
                 stage.delete()
-        names = self.storage.list_files()
-        self.storage.delete_files([name for name in names if _TENSORBOARD_NAME.match(name)])
         # Last of all: by it a directory that is half deleted is known.
         self.storage.delete_files([RUN_NAME] if self.record() is not None else [])
         self.storage.delete_empty_folder()
         return sorted(self.storage.list_files())
+
+    def _training_logs(self) -> list[str]:
+        """Names of what training has logged for TensorBoard; see training_log.py."""
+        stage = self.stage("train_heads")
+        try:
+            fingerprints = read_ownership(stage.storage, stage.stage).fingerprints
+        except InputError:
+            return []
+        matches = map(_TENSORBOARD_NAME.match, self.storage.list_files("tensorboard"))
+        return [match.string for match in matches if match and match["fingerprint"] in fingerprints]
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the run directory against other writers for a block; see `Lease.held`."""

@@ -188,12 +188,13 @@ def test_stage_folder_that_is_a_link_to_a_folder_of_somebody_else(tmp_path):
 
 def test_run_directory_that_is_deleted_leaves_what_is_not_its_own(run_dir):
     run_dir.write_record({"config": {}})
-    stage = run_dir.stage("embed_images")
-    stage.begin(OLD)
-    publish(stage, fingerprint=OLD, parts=[write_part(stage, 0, fingerprint=OLD)])
+    for stage in (run_dir.stage("embed_images"), run_dir.stage("train_heads")):
+        stage.begin(OLD)
+        publish(stage, fingerprint=OLD, parts=[write_part(stage, 0, fingerprint=OLD)])
     events = f"tensorboard/{OLD[:12]}/events.out.tfevents.1700000000.host"
     run_dir.storage.write_bytes(events, b"x")
-    theirs = ["notes.txt", "embed_images/keep.txt", "tensorboard/mine", "photos/run.json"]
+    others = events.replace(OLD[:12], OTHER[:12])
+    theirs = ["notes.txt", "embed_images/keep.txt", "tensorboard/mine", others, "photos/run.json"]
     for name in theirs:
         run_dir.storage.write_bytes(name, b"mine")
     assert run_dir.delete() == sorted(theirs)
