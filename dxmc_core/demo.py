@@ -21,7 +21,7 @@ from dxmc_core.errors import InputError
 
 MARKER_NAME = ".dxmc-demo.json"
 SOURCES_NAME = "SOURCES.txt"
-#: Raise it when the pictures change: folders made by an earlier version are made again.
+#: Raise it when the pictures change: folders made by an earlier version are refused.
 _VERSION = 1
 
 LONG_SIDE_PX = 320
@@ -86,36 +86,36 @@ def make_demo_images(folder: Path, *, seed: int = 0, per_class: int = 60) -> Non
     The folder appears complete or not at all. One that was made with the same settings is left as it is.
 
     Raises:
-        InputError: the folder holds other files, or the packages with the pictures are not installed.
+        InputError: the folder holds other files, or pictures made with other settings, or the packages with the
+            pictures are not installed.
     """
     settings = {"version": _VERSION, "seed": seed, "per_class": per_class}
-    if _settings_of(folder) == settings:
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        _require_settings(folder, settings)
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    draft.mkdir()
     try:
-        draft.mkdir()
         for number, scene in enumerate(SCENES):
             rng = np.random.default_rng([seed, number])
             _write_class(draft / scene.label, scene, rng, per_class)
         credits = [f"{scene.label}: {scene.picture.file_name}, {scene.picture.credit}\n" for scene in SCENES]
         (draft / SOURCES_NAME).write_text("Crops of these photographs:\n" + "".join(credits))
         (draft / MARKER_NAME).write_text(json.dumps(settings))
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.rename(folder)
+        draft.rename(folder)  # an empty folder is replaced, no other
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _settings_of(folder: Path) -> dict | None:
-    """What a finished demo folder was made with; None when there is no folder, or an empty one."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
+def _require_settings(folder: Path, settings: dict[str, int]) -> None:
+    """Check that the pictures in a folder are those that would be made: nothing is ever deleted for new ones."""
     try:
-        return json.loads((folder / MARKER_NAME).read_text())
+        found = json.loads((folder / MARKER_NAME).read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} holds files that the demo did not make; give it another folder") from error
+    if found != settings:
+        raise InputError(f"{folder} was made with {found}, asked for is {settings}; delete it, or give another folder")
 
 
 def open_picture(picture: Picture) -> Image.Image:

@@ -1,6 +1,5 @@
 """What every job shares: the configuration, the run directory, and the rule by which a stage is skipped or rebuilt."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,13 +8,14 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from dxmc_core.artifacts.generations import CURRENT_NAME, RECORD_NAME, open_run_dir
+from dxmc_core.artifacts.generations import CURRENT_NAME, RECORD_NAME, folders_of, open_run_dir
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.artifacts.run_dir import CHOICE_OF_K, RUN_NAME, STAGES, RunDir
+from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.config import AUTO, PipelineConfig, read_run_config
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.catalog import Listing
+from dxmc_core.stages.build_semantic_space import cache_uri
 from dxmc_core.stages.embed_images import source_identity
 from dxmc_core.stages.train_heads import distinct_num_clusters
 
@@ -79,6 +79,13 @@ class RunContext:
         return {name: manifest.fingerprint for name, manifest in manifests.items() if manifest is not None}
 
     @property
+    def own_places(self) -> list[str]:
+        """URIs of the folders that dxmc writes into: where they lie within the source, they are no part of it."""
+        settings = self.config.build_semantic_space
+        cache = [cache_uri(settings, self.run_dir.uri)] if settings.noun_cache_uri is None else []
+        return [*folders_of(self.run_dir), *cache]
+
+    @property
     def num_images(self) -> int:
         manifest = self.manifest("embed_images")
         return manifest.rows("images") if manifest else 0
@@ -124,18 +131,13 @@ class RunContext:
         first, *others = STAGES
         return (first, *self.choice_of_k, *others)
 
-    def claim(self) -> None:
-        """Check that the run directory is this configuration's, and write down what it is about.
-
-        One in which no stage has written anything yet is whoever's comes next: a mistyped source can be mended.
+    def check_place(self) -> None:
+        """Check that the run directory is new, empty or a run's, before anything is written into it.
 
         Raises:
-            InputError: it, or the run that this one takes over from, is over another source or with another encoder; or
-                it holds generations, or is one that is published.
+            InputError: it holds files of somebody else or generations, or is a generation that is published.
         """
-        wanted = source_identity(self.config.source, self.config.encoder)
-        record = {**wanted, "config": self.config.model_dump(mode="json")}
-        storage = self.run_dir.storage
+        storage, is_own = self.run_dir.storage, self.run_dir.is_own()
         if storage.exists(CURRENT_NAME):
             raise InputError(
                 f"{self.run_dir.uri} holds generations, which dxmc recluster adds to; choose another --run-dir"
@@ -144,22 +146,32 @@ class RunContext:
             raise InputError(
                 f"{self.run_dir.uri} is a published generation and stays as it is; choose another --run-dir"
             )
-        found = _run_record(self.run_dir)
-        if self.base is not None and (base := _run_record(self.base)) is not None:
-            _require_same(base, wanted, self.base.uri)
-        if found is not None and storage.list_folders():
-            _require_same(found, wanted, self.run_dir.uri)
+        if not is_own:
+            self.run_dir.require_empty()
+
+    def claim(self) -> None:
+        """Check that the run directory is this configuration's, and write down what it is about.
+
+        One in which no stage has written anything yet is whoever's comes next: a mistyped source can be mended.
+
+        Raises:
+            InputError: it, or the run that this one takes over from, is over another source or with another encoder; or
+                it is no place to write into, see `check_place`.
+        """
+        self.check_place()
+        record = record_of(self.config)
+        found = self.run_dir.record()
+        if self.base is not None and (base := self.base.record()) is not None:
+            _require_same(base, record, self.base.uri)
+        if found is not None and self.run_dir.storage.list_folders():
+            _require_same(found, record, self.run_dir.uri)
         if found != record:
-            storage.write_bytes(RUN_NAME, json.dumps(record, indent=1).encode())
+            self.run_dir.write_record(record)
 
 
-def _run_record(run_dir: RunDir) -> dict[str, Any] | None:
-    try:
-        return json.loads(run_dir.storage.read_bytes(RUN_NAME))
-    except FileNotFoundError:
-        return None
-    except json.JSONDecodeError as error:
-        raise ArtifactError(f"{run_dir.uri}/{RUN_NAME} is damaged: {error}; delete it and run again") from error
+def record_of(config: PipelineConfig) -> dict[str, Any]:
+    """What `run.json` says of a run with this configuration."""
+    return {**source_identity(config.source, config.encoder), "config": config.model_dump(mode="json")}
 
 
 def _require_same(found: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
@@ -240,6 +252,7 @@ def run_stages(context: RunContext, jobs: Sequence[tuple[str, ModuleType]], star
         if num_run == 0:
             start_ray()
         num_run += 1
+        context.stage(name).begin(fingerprint)
         with _logged(name, fingerprint):
             context.published(job.run(context, fingerprint))
         logger.info("%-21s done: %s", name, job.summary(context))

@@ -2,10 +2,14 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from dxmc_core import allocator
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.encoders import embedding_width, load_preprocess
 from dxmc_core.errors import InputError
@@ -51,11 +55,24 @@ def fingerprint(context: RunContext) -> str:
     return stage_fingerprint(identity, _listing(context, source).digest, decoders=optional_decoders())
 
 
+def check(context: RunContext) -> None:
+    """Hold what is embedded against the limit of now: it may have been lowered since.
+
+    Raises:
+        InputError: too many images are rejected.
+    """
+    source, manifest = context.config.source, context.manifest(NAME)
+    if isinstance(source, EmbeddingsSource) or manifest is None or manifest.fingerprint != fingerprint(context):
+        return
+    num_images, rejects = manifest.rows("images"), manifest.tables["rejects"]
+    _require_few_rejects(source, context.stage(NAME), num_images, rejects, manifest.rows("catalog"))
+
+
 def _listing(context: RunContext, source: ImageSource) -> Listing:
     """What the source holds, listed once a command."""
     if context.listing is None:
         started = time.perf_counter()
-        context.listing = list_source(source)
+        context.listing = list_source(source, own=context.own_places)
         seconds = time.perf_counter() - started
         logger.info("%s: %d images listed in %.1f s", NAME, context.listing.num_rows, seconds)
     return context.listing
@@ -84,12 +101,15 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     )
     if num_resumed:
         logger.info("%s: %d of %d images were done before", NAME, num_resumed, catalog_found.num_rows)
+    _require_few_rejects(source, stage_dir, done.num_rows_of("images"), done.parts("rejects"), catalog_found.num_rows)
     _embed(context, catalog_found, done, fingerprint=fingerprint)
     num_out_of_reach = forget_transient_rejects(stage_dir, fingerprint=fingerprint, reasons=OUT_OF_REACH)
     if num_out_of_reach:
         logger.info("%s: %d rejects, among them what was out of reach, are tried once more", NAME, num_out_of_reach)
         done = EmbeddedRows.of(catalog_found, fingerprint=fingerprint)
         _embed(context, catalog_found, done, fingerprint=fingerprint)
+    # What earlier attempts have rejected counts too: this one may have had little left to try.
+    _require_few_rejects(source, stage_dir, done.num_rows_of("images"), done.parts("rejects"), catalog_found.num_rows)
     return publish_embeddings(
         catalog_found,
         done,
@@ -152,8 +172,26 @@ def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerp
             progress.add(receipt["rows"], rejects=done.num_rows_of("rejects"))
             quarantine.add(receipt["row_start"] // chunk_rows, receipt["rows"], rejected=is_reject)
             if is_reject and quarantine.is_exceeded:
-                found = describe_rejects(catalog.stage_dir, done.parts("rejects"))
-                raise InputError(f"{quarantine.finding}: {found}; mend the source or raise it, and run again to go on")
+                raise _too_many(quarantine, catalog.stage_dir, done.parts("rejects"))
+
+
+def _require_few_rejects(
+    source: ImageSource, stage_dir: StageDir, num_images: int, rejects: Sequence[Part], num_rows: int
+) -> None:
+    """Check that not more of the catalog is rejected than may be, whenever that was.
+
+    Raises:
+        InputError: there are more.
+    """
+    counts = np.array([[num_images, sum(part.rows for part in rejects)]])
+    quarantine = Quarantine(num_rows, max_fraction=source.max_reject_fraction, done=counts)
+    if quarantine.is_exceeded:
+        raise _too_many(quarantine, stage_dir, rejects)
+
+
+def _too_many(quarantine: Quarantine, stage_dir: StageDir, rejects: Sequence[Part]) -> InputError:
+    found = describe_rejects(stage_dir, rejects)
+    return InputError(f"{quarantine.finding}: {found}; mend the source or raise it, and run again to go on")
 
 
 def _all_in_one(context: RunContext, catalog: Catalog, layout: Layout, *, fingerprint: str) -> tuple[Step, ...]:

@@ -47,6 +47,7 @@ def run(stages: Sequence[str], arguments: argparse.Namespace) -> RunContext:
     context = RunContext.of(config)
     stages = stages or context.stages
     started = time.perf_counter()
+    context.check_place()
     with context.run_dir.locked():
         context.claim()
         num_run = run_in_order(context, stages)

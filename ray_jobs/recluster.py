@@ -23,7 +23,7 @@ from dxmc_core.stages.assign_arrivals import reference_figures
 from dxmc_core.stages.cluster_names import read_renames
 from ray_jobs.assign_arrivals import Arrivals, assign_arrivals, publish_assignments
 from ray_jobs.cluster import num_gpus_used
-from ray_jobs.context import RunContext, check_outside
+from ray_jobs.context import RunContext, check_outside, record_of
 from ray_jobs.main import add_run_arguments, guarded, job_of, run_in_order, start_ray_for
 from ray_jobs.run_report import reported
 
@@ -74,6 +74,7 @@ def run(arguments: argparse.Namespace) -> GenerationRecord | None:
     """Load the configuration and make the next generation; None when there is nothing to do."""
     config = load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir)
     home = RunDir.at(config.run_dir)
+    Generations(home).require_own_or_empty()
     # A run that is refused says nothing about the one at work, so only one that holds the lock is reported.
     with home.locked(), reported(home, prometheus_uri=config.recluster.prometheus_uri) as report:
         record = recluster(config, home, mode=arguments.mode)
@@ -94,6 +95,8 @@ def recluster(config: PipelineConfig, home: RunDir, *, mode: str = "auto") -> Ge
         InputError: something cannot be used.
     """
     started = time.perf_counter()
+    if not _has_clusters(Generations(home)):
+        home.write_record(record_of(config))  # by which the next night knows that the place is dxmc's
     night = _begin(config, Generations(home), mode)
     check_outside(night.context, [(name, job_of(name)) for name in night.context.stages])
     if mode == "auto" and _is_up_to_date(night):
@@ -109,6 +112,10 @@ def recluster(config: PipelineConfig, home: RunDir, *, mode: str = "auto") -> Ge
     if removed:
         logger.info("%s: removed the generations %s", NAME, ", ".join(map(str, removed)))
     return record
+
+
+def _has_clusters(generations: Generations) -> bool:
+    return generations.pointer() is not None or generations.home.stage(_ASSIGN).manifest() is not None
 
 
 def _number_of(record: GenerationRecord | None) -> int | None:

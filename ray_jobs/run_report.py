@@ -13,6 +13,9 @@ from dxmc_core.artifacts.storage import write_output
 from dxmc_core.errors import DxmcError, WorkerError
 from dxmc_core.run_metrics import METRICS_NAME, PROMETHEUS_NAME, WEBHOOK_VARIABLE, post_webhook, prometheus_text
 
+#: What every such file has, so that no other one is replaced.
+_METRICS_MARK, _PROMETHEUS_MARK = b'"last_run_timestamp_seconds"', b"# HELP dxmc_last_run_success"
+
 logger = logging.getLogger(__name__)
 
 
@@ -53,10 +56,10 @@ def _finish(home: RunDir, report: dict[str, Any], started: float, prometheus_uri
     }
     text = prometheus_text(report, run_dir=home.uri).encode()
     try:
-        home.storage.write_bytes(METRICS_NAME, json.dumps(report, indent=1).encode())
-        home.storage.write_bytes(PROMETHEUS_NAME, text)
+        write_output(f"{home.uri}/{METRICS_NAME}", json.dumps(report, indent=1).encode(), mark=_METRICS_MARK)
+        write_output(f"{home.uri}/{PROMETHEUS_NAME}", text, mark=_PROMETHEUS_MARK)
         if prometheus_uri is not None:
-            write_output(prometheus_uri, text)
+            write_output(prometheus_uri, text, mark=_PROMETHEUS_MARK)
     except DxmcError as error:
         logger.warning("the metrics of this run are not written: %s", error)
     url = os.environ.get(WEBHOOK_VARIABLE)

@@ -234,9 +234,12 @@ _HEAD = """\
 <!-- Written by scripts/document_artifacts.py; change that or dxmc_core/artifacts/schemas.py, not this page. -->
 
 A run directory has a folder for every stage, on local disk or in object storage. A table is a folder of Parquet parts,
-`<stage>/<table>/*.parquet`. The folder of a finished stage holds its result and nothing else, so any tool that reads
-Parquet reads exactly the result. `_manifest.json` in each stage folder, written last, names the parts with their rows,
-bytes and checksums; a stage without it is not done. This is schema version {version}.
+`<stage>/<table>/*.parquet`. Of what dxmc writes, the folder of a finished stage holds the result and nothing else, so
+any tool that reads Parquet reads exactly the result. `_manifest.json` in each stage folder, written last, names the
+parts with their rows, bytes and checksums; a stage without it is not done. This is schema version {version}.
+
+A run begins in a new or empty folder or prefix. Files that somebody else puts into it later are neither replaced nor
+removed; a line in the log names those that lie in a stage's folder when the stage is made again.
 
 ## Opening them
 
@@ -276,6 +279,7 @@ _TAIL = """\
 
 | file | what |
 |---|---|
+| `*/_own.json` | which attempts and files of dxmc the folder of a stage has; no others are removed |
 | `run.json` | source, encoder, and the configuration of the run that used the directory last |
 | `train_heads/heads.safetensors` | the trained heads: tensors, and the description they are rebuilt from |
 | `train_heads/metrics.jsonl` | one line an epoch: loss terms, cluster sizes, balance, changed images, seconds |

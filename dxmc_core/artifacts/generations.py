@@ -8,6 +8,7 @@ its `generation.json` and by the pointer, in this order; one that a killed run l
 """
 
 import json
+import logging
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dxmc_core.artifacts.ownership import listed
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import ArtifactError, DxmcError, InputError
@@ -23,6 +25,8 @@ CURRENT_NAME = "current.json"
 RECORD_NAME = "generation.json"
 _FOLDER = "generations"
 _NUMBER = re.compile(r"^\d{6}$")
+
+logger = logging.getLogger(__name__)
 
 
 class GenerationRecord(BaseModel):
@@ -93,6 +97,16 @@ class Generations:
                 f"{self.home.uri}/{CURRENT_NAME} is damaged ({error}); restore it with dxmc rollback --to N"
             ) from error
 
+    def require_own_or_empty(self) -> None:
+        """Check that generations may be made here.
+
+        Raises:
+            InputError: there are files of somebody else.
+            ArtifactError: `current.json` is damaged.
+        """
+        if not self.home.is_own() and self.pointer() is None and not self.run_dir(1).is_own():
+            self.home.require_empty()
+
     def run_dir(self, number: int) -> RunDir:
         """Where a generation lies."""
         return RunDir(f"{self.home.uri}/{_FOLDER}/{number:06}")
@@ -115,7 +129,8 @@ class Generations:
         """The number of the generation that a run works on: that of a run that did not end, or the next one."""
         pointer = self.pointer()
         number = 1 if pointer is None else pointer.highest + 1
-        self.run_dir(number).storage.delete(RECORD_NAME)  # left by a run that was killed before it moved `current`
+        if self.record(number) is not None:  # left by a run that was killed before it moved `current`
+            self.run_dir(number).storage.delete(RECORD_NAME)
         return number
 
     def publish(self, record: GenerationRecord, *, before: Pointer | None) -> None:
@@ -143,7 +158,7 @@ class Generations:
         except ArtifactError:
             if number is None:
                 raise
-            pointer = Pointer(number, max(self._numbers()), self._storage.read_bytes(CURRENT_NAME))
+            pointer = Pointer(number, max(self._numbers(), default=0), self._storage.read_bytes(CURRENT_NAME))
         if pointer is None:
             raise InputError(f"{self.home.uri} has no generations; dxmc recluster makes them")
         kept = [found for found in self._numbers() if found <= pointer.highest and self.record(found) is not None]
@@ -171,7 +186,7 @@ class Generations:
             )
 
     def retire(self, keep: int) -> list[int]:
-        """Remove all but `current` and the newest generations; the numbers removed.
+        """Remove all but `current` and the newest generations; the numbers removed. What others have put there stays.
 
         Args:
             keep: how many stay at least, `current` included.
@@ -183,12 +198,32 @@ class Generations:
         records = {number: self.record(number) for number in done}
         others = [number for number in done if records[number] is not None and number != pointer.current]
         kept = {pointer.current, *(others[-(keep - 1) :] if keep > 1 else ())}
-        removed = [number for number in done if number not in kept]
+        # One without a record was half removed; one without either is what others have left in its place.
+        removed = [number for number in done if number not in kept and (records[number] or self._is_run(number))]
         for number in removed:
-            # The record goes first: what is half removed is no generation.
-            self.run_dir(number).storage.delete(RECORD_NAME)
-            self._storage.delete_folder(f"{_FOLDER}/{number:06}")
+            self._remove(number)
         return removed
+
+    def _is_run(self, number: int) -> bool:
+        try:
+            return self.run_dir(number).is_own()
+        except InputError:
+            return False
+
+    def _remove(self, number: int) -> None:
+        run_dir = self.run_dir(number)
+        run_dir.storage.delete(RECORD_NAME)  # first: what is half removed is no generation
+        foreign = run_dir.delete()
+        if foreign:
+            logger.warning("%s: left alone, as dxmc did not write it: %s", run_dir.uri, listed(foreign))
+
+
+def folders_of(run_dir: RunDir) -> list[str]:
+    """URIs of the folders that dxmc writes into there, and into its home where it is a generation."""
+    home, _, number = run_dir.uri.rpartition(f"/{_FOLDER}/")
+    if home and _NUMBER.match(number):
+        run_dir = RunDir(home)
+    return [*run_dir.folders, f"{run_dir.uri}/{_FOLDER}"]
 
 
 def read_record(run_dir: RunDir) -> GenerationRecord | None:

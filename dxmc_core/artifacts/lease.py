@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 LOCK_NAME = "_lock.json"
 LEASE_S = 60.0
 RENEW_EVERY_S = 15.0
+_FIELDS = {"owner", "host", "pid", "pid_started", "expires_at"}
 
 
 #: The leases that this process holds, by the URI of their folder.
@@ -167,10 +168,26 @@ class Lease:
 
 
 def _parse(content: bytes | None) -> dict | None:
+    """What a lock says; None where there is none or it is damaged.
+
+    Raises:
+        InputError: another program wrote it.
+    """
     try:
-        return json.loads(content) if content else None
+        found = json.loads(content) if content else None
     except (json.JSONDecodeError, UnicodeDecodeError):
         return None
+    if found is not None and not (isinstance(found, dict) and found.keys() >= _FIELDS):
+        raise InputError(f"{LOCK_NAME} of another program is in the way; move it away, or choose another --run-dir")
+    return found
+
+
+def is_lock(content: bytes) -> bool:
+    """Whether a file is a lock of dxmc."""
+    try:
+        return _parse(content) is not None
+    except InputError:
+        return False
 
 
 def _content_of(owner: str) -> bytes:

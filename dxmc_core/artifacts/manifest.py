@@ -11,6 +11,8 @@ from dxmc_core.artifacts.schemas import SCHEMA_VERSION
 from dxmc_core.errors import ArtifactError
 
 MANIFEST_NAME = "_manifest.json"
+#: The manifest of a catalog whose images are not all embedded yet; see images/catalog.py.
+CATALOG_NAME = "_catalog.json"
 
 
 class Part(BaseModel):
@@ -48,6 +50,12 @@ class Manifest(BaseModel):
     finished_at: str
     seconds: float
     dxmc_version: str
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all parts and files."""
+        parts = [part for of_table in self.tables.values() for part in of_table]
+        return {part.name for part in [*parts, *self.files.values()]}
 
     def rows(self, table: str) -> int:
         return sum(part.rows for part in self.tables.get(table, []))

@@ -1,11 +1,17 @@
-"""The run directory: one folder a stage."""
+"""The run directory: one folder a stage. A run begins in a new or empty one; `run.json` says what it is about."""
 
+import json
+import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
-from dxmc_core.artifacts.lease import Lease
+from dxmc_core.artifacts.lease import LOCK_NAME, Lease, is_lock
+from dxmc_core.artifacts.ownership import TEMPORARY_NAME, listed, read_ownership
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.artifacts.storage import Storage, normalize_uri
+from dxmc_core.artifacts.storage import STORAGE_ERRORS, Storage, normalize_uri, write_error
+from dxmc_core.errors import InputError
 
 #: The stages in the order they run; the names of config sections, jobs, modules, folders and tests.
 STAGES = (
@@ -23,6 +29,9 @@ CHOICE_OF_K = "suggest_k"
 #: What a run directory is about: its source, its encoder, and the configuration of the run that used it last.
 RUN_NAME = "run.json"
 
+_TENSORBOARD_NAME = re.compile(r"^tensorboard/(?P<fingerprint>[0-9a-f]{12})/events\.out\.tfevents\.[^/]+$")
+_MAX_NAMES = 1000
+
 
 @dataclass(frozen=True)
 class RunDir:
@@ -38,9 +47,91 @@ class RunDir:
     def storage(self) -> Storage:
         return Storage(self.uri)
 
+    @property
+    def folders(self) -> list[str]:
+        """URIs of the folders that a run writes into."""
+        return [*(self.stage(name).storage.uri for name in (*STAGES, CHOICE_OF_K)), f"{self.uri}/tensorboard"]
+
     def stage(self, name: str) -> StageDir:
         folder = "report" if name == "write_report" else name
         return StageDir(self.storage.child(folder), name)
+
+    def record(self) -> dict[str, Any] | None:
+        """What `run.json` says; None where there is none.
+
+        Raises:
+            InputError: it is damaged, or not of dxmc.
+        """
+        try:
+            found = json.loads(self.storage.read_bytes(RUN_NAME))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, IsADirectoryError):
+            found = None
+        if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+            raise InputError(f"{self.uri}/{RUN_NAME} is damaged, or another program wrote it; choose another --run-dir")
+        return found
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write `run.json`."""
+        self.storage.write_bytes(RUN_NAME, json.dumps(record, indent=1).encode())
+
+    def is_own(self) -> bool:
+        """Whether a run has begun here.
+
+        Raises:
+            InputError: `run.json` is damaged or not of dxmc, or the place cannot be looked at.
+        """
+        try:
+            self.storage.names(1)  # S3 says why it refuses this, but not why it refuses to say what a file is like
+            return self.record() is not None
+        except STORAGE_ERRORS as error:
+            raise write_error(self.uri, error) from error
+
+    def require_empty(self) -> None:
+        """Check that there is nothing yet, but for what a run leaves that was killed at once.
+
+        Raises:
+            InputError: there are files of somebody else, or the place cannot be looked at.
+        """
+        try:
+            foreign = [name for name in self.storage.names(_MAX_NAMES) if not self._is_of_a_beginning(name)]
+        except STORAGE_ERRORS as error:
+            raise write_error(self.uri, error) from error
+        if foreign:
+            raise InputError(
+                f"{self.uri} is not empty and no run of dxmc: it has no {RUN_NAME}, but {listed(foreign)}. A run "
+                f"writes into a folder of its own only; choose another --run-dir, such as {self.uri}/dxmc"
+            )
+
+    def _is_of_a_beginning(self, name: str) -> bool:
+        """Whether a file is what a run leaves that was killed before it wrote `run.json`."""
+        temporary = TEMPORARY_NAME.match(name)
+        if temporary:
+            return temporary["file"] in (LOCK_NAME, RUN_NAME)
+        return name == LOCK_NAME and is_lock(self.storage.read_bytes(name))
+
+    def delete(self) -> list[str]:
+        """Delete all that dxmc has written here; the names of what others have, which stays."""
+        self.storage.delete_files(self._training_logs())
+        folders = self.storage.list_folders()
+        for stage in map(self.stage, (*STAGES, CHOICE_OF_K)):
+            if stage.storage.uri.rsplit("/", 1)[1] in folders:
+                stage.delete()
+        # Last of all: by it a directory that is half deleted is known.
+        self.storage.delete_files([RUN_NAME] if self.record() is not None else [])
+        self.storage.delete_empty_folder()
+        return sorted(self.storage.list_files())
+
+    def _training_logs(self) -> list[str]:
+        """Names of what training has logged for TensorBoard; see training_log.py."""
+        stage = self.stage("train_heads")
+        try:
+            fingerprints = read_ownership(stage.storage, stage.stage).fingerprints
+        except InputError:
+            return []
+        matches = map(_TENSORBOARD_NAME.match, self.storage.list_files("tensorboard"))
+        return [match.string for match in matches if match and match["fingerprint"] in fingerprints]
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the run directory against other writers for a block; see `Lease.held`."""

@@ -5,6 +5,26 @@ import pyarrow as pa
 #: Raised whenever a schema below or the manifest changes; an artifact of another version is rebuilt, never guessed at.
 SCHEMA_VERSION = 4
 
+#: The names of all tables, those included that are read within their own stage only.
+TABLES = (
+    "catalog",
+    "images",
+    "rejects",
+    "k_scores",
+    "nouns",
+    "image_centers",
+    "selected_nouns",
+    "text_counterparts",
+    "neighbors",
+    "near_duplicate_pairs",
+    "near_duplicates",
+    "assignments",
+    "centers",
+    "clusters",
+    "cluster_tree",
+    "lineage",
+)
+
 _EVIDENCE = pa.struct(
     [("noun", pa.string()), ("synset_id", pa.string()), ("share", pa.float32()), ("margin", pa.float32())]
 )

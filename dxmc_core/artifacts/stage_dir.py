@@ -1,13 +1,14 @@
 """The folder of one stage: parts are written under the hash of their content, and count once a manifest names them.
 
 A task that is retried, or a killed run that is started again, may leave parts behind that no manifest names; no reader
-sees them, and publishing removes them. So the folder of a finished stage holds its result and nothing else, and
-`read_parquet("<stage>/<table>/*.parquet")` in any tool reads exactly that.
+sees them, and publishing removes them. So of dxmc's own files the folder of a finished stage holds the result and
+nothing else, and `read_parquet("<stage>/<table>/*.parquet")` in any tool reads exactly that. Files of anybody else are
+neither replaced nor removed (ownership.py).
 """
 
 import io
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,13 +21,22 @@ import pyarrow.parquet as pq
 from dxmc_core import __version__
 from dxmc_core.artifacts.lease import confirm_lease
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest, Part, checksum_of, parse_manifest
+from dxmc_core.artifacts.ownership import (
+    OWN_NAME,
+    PART_NAME,
+    Ownership,
+    foreign_file,
+    listed,
+    read_ownership,
+    write_mark,
+)
 from dxmc_core.artifacts.storage import Storage, is_local
-from dxmc_core.errors import ArtifactError
+from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.lookahead import map_ahead
 
 _READ_THREADS = 32
 
-_PART_NAME = re.compile(r"^(?P<table>\w+)/part-(?P<fingerprint>[0-9a-f]{12})-(?P<sha256>[0-9a-f]{32})\.parquet$")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,15 @@ class StageDir:
             raise ArtifactError(f"{self.storage.uri} is not finished; run {self.stage} first")
         return manifest
 
+    def begin(self, fingerprint: str) -> None:
+        """Note an attempt before it writes, so that what it leaves behind is known for dxmc's own.
+
+        Raises:
+            InputError: something that dxmc did not write has the place of a manifest.
+        """
+        own = read_ownership(self.storage, self.stage).including(fingerprints=[fingerprint])
+        write_mark(self.storage, self.stage, fingerprints=own.fingerprints, files=own.files)
+
     def write_part(self, table_name: str, table: pa.Table, *, fingerprint: str) -> Part:
         """Write one Parquet part of a table; the same content always lands under the same name."""
         sink = io.BytesIO()
@@ -66,7 +85,17 @@ class StageDir:
         return Part(name=name, rows=table.num_rows, bytes=len(data), sha256=checksum)
 
     def write_file(self, name: str, data: bytes) -> Part:
-        """Write a single file under a fixed name."""
+        """Write a single file under a fixed name.
+
+        Raises:
+            InputError: there is one that dxmc did not write.
+        """
+        own = read_ownership(self.storage, self.stage)
+        if name not in own.files and self.storage.exists(name):
+            raise foreign_file(self.storage, name)
+        if not own.is_marked or name not in own.files:
+            own = own.including(files=[name])
+            write_mark(self.storage, self.stage, fingerprints=own.fingerprints, files=own.files)
         self.storage.write_bytes(name, data)
         return Part(name=name, rows=0, bytes=len(data), sha256=checksum_of(data))
 
@@ -96,7 +125,7 @@ class StageDir:
             yield from (part for part in found if part is not None)
 
     def _is_part_of(self, name: str, fingerprint: str) -> bool:
-        match = _PART_NAME.match(name)
+        match = PART_NAME.match(name)
         return match is not None and match["fingerprint"] == fingerprint[:12]
 
     def _read_local_row_ids(self, name: str, size: int) -> tuple[Part, np.ndarray] | None:
@@ -117,7 +146,7 @@ class StageDir:
         return self._staged_part(name, size, rows=len(row_ids)), row_ids
 
     def _staged_part(self, name: str, size: int, *, rows: int) -> Part:
-        match = _PART_NAME.match(name)
+        match = PART_NAME.match(name)
         assert match is not None, name
         return Part(name=name, rows=rows, bytes=size, sha256=match["sha256"])
 
@@ -187,7 +216,7 @@ class StageDir:
         metrics: Mapping[str, Any] | None = None,
         seconds: float,
     ) -> Manifest:
-        """Write the manifest and then remove what it does not name. From the first of the two on, the stage is done.
+        """Write the manifest, then remove what else dxmc has written. From the first of the two on, the stage is done.
 
         Raises:
             DxmcError: this process held the run directory and another has taken it over; nothing is written or removed.
@@ -204,17 +233,29 @@ class StageDir:
             dxmc_version=__version__,
         )
         confirm_lease(self.storage.uri)
+        own = read_ownership(self.storage, self.stage).with_manifest(manifest)
         self.storage.write_bytes(MANIFEST_NAME, manifest.to_json())
-        self._remove_unnamed(manifest)
+        foreign = self._delete_own(own, keep={MANIFEST_NAME, OWN_NAME, *manifest.names})
+        if own.is_marked:
+            write_mark(self.storage, self.stage, fingerprints=[fingerprint], files=manifest.names)
+        if foreign:
+            logger.warning("%s: left alone, as dxmc did not write it: %s", self.storage.uri, listed(foreign))
         return manifest
 
     def copy_to(self, target: "StageDir", *, without: Sequence[str] = ()) -> Manifest:
-        """Copy a finished stage into another run on the same file system, but for the tables named in `without`."""
+        """Copy a finished stage into another run on the same file system, but for the tables named in `without`.
+
+        Raises:
+            InputError: the place of a file there is taken by one that dxmc did not write.
+        """
         found = self.require_manifest()
         tables = {name: parts for name, parts in found.tables.items() if name not in without}
-        names = [part.name for part in [*(part for parts in tables.values() for part in parts), *found.files.values()]]
+        target.begin(found.fingerprint)
+        parts = [part.name for of_table in tables.values() for part in of_table]
         with ThreadPoolExecutor(_READ_THREADS) as threads:
-            list(threads.map(lambda name: self.storage.copy_file(name, target.storage), names))
+            list(threads.map(lambda name: self.storage.copy_file(name, target.storage), parts))
+        for name in found.files:
+            target.write_file(name, self.read_file(name))
         manifest = found.model_copy(update={"tables": tables})
         target.storage.write_bytes(MANIFEST_NAME, manifest.to_json())
         return manifest
@@ -224,12 +265,22 @@ class StageDir:
         with self.storage.fs.open(self.storage.path(part.name), "rb") as file:
             return pq.ParquetFile(file).read(["row_id"])["row_id"].to_numpy()
 
-    def _remove_unnamed(self, manifest: Manifest) -> None:
-        named = {part.name for parts in manifest.tables.values() for part in parts}
-        named |= {part.name for part in manifest.files.values()} | {MANIFEST_NAME}
-        for name in self.storage.list_files():
-            if name not in named:
-                self.storage.delete(name)
+    def delete(self) -> None:
+        """Delete all that dxmc has written here. A folder of which nothing shows that it has is left as it is."""
+        try:
+            own = read_ownership(self.storage, self.stage)
+        except InputError as error:
+            logger.warning("%s", error)
+            return
+        self._delete_own(own, keep=set())
+        self.storage.delete_empty_folder()
+
+    def _delete_own(self, own: Ownership, *, keep: Set[str]) -> list[str]:
+        """Delete dxmc's own files but for those to keep; the names of the files of others."""
+        names = set(self.storage.list_files()) - keep
+        unneeded = {name for name in names if own.owns(name)}
+        self.storage.delete_files(unneeded)
+        return sorted(names - unneeded)
 
     def _check_schema(self, table: pa.Table, schema: pa.Schema, part: Part) -> None:
         for field in table.schema:

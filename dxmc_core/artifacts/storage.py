@@ -13,11 +13,11 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import aiohttp
@@ -335,6 +335,26 @@ class Storage:
             return []
         return [info["name"].rstrip("/").rsplit("/", 1)[-1] for info in found if info["type"] == "directory"]
 
+    def names(self, limit: int) -> list[str]:
+        """Names of files and folders that lie right in this folder, `limit` at most; none when it is not there."""
+        if "s3" not in self.fs.protocol:
+            try:
+                found = [str(path).rstrip("/") for path in self.fs.ls(self.path(), detail=False)]
+            except FileNotFoundError:
+                return []
+            return [path.rsplit("/", 1)[-1] for path in found[:limit]]
+        # A whole listing would take minutes where somebody has put millions of objects.
+        bucket, key, _ = self.fs.split_path(self.path())
+        prefix = f"{key}/" if key else ""
+        try:
+            found = self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=limit)
+        except FileNotFoundError:
+            return []
+        keys = [entry["Key"] for entry in found.get("Contents", ())]
+        keys += [entry["Prefix"] for entry in found.get("CommonPrefixes", ())]
+        # The key of the prefix itself is what consoles make for a new folder.
+        return [name for key in keys if (name := key.removeprefix(prefix).rstrip("/"))]
+
     def list_files(self, name: str = "") -> dict[str, int]:
         """Sizes in bytes of all files below a folder, by name relative to this storage; empty when it is not there."""
         prefix = self.path() + "/"
@@ -342,7 +362,9 @@ class Storage:
             found = self.fs.find(self.path(name), detail=True)
         except FileNotFoundError:
             return {}
-        return {path.removeprefix(prefix): int(info["size"]) for path, info in found.items()}
+        # A key that ends in a slash stands for a folder.
+        files = {path: int(info["size"]) for path, info in found.items() if not path.endswith("/")}
+        return {path.removeprefix(prefix): size for path, size in files.items()}
 
     def copy_file(self, name: str, target: "Storage") -> None:
         """Copy a file to the same name in another folder of the same file system; S3 does it without a download."""
@@ -350,12 +372,23 @@ class Storage:
             Path(target.path(name)).parent.mkdir(parents=True, exist_ok=True)
         self.fs.cp_file(self.path(name), target.path(name))
 
-    def delete_folder(self, name: str) -> None:
-        """Remove a folder with all that is in it; nothing happens when it is not there."""
-        try:
-            self.fs.rm(self.path(name), recursive=True)
-        except FileNotFoundError:
-            return
+    def delete_files(self, names: Iterable[str]) -> None:
+        """Remove files, and the folders below this one that are empty without them."""
+        folders: set[PurePosixPath] = set()
+        for name in names:
+            self.delete(name)
+            folders.update(PurePosixPath(name).parents[:-1])
+        for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
+            self.delete_empty_folder(str(folder))
+
+    def delete_empty_folder(self, name: str = "") -> None:
+        """Remove a folder if nothing is in it; on S3 the key that stands for it, if there is one."""
+        if isinstance(self.fs, LocalFileSystem):
+            with suppress(OSError):  # something is, or somebody else was first
+                Path(self.path(name)).rmdir()
+        elif "s3" in self.fs.protocol and not (self.child(name) if name else self).names(2):
+            bucket, key, _ = self.fs.split_path(self.path(name))
+            self.fs.call_s3("delete_object", Bucket=bucket, Key=f"{key}/")
 
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens when it is not there."""
@@ -406,15 +439,22 @@ def write_error(uri: str, error: Exception) -> DxmcError:
     return DxmcError(f"cannot write {uri}: {reason}; run again to go on from here")
 
 
-def write_output(uri: str, data: bytes) -> str:
+def write_output(uri: str, data: bytes, *, mark: bytes) -> str:
     """Write a file that a user asked for, whole or not at all; where it lies.
 
+    Args:
+        mark: bytes that every such file has: what is there without them is not dxmc's, and is not replaced.
+
     Raises:
-        InputError: the place may not be written.
+        InputError: the place may not be written, or holds another file.
     """
     uri = normalize_uri(uri)
     fs, path = filesystem_of(uri)
+    if isinstance(fs, LocalFileSystem):
+        path = os.path.realpath(path)  # a link stays, and what it leads to is looked at
     try:
+        if fs.exists(path) and not fs.isdir(path) and not (fs.isfile(path) and mark in fs.cat_file(path)):
+            raise InputError(f"{uri} is there already, and dxmc did not write it; name another file, or move it away")
         if isinstance(fs, LocalFileSystem):
             _write_local(Path(path), data)
         else:
@@ -463,7 +503,7 @@ def _write_local(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

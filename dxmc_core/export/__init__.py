@@ -4,6 +4,7 @@ Images are copied as they are, not encoded again. Their files are named by row i
 source brings can lead out of the folder or clash; the image_id is in the record beside each image.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -76,7 +77,7 @@ def _new_folder(output: str) -> Iterator[tuple[Path, Path]]:
     if not is_local(output):
         raise InputError(f"--output {output}: expected a local folder; copy it to object storage afterwards")
     place = Path(normalize_uri(output))
-    if place.exists():
+    if os.path.lexists(place):  # a link to nowhere too
         raise InputError(f"--output {place} is there already; name a new folder")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +87,15 @@ def _new_folder(output: str) -> Iterator[tuple[Path, Path]]:
     try:
         yield folder, place
         folder.chmod(0o755)
+        _take(place)
         folder.rename(place)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take(place: Path) -> None:
+    """Make the empty folder that the export then replaces: a rename alone would replace anybody's."""
+    try:
+        place.mkdir()
+    except FileExistsError as error:
+        raise InputError(f"--output {place} was made by somebody else meanwhile; name a new folder") from error

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import mmap
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.manifest import Manifest, parse_manifest
+from dxmc_core.artifacts.manifest import CATALOG_NAME, Manifest, parse_manifest
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.listing import list_images
@@ -27,7 +27,6 @@ from dxmc_core.images.sources import ImageSource, ParquetSource, WebDatasetSourc
 from dxmc_core.images.tar_listing import list_tars
 
 CATALOG_PART_ROWS = 65_536
-CATALOG_NAME = "_catalog.json"
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,18 @@ class Listing:
             yield pa.Table.from_batches(waiting)
 
 
-def list_source(source: ImageSource) -> Listing:
+def list_source(source: ImageSource, *, own: Sequence[str] = ()) -> Listing:
     """List an image source; memory holds one part of the catalog and 16 bytes an image. Says what was passed over.
+
+    Args:
+        own: folders that dxmc writes into; what lies there is no image of the source.
 
     Raises:
         InputError: there is nothing, it may not be listed, or an image id comes twice.
     """
     digest = hashlib.sha256()
     ids, num_rows = _Ids(), 0
-    selection = Selection.of(source)
+    selection = Selection.of(source, own=own)
     tables = catalog_tables(_tables(source, selection))
     first = next(tables, None)
     if first is None:

@@ -5,11 +5,12 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
@@ -75,13 +76,23 @@ def find_files(
     uri = normalize_uri(uri)
     fs, path = filesystem_of(uri)
     root, pattern = literal_part(fs, path, is_glob)
-    wanted = _Wanted(uri, pattern, accept, selection or Selection(), hold_images)
+    selection = selection or Selection()
+    wanted = _Wanted(uri, pattern, accept, selection, hold_images, own=_names_below(fs, root, selection.own))
     if isinstance(fs, LocalFileSystem):
         yield from _LocalWalk(root, wanted, uri=uri).files()
     elif "s3" in fs.protocol:
         yield from _s3_files(fs, root, wanted, uri=uri)
     else:
         yield from _other_files(fs, root, wanted, uri=uri)
+
+
+def _names_below(fs: AbstractFileSystem, root: str, uris: Iterable[str]) -> tuple[str, ...]:
+    """Folders as names relative to a root, with a slash at their end; those that lie elsewhere are left out."""
+    real = os.path.realpath if isinstance(fs, LocalFileSystem) else str
+    base = f"{real(root).rstrip('/')}/"
+    places = (filesystem_of(uri) for uri in uris)
+    paths = [real(path) for other, path in places if type(other) is type(fs)]
+    return tuple(f"{path.removeprefix(base)}/" for path in paths if path.startswith(base))
 
 
 def find_holders(uri: str, endings: tuple[str, ...], selection: Selection) -> Iterator[FoundFile]:
@@ -145,8 +156,16 @@ class _Wanted:
     """Decides by their names which files are taken."""
 
     def __init__(
-        self, uri: str, pattern: str, accept: Callable[[str], bool], selection: Selection, hold_images: bool
+        self,
+        uri: str,
+        pattern: str,
+        accept: Callable[[str], bool],
+        selection: Selection,
+        hold_images: bool,
+        *,
+        own: tuple[str, ...],
     ) -> None:
+        self._own = own
         self.is_glob = pattern != ""
         self.selection = selection
         self._accept = accept
@@ -157,7 +176,13 @@ class _Wanted:
         except ValueError as error:
             raise InputError(f"source.uri: {uri} is no glob: {error}") from error
 
+    def is_own(self, name: str) -> bool:
+        """Whether a name is in a folder that dxmc writes into, or is its name with a slash."""
+        return name.startswith(self._own)
+
     def __call__(self, name: str) -> bool:
+        if self.is_own(name):
+            return False
         if self._matches is not None and not self._matches(name):
             return False
         if not (self._may_be_hidden or self.selection.takes_visible(name)):
@@ -203,6 +228,8 @@ class _LocalWalk:
             name, entry = next(stack[-1].entries, ("", None))
             if entry is None:
                 above.discard(stack.pop().place)
+            elif name.endswith("/") and self._wanted.is_own(f"{self._name_of(entry.path)}/"):
+                continue
             elif name.endswith("/"):
                 folder = self._enter(entry, above, stack[-1].followed)
                 if folder is not None:

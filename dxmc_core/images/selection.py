@@ -174,12 +174,19 @@ class Selection:
     """The user's choice among what a source holds, with the count of the rest.
 
     Attributes:
+        own: URIs of the folders that dxmc writes into; where they lie within the source they are no part of it.
         passed_over: grows while a source is listed.
     """
 
     def __init__(
-        self, *, include: Sequence[str] = (), exclude: Sequence[str] = (), suffixes: Sequence[str] = ()
+        self,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        suffixes: Sequence[str] = (),
+        own: Sequence[str] = (),
     ) -> None:
+        self.own = tuple(own)
         self._include, self._exclude = _compiled(include), _compiled(exclude)
         self._include_hidden = _compiled(pattern for pattern in include if hidden_part(pattern) is not None)
         self._suffixes = tuple(suffix for suffix in suffixes if suffix != BY_CONTENT)
@@ -187,10 +194,10 @@ class Selection:
         self.passed_over = PassedOver()
 
     @classmethod
-    def of(cls, source: Any) -> "Selection":
+    def of(cls, source: Any, *, own: Sequence[str] = ()) -> "Selection":
         """That of a section `source` of the configuration."""
         suffixes = getattr(source, "suffixes", ())
-        return cls(include=source.include, exclude=source.exclude, suffixes=suffixes)
+        return cls(include=source.include, exclude=source.exclude, suffixes=suffixes, own=own)
 
     def may_be_image(self, name: str) -> bool:
         """By the ending of its name."""

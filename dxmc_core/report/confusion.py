@@ -6,6 +6,9 @@ from typing import Any
 
 from dxmc_core.report.page import environment, writable_text
 
+#: Every such picture has it.
+CONFUSION_MARK = b" classes against "
+
 _CELL_PX = 26
 #: With more rows than this, cells shrink to a pixel grid and names are left to the tooltips.
 _MAX_NAMED = 60

@@ -10,6 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from dxmc_core.report import wording
 from dxmc_core.report.palette import DARK_COLORS, LIGHT_COLORS
 
+#: Every page with a header has it.
+PAGE_MARK = b'<p class="brand"><strong>dxmc</strong>'
+
 
 @cache
 def environment() -> Environment:

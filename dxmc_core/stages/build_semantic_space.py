@@ -142,7 +142,7 @@ class NounCache:
     ) -> "NounCache":
         identity = json.dumps(_nouns_identity(vocabulary, encoder), sort_keys=True)
         key = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        return cls(Storage(_cache_uri(config, run_dir_uri)), key)
+        return cls(Storage(cache_uri(config, run_dir_uri)), key)
 
     def load(self) -> pa.Table | None:
         """The cached noun table, or None; a damaged file counts as none."""
@@ -158,12 +158,15 @@ class NounCache:
         self.storage.write_bytes(f"nouns-{self.key}.parquet", sink.getvalue())
 
 
-def _cache_uri(config: BuildSemanticSpaceConfig, run_dir_uri: str) -> str:
+def cache_uri(config: BuildSemanticSpaceConfig, run_dir_uri: str) -> str:
+    """Where embedded vocabularies of all runs are kept."""
     if config.noun_cache_uri is not None:
         return normalize_uri(config.noun_cache_uri)
     if is_local(run_dir_uri):
         return str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "dxmc")
-    return f"{run_dir_uri.rsplit('/', 1)[0]}/_noun_cache"
+    beside = run_dir_uri.rsplit("/", 1)[0]
+    # Beside a whole bucket there are only other people's.
+    return f"{run_dir_uri if beside.endswith('/') else beside}/_noun_cache"
 
 
 class EncodeNouns:

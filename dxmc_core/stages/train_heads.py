@@ -6,6 +6,7 @@ The same function runs in one process and in every worker of a Ray Train group; 
 import io
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -45,6 +46,7 @@ from dxmc_core.training_log import LogTarget
 from dxmc_core.vocabulary import hypernym_table
 
 METRICS_NAME = "metrics.jsonl"
+_CHECKPOINT_NAME = re.compile(r"/epoch-\d{6}\.pt$")
 _GPU_DATA_SHARE = 0.5
 
 logger = logging.getLogger(__name__)
@@ -386,7 +388,8 @@ def save_checkpoint(job: TrainingJob, content: dict[str, Any], *, epoch: int) ->
 
 def _checkpoints(job: TrainingJob) -> list[str]:
     """Names of the checkpoints that lie there, oldest first."""
-    return sorted(name for name in job.output.storage.list_files(_checkpoint_folder(job)) if name.endswith(".pt"))
+    names = job.output.storage.list_files(_checkpoint_folder(job))
+    return sorted(name for name in names if _CHECKPOINT_NAME.search(name))
 
 
 def load_checkpoint(job: TrainingJob) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from dxmc_core.artifacts.storage import write_output
 from dxmc_core.comparison import compare_runs
 from dxmc_core.errors import InputError
 from dxmc_core.evaluation import PARENT_FOLDER, evaluate_run
-from dxmc_core.report.confusion import draw_confusion
+from dxmc_core.report.confusion import CONFUSION_MARK, draw_confusion
 
 NAME = "evaluate"
 SUMMARY = "Score a finished run, against labels where they are known, or compare two runs."
@@ -49,7 +49,8 @@ def execute(arguments: argparse.Namespace) -> None:
     if arguments.confusion is not None:
         if "classes" not in result:
             raise InputError(f"{arguments.run_dir} has no labels to draw; give some with --labels")
-        result["confusion"] = write_output(arguments.confusion, draw_confusion(result["classes"]).encode())
+        picture = draw_confusion(result["classes"]).encode()
+        result["confusion"] = write_output(arguments.confusion, picture, mark=CONFUSION_MARK)
     _show(arguments, result, _print_scores)
 
 

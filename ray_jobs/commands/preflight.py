@@ -19,6 +19,7 @@ from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.method.fit import CENTROID_METHODS, method_settings
 from dxmc_core.stages.embedding_files import embedding_file_shape
 from dxmc_core.vocabulary import load_vocabulary
+from ray_jobs.context import RunContext
 from ray_jobs.main import add_run_arguments
 
 NAME = "preflight"
@@ -58,7 +59,7 @@ def _workload(config: PipelineConfig, num_images: int | None) -> Workload:
         found, width = embedding_file_shape(config.source.uri)
         num_images = num_images or found
     elif num_images is None:
-        num_images = list_source(config.source).num_rows
+        num_images = list_source(config.source, own=RunContext.of(config).own_places).num_rows
     num_clusters = _USUAL_NUM_CLUSTERS if config.num_clusters == AUTO else int(config.num_clusters)
     method = config.method
     settings = method_settings(method.name, num_clusters=num_clusters, num_images=num_images, **method.settings)

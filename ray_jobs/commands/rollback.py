@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from dxmc_core.artifacts.generations import Generations
+from dxmc_core.artifacts.generations import CURRENT_NAME, Generations
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.errors import InputError
 
@@ -24,12 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> None:
     generations = Generations(RunDir.at(arguments.run_dir))
+    if not generations.home.storage.exists(CURRENT_NAME):
+        raise InputError(f"{generations.home.uri} has no generations; dxmc recluster makes them")
     if not arguments.list:
         with generations.home.locked():
             generations.rollback(arguments.to)
     pointer = generations.pointer()
-    if pointer is None:
-        raise InputError(f"{generations.home.uri} has no generations; dxmc recluster makes them")
+    assert pointer is not None
     records = generations.published()
     if arguments.json:
         kept = [record.model_dump(exclude={"metrics"}) for record in records]

@@ -10,6 +10,7 @@ from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import write_output
 from dxmc_core.config import read_run_config
 from dxmc_core.errors import InputError
+from dxmc_core.report.page import PAGE_MARK
 from dxmc_core.search import QueryKind, SearchResult, search_run
 from dxmc_core.search_page import render_search
 
@@ -46,7 +47,7 @@ def execute(arguments: argparse.Namespace) -> None:
     result = search_run(run_dir, config, " ".join(arguments.query), kind=kind, top=arguments.top)
     page = None
     if arguments.html is not None:
-        page = write_output(arguments.html, render_search(run_dir, config, result).encode())
+        page = write_output(arguments.html, render_search(run_dir, config, result).encode(), mark=PAGE_MARK)
     if arguments.json:
         print(json.dumps(_as_json(result, run_dir, page), indent=1))
     else:

@@ -32,14 +32,27 @@ def test_the_same_seed_makes_the_same_files_and_another_seed_others(tmp_path):
     assert _contents(tmp_path / "a") != _contents(tmp_path / "c")
 
 
-def test_a_finished_folder_is_left_alone_and_an_outdated_one_made_again(tmp_path):
+def test_a_finished_folder_is_left_alone_and_one_of_other_settings_refused(tmp_path):
     folder = tmp_path / "demo"
     demo.make_demo_images(folder, per_class=1)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     demo.make_demo_images(folder, per_class=1)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    demo.make_demo_images(folder, per_class=2)
-    assert len(list(folder.glob("*/*.jpg"))) == 2 * len(demo.SCENES)
+    (folder / "cat/mine.jpg").write_bytes(b"mine")
+    whole = _contents(folder)
+    with pytest.raises(InputError, match=r"was made with .*'per_class': 1}, asked for is .*'per_class': 2}; delete it"):
+        demo.make_demo_images(folder, per_class=2)
+    assert _contents(folder) == whole
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_and_an_empty_folder_filled(tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(InputError, match="did not make"):
+        demo.make_demo_images(tmp_path / "file", per_class=1)
+    assert _contents(tmp_path) == {"file": b"mine"}
+    (tmp_path / "empty").mkdir()
+    demo.make_demo_images(tmp_path / "empty", per_class=1)
+    assert len(list((tmp_path / "empty").glob("*/*.jpg"))) == len(demo.SCENES)
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):

@@ -151,6 +151,20 @@ def test_mistyped_source_can_be_mended_until_a_stage_has_written_something(run_d
         context_over("other.npz").claim()
 
 
+def test_places_that_dxmc_writes_into(run_dir, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    night = RunDir.at(f"{run_dir.uri}/generations/000012")
+    for place in (run_dir, night):
+        found = context_of(place, 3).own_places
+        assert {f"{run_dir.uri}/{name}" for name in ("embed_images", "report", "suggest_k", "generations")} < set(found)
+        assert f"{tmp_path}/cache/dxmc" in found
+    remote = context_of(RunDir.at("s3://bucket/photos/run"), 3)
+    assert "s3://bucket/photos/_noun_cache" in remote.own_places
+    settings = remote.config.build_semantic_space.model_copy(update={"noun_cache_uri": "s3://bucket/photos"})
+    remote.config = remote.config.model_copy(update={"build_semantic_space": settings})
+    assert not any("_noun_cache" in place or place == "s3://bucket/photos" for place in remote.own_places)
+
+
 class FakeJob:
     """A stage whose fingerprint is its setting and those of the stages it reads."""
 

@@ -69,5 +69,15 @@ def test_run_that_goes_wrong_is_stopped_and_goes_on_when_it_may(ray_cluster, tmp
     assert len(error) == 1
     assert "source.max_reject_fraction is 0.5" in error[0]
     assert "not_an_image, e.g. 0" in error[0]
+    # Once more, with what the first attempts have rejected and nothing mended: the same end, however often.
+    for _ in range(2):
+        log, manifest = embed(ray_cluster, tmp_path / "run", source, code=2)
+        assert manifest is None
+        assert "of 60 images are rejected, " in log.splitlines()[-1]
+        assert "source.max_reject_fraction is 0.5" in log.splitlines()[-1]
+    _, manifest = embed(ray_cluster, tmp_path / "run", {**source, "max_reject_fraction": 0.7})
+    assert manifest.metrics["rejects"] == 40
+    log, _ = embed(ray_cluster, tmp_path / "run", source, code=2)  # a limit that is lowered later counts too
+    assert "40 of 60 images are rejected, 0 were tried by this run" in log.splitlines()[-1]
     _, manifest = embed(ray_cluster, tmp_path / "run", {**source, "max_reject_fraction": 0.7})
     assert manifest.metrics["rejects"] == 40

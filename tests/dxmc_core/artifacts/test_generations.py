@@ -23,13 +23,17 @@ def record_of(number, base):
 def publish(generations, *, base=None):
     """Publish the next generation, with a file that tells its number."""
     before, number = generations.pointer(), generations.begin()
-    generations.run_dir(number).storage.write_bytes("result", str(number).encode())
+    run_dir = generations.run_dir(number)
+    run_dir.write_record({"config": {}})
+    stage = run_dir.stage("write_report")
+    files = {"result": stage.write_file("result", str(number).encode())}
+    stage.publish(fingerprint="a" * 32, inputs={}, tables={}, files=files, seconds=1.0)
     generations.publish(record_of(number, base), before=before)
     return number
 
 
 def read_result(generations):
-    return int(open_run_dir(generations.home.uri).storage.read_bytes("result"))
+    return int(open_run_dir(generations.home.uri).stage("write_report").read_file("result"))
 
 
 def test_without_generations_a_directory_is_its_own_run(generations):
@@ -106,7 +110,42 @@ def test_what_is_half_removed_is_no_generation_and_is_removed(generations):
     with pytest.raises(InputError, match="does not keep generation 2"):
         generations.rollback(2)
     assert generations.retire(3) == [2]
+    assert generations.run_dir(2).storage.list_files() == {}
+    assert generations.retire(3) == []
     assert read_result(generations) == 3
+
+
+def test_retention_leaves_what_others_have_put_into_a_generation(generations, caplog):
+    for _ in range(3):
+        publish(generations)
+    theirs = {
+        "notes.txt",
+        "report/thesis.tex",
+        "report/deep/part-0123456789ab-0123456789abcdef0123456789abcdef.parquet",
+        "embed_images/images/part-0123456789ab-0123456789abcdef0123456789abcdef.parquet",
+        "train_heads/_manifest.json",
+    }
+    storage = generations.run_dir(1).storage
+    for name in theirs:
+        storage.write_bytes(name, b"{}")
+    generations.home.storage.write_bytes("generations/000002/photos/cat.jpg", b"cat")
+    generations.home.storage.write_bytes("generations/notes/a", b"a")
+    assert generations.retire(1) == [1, 2]
+    assert set(storage.list_files()) == theirs
+    assert generations.run_dir(2).storage.list_files() == {"photos/cat.jpg": 3}
+    assert generations.home.storage.read_bytes("generations/notes/a") == b"a"
+    assert all(repr(name) in caplog.text for name in theirs)
+    assert generations.retire(1) == []
+    assert generations.pointer().current == 3
+
+
+def test_place_of_somebody_else_gets_no_generations(generations):
+    generations.require_own_or_empty()
+    generations.home.storage.write_bytes("metrics.json", b"{}")
+    with pytest.raises(InputError, match=r"is not empty and no run of dxmc: it has no run.json, but 'metrics.json'"):
+        generations.require_own_or_empty()
+    publish(generations)
+    generations.require_own_or_empty()
 
 
 def test_damaged_pointer_is_an_error_that_a_rollback_mends(generations):

@@ -7,6 +7,7 @@ import pytest
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, fingerprint_of
 from dxmc_core.artifacts.matrices import RowMatrix, StoredRows, embedding_column, load_matrix, load_rows, matrix_of
+from dxmc_core.artifacts.ownership import OWN_NAME
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import ArtifactError
@@ -207,7 +208,7 @@ def test_finished_stage_is_copied_without_what_is_left_out(stage, tmp_path):
     assert copy.read_file("model") == b"weights"
     manifest = copy.require_manifest()
     assert (manifest.fingerprint, manifest.metrics, list(manifest.tables)) == (FINGERPRINT, {"score": 3}, ["images"])
-    assert set(copy.storage.list_files()) == {MANIFEST_NAME, "model", tables["images"][0].name}
+    assert set(copy.storage.list_files()) == {MANIFEST_NAME, OWN_NAME, "model", tables["images"][0].name}
 
 
 def test_row_ids_of_a_part_are_read_alone(stage):

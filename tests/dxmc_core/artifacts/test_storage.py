@@ -74,8 +74,8 @@ def test_folders_are_listed_copied_to_and_removed(storage):
     assert sorted(storage.list_folders("runs")) == ["one", "two"]
     storage.child("runs/one").copy_file("a/file", storage.child("copy/deep"))
     assert storage.read_bytes("copy/deep/a/file") == b"x"
-    storage.delete_folder("runs/one")
-    storage.delete_folder("runs/one")
+    storage.delete_files(["runs/one/a/file"])
+    storage.delete_files(["runs/one/a/file"])
     assert storage.list_folders("runs") == ["two"]
     assert storage.list_files("runs") == {"runs/loose": 1, "runs/two/file": 1}
 
@@ -132,3 +132,16 @@ def test_what_is_no_file_of_a_person_s_is_one_line(tmp_path, refused):
         with pytest.raises(DxmcError, match=message) as caught:
             refused(uri)
         assert "\n" not in str(caught.value)
+
+
+def test_keys_that_stand_for_folders_are_no_files_and_go_with_the_last_of_them(s3_bucket):
+    """pyarrow makes them for Ray Train, and consoles for people."""
+    storage = Storage(f"{s3_bucket.uri}/run")
+    for key in ("run/", "run/a/", "run/a/b/", "run/c/", "run/kept/"):
+        s3_bucket.put(key, b"")
+    for name in ("a/b/own", "c/own", "c/theirs"):
+        storage.write_bytes(name, b"x")
+    assert set(storage.list_files()) == {"a/b/own", "c/own", "c/theirs"}
+    storage.delete_files(["a/b/own", "c/own"])
+    keys = [entry["Key"] for entry in s3_bucket.client.list_objects_v2(Bucket=s3_bucket.name)["Contents"]]
+    assert keys == ["run/", "run/c/", "run/c/theirs", "run/kept/"]

@@ -1,6 +1,7 @@
 """Exports: every image once with its record, in the layout that is asked for, and nothing outside its folder."""
 
 import json
+import os
 import sys
 import tarfile
 from dataclasses import dataclass, field
@@ -121,6 +122,21 @@ def test_a_failed_export_leaves_nothing(make_color_run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         export(run, tmp_path / "out", on_images=stop)
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("make", ["folder", "file", "link"])
+def test_what_somebody_makes_in_its_place_meanwhile_stays(make_color_run, tmp_path, make):
+    run, place = make_color_run(), tmp_path / "out"
+
+    def make_it(_count):
+        if not os.path.lexists(place):
+            {"folder": place.mkdir, "file": place.touch, "link": lambda: place.symlink_to("nowhere")}[make]()
+
+    with pytest.raises(InputError, match="was made by somebody else meanwhile"):
+        export(run, place, on_images=make_it)
+    assert os.path.lexists(place)
+    assert not (place.is_dir() and any(place.iterdir()))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
 
 
 def test_what_cannot_be_exported(make_color_run, tmp_path):

@@ -87,6 +87,7 @@ def test_where_the_cache_lies(monkeypatch, tmp_path):
     config = BuildSemanticSpaceConfig()
     assert NounCache.of(config, vocabulary, None, "/data/run").storage.uri == str(tmp_path / "dxmc")
     assert NounCache.of(config, vocabulary, None, "s3://bucket/dxmc/run").storage.uri == "s3://bucket/dxmc/_noun_cache"
+    assert NounCache.of(config, vocabulary, None, "s3://bucket").storage.uri == "s3://bucket/_noun_cache"
 
 
 def test_noun_columns_keep_synsets():
