@@ -25,7 +25,7 @@ PART_NAME = re.compile(
 )
 #: What training leaves behind, and Ray Train beside it (2.60).
 _TRAINING_NAME = re.compile(
-    r"^(?:checkpoints/(?P<fingerprint>[0-9a-f]{12})/(?:epoch-\d{6}\.pt|metrics\.jsonl)"
+    r"^(?:checkpoints/(?P<fingerprint>[0-9a-f]{12})/(?:epoch-\d{6}\.pt|metrics\.jsonl|start\.safetensors)"
     r"|ray_train/(?P<of_ray>[0-9a-f]{12})-[0-9a-f]{8}/(?:\.validate_storage_marker|checkpoint_manager_snapshot\.json))$"
 )
 #: What a write that was killed has left of a file; see storage.py.
