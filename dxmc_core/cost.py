@@ -6,8 +6,11 @@ Floating-point operations follow from the sizes; the rates at which they are don
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dxmc_core.method.best_start import num_rows_looked_at, start_bytes, start_work
 from dxmc_core.method.inverted_file import num_cells
+from dxmc_core.method.kmeans import kmeans_bytes, kmeans_work
 from dxmc_core.method.noun_selection import kmeans_effort, num_image_centers
+from dxmc_core.method.work import Work
 from dxmc_core.stages.mine_neighbors import MAX_EXACT_ROWS
 
 GIB = 2**30
@@ -20,8 +23,6 @@ _OTHER_BYTES_PER_IMAGE = 300
 #: A process with its libraries.
 _PROCESS_BYTES = 0.7 * GIB
 _ENCODER_BYTES = 1.0 * GIB
-#: Iterations of k-means: every restart begins with so many, and so many more bring a finalist to its end.
-_TRIAL_ITERATIONS, _FINAL_ITERATIONS, _FINALISTS = 10, 15, 4
 _NOUNS_PER_CENTER = 5
 #: Cells that a row looks through; `mine_neighbors` finds out how many it takes.
 _TYPICAL_PROBES = 12
@@ -37,7 +38,8 @@ class Machine:
         memory_bytes, disk_bytes, temporary_bytes: of a node: memory, free disk at the run directory (None where that is
             in object storage) and for temporary files.
         cpu_flops: a core's: half of what ViT-B/32 was measured to reach by MKL, as these stages move more memory.
-        gpu_flops: a GPU's, assumed: none was at hand.
+        cpu_bytes_per_s: at which a node's cores read numbers from memory together, where arithmetic takes no time.
+        gpu_flops, gpu_bytes_per_s: a GPU's, assumed: none was at hand.
         gpu_dollars_per_hour: of a node's GPU, as assumed.
     """
 
@@ -48,7 +50,9 @@ class Machine:
     gpus: int = 0
     nodes: int = 1
     cpu_flops: float = 40e9
+    cpu_bytes_per_s: float = 8e9
     gpu_flops: float = 20e12
+    gpu_bytes_per_s: float = 1e12
     gpu_dollars_per_hour: float = 1.0
 
     @property
@@ -61,10 +65,21 @@ class Machine:
         """Of all nodes."""
         return self.task_flops * self.nodes * max(self.gpus, 1)
 
+    def task_seconds(self, work: Work) -> float:
+        """What one task takes for it."""
+        bytes_per_s = self.gpu_bytes_per_s if self.gpus else self.cpu_bytes_per_s
+        return work.flops / self.task_flops + work.moved_bytes / bytes_per_s
+
 
 @dataclass(frozen=True)
 class Workload:
-    """The sizes that decide the cost. K only matters below 300 images a cluster."""
+    """The sizes that decide the cost.
+
+    Attributes:
+        reads: the matrices beyond the image embeddings that the method trains on, as of `fit.method_reads`.
+        num_epochs: of gradient steps; none for methods without.
+        num_restarts, num_iterations: of the methods that are a k-means.
+    """
 
     num_images: int
     width: int
@@ -74,7 +89,11 @@ class Workload:
     num_neighbors: int = 50
     max_centers: int = 20_000
     top_nouns: int | None = None
-    num_epochs: int = 20
+    method: str = "best"
+    reads: tuple[str, ...] = ("text_counterparts", "selected_nouns")
+    num_epochs: int = 0
+    num_restarts: int = 1
+    num_iterations: int = 0
     index: str = "auto"
 
 
@@ -171,28 +190,40 @@ def _embed(load: Workload, machine: Machine) -> StageCost:
 
 def _semantic_space(load: Workload, machine: Machine) -> StageCost:
     num_images, width = load.num_images, load.width
-    centers = num_image_centers(num_images, min(load.num_clusters, num_images), max_centers=load.max_centers)
+    centers = _num_centers(load)
     restarts, points_per_center, most_iterations = kmeans_effort(centers, num_images=num_images)
     sample = min(num_images, centers * points_per_center)
-    finalists = min(restarts, _FINALISTS)
-    iterations = restarts * min(_TRIAL_ITERATIONS, most_iterations)
-    iterations += finalists * min(_FINAL_ITERATIONS, max(most_iterations - _TRIAL_ITERATIONS, 0))
-    selected = min(_NOUNS_PER_CENTER * centers, load.num_nouns)
+    selected = _num_selected(load)
     products = 1 if load.top_nouns else 2
-    in_one_task = 2.0 * width * centers * (sample * iterations + num_images + load.num_nouns)
+    in_one_task = Work(2.0 * width * centers * load.num_nouns) + kmeans_work(
+        num_images,
+        width,
+        centers,
+        num_restarts=restarts,
+        num_iterations=most_iterations,
+        max_points_per_center=points_per_center,
+    )
     mapped = 2.0 * width * selected * num_images * products
     workers = machine.gpus or (machine.cores if num_images >= 200_000 else 1)
     training = sample * width * 4 * 1.5 + 2 * centers * width * 4
     mapping = workers * (_PROCESS_BYTES + selected * (width * 6 + 3 * 1024 * 4))
     return StageCost(
         "build_semantic_space",
-        in_one_task + mapped,
-        in_one_task / machine.task_flops + mapped / machine.flops,
+        in_one_task.flops + mapped,
+        machine.task_seconds(in_one_task) + mapped / machine.flops,
         _PROCESS_BYTES + load.num_nouns * width * 6 + max(training + _PROCESS_BYTES, mapping),
         num_images * width * 2 + load.num_nouns * width * 2,
         0,
         f"{centers:,} centers from {sample:,} images, {restarts} restarts; {selected:,} nouns",
     )
+
+
+def _num_centers(load: Workload) -> int:
+    return num_image_centers(load.num_images, min(load.num_clusters, load.num_images), max_centers=load.max_centers)
+
+
+def _num_selected(load: Workload) -> int:
+    return min(_NOUNS_PER_CENTER * _num_centers(load), load.num_nouns)
 
 
 def _neighbors(load: Workload, machine: Machine) -> StageCost:
@@ -225,18 +256,67 @@ def _neighbors(load: Workload, machine: Machine) -> StageCost:
 
 
 def _training(load: Workload, machine: Machine) -> StageCost:
-    num_images, width = load.num_images, load.width
-    parameters = 2 * (width * width + width * load.num_clusters)
-    # Two modalities' heads, an anchor and a neighbour each, forward and backward.
-    flops = 6.0 * parameters * 2 * num_images * load.num_epochs
-    files = num_images * (2.0 * width * 2 + 2 * load.num_neighbors * 4)
+    counts = {"best": _best_start, "kmeans": _centroids, "concat_kmeans": _centroids}
+    fitted, memory, notes = counts[load.method](load) if load.method in counts else (Work(), 0.0, [])
+    flops = _epochs(load)
+    if load.num_epochs:
+        notes.append(f"{load.num_epochs} epochs of {_num_modalities(load)} cluster heads")
+    elif load.method == "best":
+        notes.append("no epochs")
+    files = _training_files(load)
     return StageCost(
         "train_heads",
-        flops,
-        flops / machine.flops,
-        2 * _PROCESS_BYTES,
+        fitted.flops + flops,
+        machine.task_seconds(fitted) + flops / machine.flops,
+        2 * _PROCESS_BYTES + memory,
         0,
         files,
-        f"{load.num_epochs} epochs of two modalities' cluster heads; reads {files / GIB:.1f} GiB at random, from "
-        "memory where they fit",
+        "; ".join([*notes, f"reads {files / GIB:.1f} GiB, from memory where they fit"]),
     )
+
+
+def _best_start(load: Workload) -> tuple[Work, float, list[str]]:
+    """What `best` works out before any epoch, in one task: the work, the memory it holds, and what to say of it."""
+    sizes = load.num_images, load.width, load.num_clusters
+    has_text = "text_counterparts" in load.reads
+    work = start_work(
+        *sizes, num_nouns=_num_selected(load) if has_text else 0, has_neighbors="image_neighbors" in load.reads
+    )
+    looked_at = num_rows_looked_at(load.num_images, load.num_clusters)
+    which = "all images" if looked_at == load.num_images else f"a sample of {looked_at:,} images"
+    return work, start_bytes(*sizes, has_text=has_text), [f"looks at {which}"]
+
+
+def _centroids(load: Workload) -> tuple[Work, float, list[str]]:
+    """k-means of all rows, in one task; with text, rows of twice the width that are put together from unit rows."""
+    has_text = "text_counterparts" in load.reads
+    width = load.width * (2 if has_text else 1)
+    work = kmeans_work(
+        load.num_images,
+        width,
+        load.num_clusters,
+        num_restarts=load.num_restarts,
+        num_iterations=load.num_iterations,
+        max_points_per_center=None,
+    )
+    rows = 4.0 * load.num_images * width if has_text else 0.0
+    training = kmeans_bytes(load.num_images, width, load.num_clusters, max_points_per_center=None)
+    return work, rows + training, [f"k-means of all rows, {load.num_restarts} restarts"]
+
+
+def _epochs(load: Workload) -> float:
+    """Operations of the epochs: an anchor and a neighbour for each modality's head, forward and backward."""
+    parameters = _num_modalities(load) * (load.width * load.width + load.width * load.num_clusters)
+    return 6.0 * parameters * 2 * load.num_images * load.num_epochs
+
+
+def _num_modalities(load: Workload) -> int:
+    """Heads that are trained: the text has one, too, but with `best`, where it ends in the start."""
+    return 2 if "text_counterparts" in load.reads and load.method != "best" else 1
+
+
+def _training_files(load: Workload) -> float:
+    """Bytes of the matrices that are mapped: embeddings and counterparts in float16, neighbours in int32."""
+    matrices = 1 + ("text_counterparts" in load.reads)
+    neighbors = ("image_neighbors" in load.reads) + ("text_neighbors" in load.reads)
+    return load.num_images * (2.0 * load.width * matrices + 4.0 * load.num_neighbors * neighbors)

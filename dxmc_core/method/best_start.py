@@ -12,24 +12,44 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
-from dxmc_core.method.discriminant import Discriminant, fit_discriminant
-from dxmc_core.method.joined_space import principal_rows
-from dxmc_core.method.kmeans import spherical_kmeans
-from dxmc_core.method.neighbors import nearest_neighbors
-from dxmc_core.method.noun_overlap import neighbor_overlap, noun_mixtures
-from dxmc_core.method.size_exponent import WARD, choose_size_exponent, micro_clusters
-from dxmc_core.method.smoothing import num_smoothing_neighbors, rerank_neighbors, smooth
+from dxmc_core.method.discriminant import Discriminant, discriminant_work, fit_discriminant
+from dxmc_core.method.joined_space import NUM_DIRECTIONS, principal_rows, principal_work
+from dxmc_core.method.kmeans import kmeans_work, spherical_kmeans
+from dxmc_core.method.neighbors import nearest_neighbors, search_bytes
+from dxmc_core.method.noun_overlap import neighbor_overlap, noun_mixtures, overlap_bytes, overlap_work
+from dxmc_core.method.size_exponent import (
+    WARD,
+    choice_work,
+    choose_size_exponent,
+    joining_bytes,
+    micro_clusters,
+    micro_clusters_work,
+    num_micro_clusters,
+)
+from dxmc_core.method.smoothing import (
+    num_smoothing_neighbors,
+    rerank_neighbors,
+    rerank_work,
+    smooth,
+    smoothing_block_bytes,
+    smoothing_work,
+)
 from dxmc_core.method.text_gate import text_agreement, text_weight
 from dxmc_core.method.unit_rows import unit_rows
-from dxmc_core.method.ward import merge_points
+from dxmc_core.method.ward import merge_points, merge_work
 from dxmc_core.method.whitening import (
+    MAX_COMPONENTS,
     WhiteningMap,
     cluster_means,
     cluster_whitening,
+    cluster_work,
     half_power_whitening,
+    half_power_work,
     neighbor_whitening,
+    neighbor_work,
     normalize_rows,
 )
+from dxmc_core.method.work import Work
 
 #: One look, and three more with what was learned. A fourth changed nothing.
 NUM_LOOKS = 4
@@ -49,6 +69,9 @@ _ROWS_PER_BLOCK = 65_536
 _MAX_GATE_ROWS = 10_000
 _GATE_NEIGHBORS = 10
 _GATE_ITERATIONS, _GATE_POINTS_PER_CENTER = 30, 64
+
+#: What libraries and allocators hold beyond the arrays; measured at 20,000 rows, for estimates only.
+_WORKSPACE_BYTES = 2.0**27
 
 
 @dataclass(frozen=True)
@@ -337,3 +360,109 @@ def _check(
     for name, array in {"image_neighbors": image_neighbors, "text_counterparts": text_counterparts}.items():
         if array is not None and (array.ndim != 2 or len(array) != num_rows or array.shape[1] == 0):
             raise ValueError(f"expected {name} with {num_rows} rows like image_embeddings, found shape {array.shape}")
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What the estimates count in: n images of width D, of which R columns are whitened, T of text, for K clusters."""
+
+    num_rows: int
+    width: int
+    num_clusters: int
+    has_text: bool
+
+    @property
+    def row_width(self) -> int:
+        return min(MAX_COMPONENTS, self.width)
+
+    @property
+    def text_width(self) -> int:
+        return min(NUM_DIRECTIONS, self.width) if self.has_text else 0
+
+    @property
+    def num_candidates(self) -> int:
+        return max(min(_MAX_CANDIDATES, self.num_rows - 1), 1)
+
+    @property
+    def num_neighbors(self) -> int:
+        return max(num_smoothing_neighbors(self.num_rows, self.num_clusters), 1)
+
+    def joined_width(self, num_whitenings: int) -> int:
+        """Columns of all views side by side."""
+        return (self.row_width + self.text_width) * len(_SMOOTHING_ROUNDS) * num_whitenings
+
+
+def start_work(
+    num_rows: int, width: int, num_clusters: int, *, num_nouns: int = 0, has_neighbors: bool = False
+) -> Work:
+    """What `find_start` does where text counts and the looks do not settle early.
+
+    Args:
+        num_rows, width: N and D.
+        num_nouns: S, or 0 for images alone.
+        has_neighbors: they are given, which spares a search where all images are looked at.
+    """
+    sizes = _Sizes(num_rows_looked_at(num_rows, num_clusters), width, num_clusters, num_nouns > 0)
+    looked_at = sizes.num_rows
+    total = Work() if has_neighbors and looked_at == num_rows else Work(2.0 * width * looked_at**2)
+    if sizes.has_text:
+        total += principal_work(looked_at, width) + _gate_work(sizes)
+        total += overlap_work(looked_at, width, num_nouns, sizes.num_candidates)
+    total += neighbor_work(looked_at, width, sizes.num_neighbors) + half_power_work(looked_at, width)
+    total += choice_work(looked_at, min(NUM_DIRECTIONS, sizes.joined_width(2)), num_clusters) + _look_work(sizes, 2)
+    return total + (cluster_work(looked_at, width) + _look_work(sizes, 1)) * (NUM_LOOKS - 1)
+
+
+def _look_work(sizes: _Sizes, num_whitenings: int) -> Work:
+    """Of one look, without its whitenings."""
+    num_rows, num_clusters = sizes.num_rows, sizes.num_clusters
+    space = min(NUM_DIRECTIONS, sizes.joined_width(num_whitenings))
+    graph = rerank_work(num_rows, sizes.row_width, sizes.num_candidates) + smoothing_work(
+        num_rows, sizes.row_width + sizes.text_width, sizes.num_neighbors, num_rounds=max(_SMOOTHING_ROUNDS)
+    )
+    return (
+        graph * num_whitenings
+        + principal_work(num_rows, sizes.joined_width(num_whitenings))
+        + micro_clusters_work(num_rows, space, num_clusters)
+        + merge_work(num_micro_clusters(num_rows, num_clusters), space, num_clusters)
+        + Work(2.0 * num_rows * space * num_clusters) * _LLOYD_STEPS
+        + discriminant_work(num_rows, sizes.width, num_clusters)
+    )
+
+
+def _gate_work(sizes: _Sizes) -> Work:
+    """Of `_agreement_of_text`."""
+    drawn = min(sizes.num_rows, _MAX_GATE_ROWS)
+    return (
+        rerank_work(sizes.num_rows, sizes.row_width, sizes.num_candidates)
+        + smoothing_work(sizes.num_rows, sizes.row_width, sizes.num_neighbors, num_rounds=_SMOOTHING_ROUNDS[0])
+        + kmeans_work(
+            sizes.num_rows,
+            sizes.row_width,
+            sizes.num_clusters,
+            num_restarts=1,
+            num_iterations=_GATE_ITERATIONS,
+            max_points_per_center=_GATE_POINTS_PER_CENTER,
+        )
+        + Work(2.0 * (sizes.width + sizes.text_width) * drawn**2)
+    )
+
+
+def start_bytes(num_rows: int, width: int, num_clusters: int, *, has_text: bool = False) -> float:
+    """The most memory that `find_start` holds at a time, beside the arrays it is given."""
+    sizes = _Sizes(num_rows_looked_at(num_rows, num_clusters), width, num_clusters, has_text)
+    looked_at, columns = sizes.num_rows, sizes.row_width + sizes.text_width
+    images = 4.0 * looked_at * width
+    kept = images + looked_at * (8.0 * sizes.num_candidates + 4 * sizes.text_width)
+    if has_text:
+        # The overlaps, and these to the power of the text's weight.
+        kept += overlap_bytes(looked_at, sizes.num_candidates) + 4.0 * looked_at * sizes.num_candidates
+    # Half-precision views but for the last ones, which are being made: rows as they were whitened, as they were
+    # smoothed before, and as they are smoothed now, and the neighbourhoods.
+    views = 2.0 * looked_at * (sizes.joined_width(2) - columns)
+    smoothing = 12.0 * looked_at * columns + 8.0 * looked_at * (2 * sizes.num_neighbors + 1)
+    smoothing += smoothing_block_bytes(looked_at, sizes.row_width)
+    space = min(NUM_DIRECTIONS, sizes.joined_width(2))
+    clustering = 4.0 * looked_at * space + joining_bytes(looked_at, space, num_clusters)
+    searching = images + search_bytes(looked_at, width, sizes.num_candidates)
+    return max(searching, kept + views + smoothing, kept + clustering) + _WORKSPACE_BYTES

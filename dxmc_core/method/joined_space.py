@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from dxmc_core.method.whitening import normalize_rows
+from dxmc_core.method.work import Work
 
 #: Half of them lost half a point of ACC on CLIP embeddings, all of them were equal.
 NUM_DIRECTIONS = 256
@@ -67,3 +68,10 @@ def _leading_axes(covariance: torch.Tensor, count: int) -> torch.Tensor:
         axes = torch.linalg.qr(covariance @ axes)[0]
     inside = torch.linalg.eigh((axes.T @ covariance @ axes).double())[1].flip(1)[:, :count]
     return axes @ inside.float()
+
+
+def principal_work(num_rows: int, width: int) -> Work:
+    """What `principal_rows` does with views of so many columns together."""
+    axes = min(NUM_DIRECTIONS, width)
+    eigenvectors = 10.0 * width**3 if width <= _MAX_EXACT_WIDTH else 4.0 * _ITERATIONS * width**2 * axes
+    return Work(2.0 * num_rows * width * (width + axes) + eigenvectors)

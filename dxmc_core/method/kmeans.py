@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dxmc_core.method.row_source import ArrayRows, RowSource
 from dxmc_core.method.unit_rows import unit_rows
+from dxmc_core.method.work import Work
 
 #: Seeds are drawn from a sample of this many rows; on CLIP embeddings more made no difference in the final objective.
 _SEEDING_ROWS_PER_CENTER = 32
@@ -28,6 +29,8 @@ _LEAST_SEEDING_ROWS_PER_CENTER = 4
 #: on CLIP embeddings; stopping at 6 iterations and 3 finalists lost up to 8e-4 with few clusters.
 _TRIAL_ITERATIONS = 10
 _FINALISTS = 4
+#: So many more bring a finalist to its end on CLIP embeddings; for estimates only.
+_TYPICAL_FINAL_ITERATIONS = 15
 #: That long a sample of this many rows a centre is enough, which matters only for data larger than that.
 _TRIAL_ROWS_PER_CENTER = 128
 _MIN_TRIAL_ROWS = 32_768
@@ -177,9 +180,7 @@ def _best_of_restarts(
     rows: Tensor, weights: Tensor, num_clusters: int, num_restarts: int, num_iterations: int, seed: int
 ) -> Tensor:
     """Centres (K, D) of the best restart; the weaker ones are dropped on the way."""
-    trial = _subset(
-        rows, weights, max(_TRIAL_ROWS_PER_CENTER * num_clusters, _MIN_TRIAL_ROWS), np.random.default_rng([seed, 1])
-    )
+    trial = _subset(rows, weights, _num_trial_rows(num_clusters), np.random.default_rng([seed, 1]))
     seeding = _Seeding.of(*trial, num_clusters, np.random.default_rng([seed, 2]))
     restarts = []
     for restart in range(num_restarts):
@@ -227,9 +228,7 @@ class _Seeding:
 
     @classmethod
     def of(cls, rows: Tensor, weights: Tensor, num_clusters: int, rng: np.random.Generator) -> "_Seeding":
-        size = max(min(_SEEDING_ROWS_PER_CENTER * num_clusters, _MAX_SEEDING_ROWS), _MIN_SEEDING_ROWS)
-        size = max(size, _LEAST_SEEDING_ROWS_PER_CENTER * num_clusters)
-        rows, weights = _subset(rows, weights, size, rng)
+        rows, weights = _subset(rows, weights, _num_seeding_rows(num_clusters), rng)
         return cls(rows, weights, rows @ rows.T if len(rows) <= _MAX_SEEDING_ROWS else None)
 
     def draw_centers(self, num_clusters: int, rng: np.random.Generator) -> Tensor:
@@ -237,7 +236,7 @@ class _Seeding:
 
         For unit rows the squared distance of k-means++ is 2 - 2 cosine.
         """
-        num_candidates = 2 + int(math.log(num_clusters))
+        num_candidates = _num_candidates(num_clusters)
         seeds = torch.empty(num_clusters, dtype=torch.int64, device=self.rows.device)
         distances = torch.full((len(self.rows),), 2.0, device=self.rows.device)
         for step in range(num_clusters):
@@ -349,3 +348,54 @@ def _label_all(blocks: Iterator[Tensor], centers: Tensor, weights: np.ndarray, *
     objective = float(sums.norm(dim=1).sum(dtype=torch.float64)) / float(weights.sum(dtype=np.float64))
     num_empty = len(centers) - len(np.unique(all_labels))
     return KMeansResult(_means(sums, centers).cpu().numpy(), all_labels, objective, num_trained, num_empty)
+
+
+def _num_trial_rows(num_clusters: int) -> int:
+    return max(_TRIAL_ROWS_PER_CENTER * num_clusters, _MIN_TRIAL_ROWS)
+
+
+def _num_seeding_rows(num_clusters: int) -> int:
+    size = max(min(_SEEDING_ROWS_PER_CENTER * num_clusters, _MAX_SEEDING_ROWS), _MIN_SEEDING_ROWS)
+    return max(size, _LEAST_SEEDING_ROWS_PER_CENTER * num_clusters)
+
+
+def _num_candidates(num_clusters: int) -> int:
+    return 2 + int(math.log(num_clusters))
+
+
+def kmeans_work(
+    num_rows: int,
+    width: int,
+    num_clusters: int,
+    *,
+    num_restarts: int,
+    num_iterations: int,
+    max_points_per_center: int | None,
+) -> Work:
+    """What `spherical_kmeans` is expected to do with these settings."""
+    trained = _num_trained(num_rows, num_clusters, max_points_per_center)
+    seeding = min(trained, _num_seeding_rows(num_clusters))
+    if seeding <= _MAX_SEEDING_ROWS:
+        seeds = Work(2.0 * width * seeding**2)
+    else:
+        candidates = _num_candidates(num_clusters)
+        a_step = Work(2.0 * width * seeding * candidates, 4.0 * width * seeding)
+        seeds = a_step * (num_clusters * num_restarts)
+    tried = min(trained, _num_trial_rows(num_clusters)) * num_restarts * min(_TRIAL_ITERATIONS, num_iterations)
+    final_iterations = min(_TYPICAL_FINAL_ITERATIONS, max(num_iterations - _TRIAL_ITERATIONS, 0))
+    finished = trained * min(num_restarts, _FINALISTS) * final_iterations
+    return seeds + Work(2.0 * width * num_clusters * (tried + finished + num_rows))
+
+
+def kmeans_bytes(num_rows: int, width: int, num_clusters: int, *, max_points_per_center: int | None) -> float:
+    """The most memory that `spherical_kmeans` holds at a time, beside the rows it is given."""
+    trained = _num_trained(num_rows, num_clusters, max_points_per_center)
+    seeding = min(trained, _num_seeding_rows(num_clusters))
+    subsets = seeding + min(trained, _num_trial_rows(num_clusters)) * (trained > _num_trial_rows(num_clusters))
+    cosines = seeding**2 if seeding <= _MAX_SEEDING_ROWS else 0
+    # Rows as they were taken and as unit rows are there together before there are subsets of them.
+    return 4.0 * (width * (trained + max(trained, subsets)) + cosines + 2 * _SCORES_PER_BLOCK)
+
+
+def _num_trained(num_rows: int, num_clusters: int, max_points_per_center: int | None) -> int:
+    return num_rows if max_points_per_center is None else min(num_rows, num_clusters * max_points_per_center)

@@ -265,3 +265,9 @@ def _rank(
     scores[candidates == query_positions[:, None]] = -np.inf
     order = np.lexsort((candidates, -scores), axis=1)
     return np.take_along_axis(candidates, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def search_bytes(num_rows: int, width: int, num_neighbors: int) -> float:
+    """The most memory that `nearest_neighbors` holds for all rows on the CPU, beside the rows it is given."""
+    index = (4.0 + 1.0) * num_rows * width  # float32 and 8 bits
+    return index + 12.0 * num_rows * num_neighbors + 4.0 * _QUERIES_PER_BATCH * min(num_rows, _ROWS_PER_BLOCK)

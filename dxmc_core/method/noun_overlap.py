@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
+from dxmc_core.method.work import Work
 
 #: Nouns of an image's mixture, and the temperature of its softmax.
 _TOP_NOUNS = 20
@@ -86,3 +87,14 @@ def neighbor_overlap(mixtures: NounMixtures, neighbors: np.ndarray, *, device: s
 
 def _rows_per_block(values_per_row: int) -> int:
     return min(max(_VALUES_PER_BLOCK // values_per_row, 16), 4096)
+
+
+def overlap_work(num_rows: int, width: int, num_nouns: int, num_neighbors: int) -> Work:
+    """What `noun_mixtures` and `neighbor_overlap` do: scores and weights of all nouns are written and read."""
+    of_neighbors = 5 * num_neighbors * min(_TOP_NOUNS, num_nouns)
+    return Work(2.0 * num_rows * width * num_nouns, 4.0 * num_rows * (4 * num_nouns + of_neighbors))
+
+
+def overlap_bytes(num_rows: int, num_neighbors: int) -> float:
+    """What the overlaps of all rows take, and a block while they are computed."""
+    return 4.0 * num_rows * num_neighbors + 3 * 4.0 * _VALUES_PER_BLOCK

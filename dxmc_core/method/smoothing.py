@@ -8,6 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from dxmc_core.method.work import Work
+
 #: Rows whose candidates are gathered at a time: 50 MiB.
 _ROWS_PER_BLOCK = 1024
 #: Rows whose means are taken at a time.
@@ -84,3 +86,18 @@ def smooth(rows: np.ndarray, neighbors: np.ndarray, *, num_rounds: int, device: 
             smoothed[block] = torch.where(norms > 1e-12, sums / norms.clamp(min=1e-12), current[block])
         current = smoothed
     return current.cpu().numpy()
+
+
+def rerank_work(num_rows: int, width: int, num_candidates: int) -> Work:
+    """What `rerank_neighbors` does: candidates are read, written side by side and read again."""
+    return Work(moved_bytes=3.0 * 4 * width * num_rows * num_candidates)
+
+
+def smoothing_work(num_rows: int, width: int, num_neighbors: int, *, num_rounds: int) -> Work:
+    """What `smooth` does: every round reads all neighbourhoods and writes their means."""
+    return Work(moved_bytes=4.0 * width * num_rows * (num_neighbors + 2) * num_rounds)
+
+
+def smoothing_block_bytes(num_rows: int, width: int) -> float:
+    """What `smooth` holds beside the rows and the neighbourhoods: sums, means and what is kept of a block."""
+    return 3 * 4.0 * width * min(num_rows, _ROWS_PER_ROUND)

@@ -10,7 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dxmc_core.method.work import Work
+
 _COSTS_PER_BLOCK = 2**24
+
+#: Times that a join reads all centroids, and arrays of a block's size that exist at a time; for estimates only.
+_PASSES_PER_JOIN, _ARRAYS_PER_BLOCK = 2, 5
 
 
 @dataclass(frozen=True)
@@ -187,3 +192,15 @@ def _in_order(pairs: np.ndarray, costs: np.ndarray, weights: np.ndarray) -> Ward
         node_of_slot[kept] = num_points + join
         all_weights[num_points + join] = all_weights[joins[join]].sum()
     return WardTree(joins, np.sqrt(costs[order]), all_weights)
+
+
+def merge_work(num_points: int, width: int, num_parts: int) -> Work:
+    """What `merge_points` does: a product of all with all, and then passes over all for every join."""
+    passes = _PASSES_PER_JOIN * (num_points - num_parts)
+    return Work(2.0 * width * num_points**2, 4.0 * width * num_points * passes)
+
+
+def merge_bytes(num_points: int, width: int) -> float:
+    """The most memory that `merge_points` holds at a time."""
+    block = max(min(_COSTS_PER_BLOCK, num_points**2), num_points)
+    return 4.0 * _ARRAYS_PER_BLOCK * block + 12.0 * num_points * width

@@ -16,9 +16,10 @@ from dxmc_core.cost import GIB, Machine, Workload, as_document
 from dxmc_core.encoders import embedding_width
 from dxmc_core.images.catalog import list_source
 from dxmc_core.images.sources import EmbeddingsSource
-from dxmc_core.method.fit import CENTROID_METHODS, method_settings
+from dxmc_core.method.fit import method_reads, method_settings
 from dxmc_core.stages.embedding_files import embedding_file_shape
 from dxmc_core.vocabulary import load_vocabulary
+from ray_jobs.arguments import at_least_one, not_negative, positive, whole_number
 from ray_jobs.context import RunContext
 from ray_jobs.main import add_run_arguments
 
@@ -34,14 +35,14 @@ _USUAL_NUM_CLUSTERS = 100
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
-    parser.add_argument("--num-images", type=int, help="in place of counting what the source holds")
-    parser.add_argument("--nodes", type=int, default=1, help="machines of the cluster (default: %(default)s)")
-    parser.add_argument("--cores", type=int, help="of a machine (default: this one's)")
-    parser.add_argument("--gpus", type=int, help="of a machine (default: this one's)")
-    parser.add_argument("--memory-gib", type=float, help="of a machine (default: what is free on this one)")
-    parser.add_argument("--disk-gib", type=float, help="free for temporary files of a machine (default: this one's)")
-    parser.add_argument("--gpu-tflops", type=float, default=20.0, help="a GPU's real rate (assumed: %(default)s)")
-    parser.add_argument("--gpu-dollars-per-hour", type=float, default=1.0, help="(assumed: %(default)s)")
+    parser.add_argument("--num-images", type=at_least_one, help="in place of counting what the source holds")
+    parser.add_argument("--nodes", type=at_least_one, default=1, help="machines of the cluster (default: %(default)s)")
+    parser.add_argument("--cores", type=at_least_one, help="of a machine (default: this one's)")
+    parser.add_argument("--gpus", type=whole_number, help="of a machine (default: this one's)")
+    parser.add_argument("--memory-gib", type=positive, help="of a machine (default: what is free on this one)")
+    parser.add_argument("--disk-gib", type=positive, help="free for temporary files of a machine (default: this one's)")
+    parser.add_argument("--gpu-tflops", type=positive, default=20.0, help="a GPU's real rate (assumed: %(default)s)")
+    parser.add_argument("--gpu-dollars-per-hour", type=not_negative, default=1.0, help="(assumed: %(default)s)")
 
 
 def execute(arguments: argparse.Namespace) -> None:
@@ -72,7 +73,11 @@ def _workload(config: PipelineConfig, num_images: int | None) -> Workload:
         num_neighbors=config.mine_neighbors.num_neighbors,
         max_centers=config.build_semantic_space.max_centers,
         top_nouns=config.build_semantic_space.top_nouns,
-        num_epochs=1 if method.name in CENTROID_METHODS else settings.num_epochs,
+        method=method.name,
+        reads=method_reads(method.name, **method.settings),
+        num_epochs=getattr(settings, "num_epochs", 0),
+        num_restarts=getattr(settings, "num_restarts", 1),
+        num_iterations=getattr(settings, "num_iterations", 0),
         index=config.mine_neighbors.index,
     )
 

@@ -1,0 +1,22 @@
+"""How much work a step is, for `dxmc preflight`. Every step counts its own, beside the constants that it rests on."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work of a step, which takes as long as its arithmetic and its reading together.
+
+    Attributes:
+        flops: floating-point operations of products of matrices, each multiply and add counted as two.
+        moved_bytes: what is read and written where that takes the time, and the arithmetic does not.
+    """
+
+    flops: float = 0.0
+    moved_bytes: float = 0.0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.flops + other.flops, self.moved_bytes + other.moved_bytes)
+
+    def __mul__(self, times: float) -> "Work":
+        return Work(self.flops * times, self.moved_bytes * times)
