@@ -41,6 +41,12 @@ _NOUN_CONE, _NOUN_COMPONENT, _NOUN_OWN = 0.70, 0.05, 0.25
 
 def planted_parts(num_images: int, *, seed: int = 0) -> Iterator[np.ndarray]:
     """Parts (n, D) float16 of unit rows; a smaller mixture of the same seed is the beginning of a larger one."""
+    for rows, _ in planted_parts_with_components(num_images, seed=seed):
+        yield rows
+
+
+def planted_parts_with_components(num_images: int, *, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The parts of `planted_parts`, and the components (n,) int16 that their rows were drawn from."""
     cone, centers, shares = _components(seed)
     for start in range(0, num_images, _ROWS_PER_PART):
         rng = np.random.default_rng([seed, 1, start])
@@ -49,10 +55,11 @@ def planted_parts(num_images: int, *, seed: int = 0) -> Iterator[np.ndarray]:
         rows += math.sqrt(_OWN) * _directions(_ROWS_PER_PART, rng)
         rows = unit_rows(rows, name="rows")
         copies = rng.choice(_ROWS_PER_PART, 2 * int(_COPIES * _ROWS_PER_PART), replace=False).reshape(2, -1)
-        rows[copies[0]] = rows[copies[1]]
+        rows[copies[0]], components[copies[0]] = rows[copies[1]], components[copies[1]]
         near = copies[0, ::2]
         rows[near] += _NEAR_COPY_NOISE * _directions(len(near), rng)
-        yield unit_rows(rows, name="rows")[: num_images - start].astype(np.float16)
+        kept = slice(num_images - start)
+        yield unit_rows(rows, name="rows")[kept].astype(np.float16), components[kept].astype(np.int16)
 
 
 def planted_nouns(*, seed: int = 0) -> np.ndarray:

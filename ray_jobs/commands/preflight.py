@@ -47,14 +47,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir)
-    document = as_document(_workload(config, arguments.num_images), _machine(config, arguments))
+    given = {
+        "nodes": arguments.nodes,
+        "gpu_flops": arguments.gpu_tflops * 1e12,
+        "gpu_dollars_per_hour": arguments.gpu_dollars_per_hour,
+    }
+    for name, value, unit in (
+        ("cores", arguments.cores, 1),
+        ("gpus", arguments.gpus, 1),
+        ("memory_bytes", arguments.memory_gib, GIB),
+        ("temporary_bytes", arguments.disk_gib, GIB),
+    ):
+        if value is not None:
+            given[name] = value * unit
+    document = as_document(workload_of(config, arguments.num_images), machine_of(config, **given))
     if arguments.json:
         print(json.dumps(document, indent=1))
     else:
         _print(document)
 
 
-def _workload(config: PipelineConfig, num_images: int | None) -> Workload:
+def workload_of(config: PipelineConfig, num_images: int | None = None) -> Workload:
+    """The sizes of a run; the source is looked at unless its number of images is given."""
     width = None if config.source.kind == "embeddings" else embedding_width(config.encoder)
     if isinstance(config.source, EmbeddingsSource):
         found, width = embedding_file_shape(config.source.uri)
@@ -82,21 +96,16 @@ def _workload(config: PipelineConfig, num_images: int | None) -> Workload:
     )
 
 
-def _machine(config: PipelineConfig, arguments: argparse.Namespace) -> Machine:
-    gpus = arguments.gpus
-    if gpus is None:
-        gpus = 0 if config.resources.use_gpu is False else torch.cuda.device_count()
-    memory = psutil.virtual_memory().available if arguments.memory_gib is None else arguments.memory_gib * GIB
-    return Machine(
-        cores=arguments.cores or config.resources.num_cpus or psutil.cpu_count() or 1,
-        memory_bytes=memory,
-        disk_bytes=_free_bytes(config.run_dir) if is_local(config.run_dir) else None,
-        temporary_bytes=_free_bytes(tempfile.gettempdir()) if arguments.disk_gib is None else arguments.disk_gib * GIB,
-        gpus=gpus,
-        nodes=arguments.nodes,
-        gpu_flops=arguments.gpu_tflops * 1e12,
-        gpu_dollars_per_hour=arguments.gpu_dollars_per_hour,
-    )
+def machine_of(config: PipelineConfig, **given: Any) -> Machine:
+    """This machine as the run would use it, with what is given of `Machine` in its place."""
+    this = {
+        "cores": config.resources.num_cpus or psutil.cpu_count() or 1,
+        "memory_bytes": psutil.virtual_memory().available,
+        "disk_bytes": _free_bytes(config.run_dir) if is_local(config.run_dir) else None,
+        "temporary_bytes": _free_bytes(tempfile.gettempdir()),
+        "gpus": 0 if config.resources.use_gpu is False else torch.cuda.device_count(),
+    }
+    return Machine(**{**this, **given})
 
 
 def _free_bytes(place: str) -> int:
