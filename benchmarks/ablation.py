@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from dxmc_core.method.co_association import consensus_partition
-from dxmc_core.method.consensus import consensus_labels, partition_sizes
 from quality_data import DataOptions, Dataset, default_cache, load_dataset
 
 from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import InputError
+from dxmc_core.method.co_association import consensus_partition
+from dxmc_core.method.consensus import consensus_labels, partition_sizes
 from dxmc_core.method.discriminant import fit_discriminant
 from dxmc_core.method.fit import assign, fit_heads, method_reads
 from dxmc_core.method.kmeans import spherical_kmeans
