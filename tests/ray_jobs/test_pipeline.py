@@ -77,7 +77,10 @@ def test_rerun_does_nothing_and_changes_rebuild_only_what_depends_on_them(dxmc, 
 
 @pytest.mark.parametrize(
     ("method", "workers"),
-    [({"name": "dxmc", "num_epochs": 12, "batch_size": 128, "learning_rate": 0.01}, 2), ({"name": "best"}, [1, 2])],
+    [
+        ({"name": "dxmc", "num_epochs": 12, "batch_size": 128, "learning_rate": 0.01}, 2),
+        ({"name": "best", "num_epochs": 4}, [1, 2]),
+    ],
     ids=["dxmc", "best, elastic"],
 )
 def test_two_training_workers_compute_the_losses_of_one(dxmc, planted, tmp_path, method, workers):

@@ -33,7 +33,7 @@ from dxmc_core.method.training_data import Batch, TrainingData
 
 NUM_CLUSTERS, WIDTH, NUM_IMAGES, BATCH_SIZE = 5, 12, 151, 31
 TRAINING_CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "best": ("best", {}),
+    "best": ("best", {"num_epochs": 4}),
     "dxmc_code": ("dxmc", {"fidelity": "code"}),
     "dxmc_paper_shared_trunk": ("dxmc", {"fidelity": "paper", "shared_trunk": True}),
     "mca": ("mca", {"adapter_width": 6, "confidence_threshold": 0.25, "learning_rate": 1e-2}),
@@ -132,6 +132,7 @@ def training_case(method: str, overrides: dict[str, Any]) -> dict[str, Any]:
         neighbors.flip(1).to(torch.int32),
         noun_embeddings=random_matrix(20, WIDTH, seed=13),
         noun_hypernyms=torch.tensor([[noun, noun + 10] for noun in range(10)]),
+        selected_nouns=random_matrix(20, WIDTH, seed=14),
     )
     settings = default_hyperparameters(method, NUM_CLUSTERS, NUM_IMAGES, **overrides)
     objective = build_objective(method, WIDTH, NUM_CLUSTERS, settings, seed=3).double()
