@@ -30,8 +30,9 @@ EXPONENTS = (WARD, 0.5, 0.25, 0.0)
 #: of Ward's disagreement. What the rule does on real and resampled sets stands in docs/METHODS.md.
 _MIN_AGREEMENT, _MIN_GAIN, _MAX_SHARE_OF_DISAGREEMENT = 0.95, 0.01, 2 / 3
 _NUM_SPLITS = 4
-#: Fewer rows per cluster say nothing in halves, and more than this many are not needed.
-_MIN_ROWS_PER_CLUSTER, _MAX_ROWS_PER_CLUSTER = 8, 128
+#: Fewer rows per cluster say nothing in halves, and more rows than these are not compared, for their time; nor are more
+#: clusters, which keep Ward's exponent.
+_MIN_ROWS_PER_CLUSTER, _MAX_ROWS_PER_CLUSTER, _MAX_ROWS, _MAX_CLUSTERS = 8, 32, 20_000, 2_000
 _NUM_PERMUTATIONS = 3
 
 
@@ -68,12 +69,12 @@ def choose_size_exponent(
     Args:
         rows: (N, R) float32 unit rows of the joined space.
     """
-    if len(rows) < _MIN_ROWS_PER_CLUSTER * num_clusters:
+    count = _num_rows_compared(len(rows), num_clusters)
+    if count == 0:
         return WARD, {}
     rng = np.random.default_rng([seed, 4])
-    most = _MAX_ROWS_PER_CLUSTER * num_clusters
-    if len(rows) > most:
-        rows = rows[np.sort(rng.choice(len(rows), most, replace=False))]
+    if count < len(rows):
+        rows = rows[np.sort(rng.choice(len(rows), count, replace=False))]
     agreements: dict[float, list[float]] = {exponent: [] for exponent in EXPONENTS}
     for _ in range(_NUM_SPLITS):
         order = rng.permutation(len(rows))
@@ -85,6 +86,13 @@ def choose_size_exponent(
             agreements[exponent].append(adjusted_mutual_information(first[exponent], second[exponent], rng))
     means = {exponent: float(np.mean(found)) for exponent, found in agreements.items()}
     return _decide(means), means
+
+
+def _num_rows_compared(num_rows: int, num_clusters: int) -> int:
+    """0 where the exponents are not compared."""
+    if num_rows < _MIN_ROWS_PER_CLUSTER * num_clusters or num_clusters > _MAX_CLUSTERS:
+        return 0
+    return min(num_rows, max(_MAX_ROWS, _MAX_ROWS_PER_CLUSTER * num_clusters))
 
 
 def _decide(agreements: Mapping[float, float]) -> float:
@@ -161,9 +169,10 @@ def joining_bytes(num_rows: int, width: int, num_clusters: int) -> float:
 
 def choice_work(num_rows: int, width: int, num_clusters: int) -> Work:
     """What `choose_size_exponent` does."""
-    if num_rows < _MIN_ROWS_PER_CLUSTER * num_clusters:
+    count = _num_rows_compared(num_rows, num_clusters)
+    if count == 0:
         return Work()
-    num_rows = min(num_rows, _MAX_ROWS_PER_CLUSTER * num_clusters)
+    num_rows = count
     half = num_rows // 2
     finer = num_micro_clusters(half, num_clusters)
     a_half = micro_clusters_work(half, width, num_clusters) + Work(2.0 * width * num_rows * finer)

@@ -88,11 +88,10 @@ def test_best_grows_with_the_clusters():
     costs = [training(num_images=10_000_000, num_clusters=count) for count in (10, 100, 1000, 10_000)]
     for fewer, more in pairwise(costs):
         assert fewer.flops < more.flops
-        assert fewer.seconds < more.seconds
         assert fewer.memory_bytes <= more.memory_bytes
-    # From 1,000 clusters on the sample has 100 images for each of them.
-    assert "a sample of 1,000,000 images" in costs[3].note
-    assert costs[3].memory_bytes > 8 * costs[2].memory_bytes - 10 * 1.4 * GIB
+    # From 5,000 clusters on the sample has 20 images for each of them.
+    assert "a sample of 100,000 images" in costs[2].note
+    assert "a sample of 200,000 images" in costs[3].note
 
 
 def test_the_joins_of_ward_are_counted_by_what_they_read():

@@ -49,7 +49,7 @@ def test_the_fingerprint_follows_the_earlier_run_and_the_names_not_their_places(
 def test_what_lies_outside_must_be_there(tmp_path):
     with pytest.raises(InputError, match="holds no finished run"):
         assign_clusters.check(context_of(tmp_path / "run", keep_ids_from=str(tmp_path / "none")))
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="there is no file"):
         assign_clusters.check(context_of(tmp_path / "run", renames=str(tmp_path / "none.yaml")))
 
 

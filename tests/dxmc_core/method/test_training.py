@@ -42,6 +42,7 @@ def planted(*, noise: float = 0.1) -> tuple[TrainingData, Tensor]:
         noun_hypernyms=torch.stack([torch.arange(len(noun_clusters)), 10 * noun_clusters], 1)[
             noun_clusters.roll(1) == noun_clusters
         ],
+        selected_nouns=nn.functional.normalize(torch.eye(WIDTH)[noun_clusters]).half(),
     )
     return data, labels
 
