@@ -50,5 +50,5 @@ def deserialize_start(data: bytes, *, where: str) -> BestStart:
         whitening = WhiteningMap(tensors["mean"], tensors["matrix"])
         discriminant = Discriminant(whitening, tensors["centers"], tensors["labels"])
         return BestStart(discriminant, tensors["cluster_shares"], agreements=agreements, **evidence)
-    except (struct.error, KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (struct.error, AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{where} does not hold a start of this version: {error}; rerun train_heads") from error

@@ -16,7 +16,16 @@ def rows() -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("num_rows", "num_clusters", "expected"),
-    [(1000, 100, 4), (3000, 100, 9), (60_000, 10, 20), (200, 100, 4), (3, 2, 2)],
+    [
+        (1000, 100, 4),
+        (3000, 100, 9),
+        (60_000, 10, 20),
+        (700, 100, 4),
+        (300, 100, 2),
+        (101, 100, 1),
+        (3, 2, 1),
+        (9, 1, 4),
+    ],
 )
 def test_neighborhoods_follow_the_cluster_size_within_bounds(num_rows, num_clusters, expected):
     assert num_smoothing_neighbors(num_rows, num_clusters) == expected

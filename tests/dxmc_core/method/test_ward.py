@@ -1,11 +1,12 @@
-"""Ward's tree against SciPy's and against a greedy loop with weights."""
+"""Ward's tree and merged points against SciPy's and against greedy loops with weights."""
 
 import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from dxmc_core.method import ward
 from dxmc_core.method.metrics import clustering_accuracy
-from dxmc_core.method.ward import ward_tree
+from dxmc_core.method.ward import merge_points, ward_tree
 
 
 def greedy_tree(points, weights):
@@ -89,3 +90,65 @@ def test_there_are_as_many_parts_as_points_at_most():
     for num_parts in (0, 4):
         with pytest.raises(ValueError, match="num_parts between 1 and 3"):
             tree.cut(num_parts)
+
+
+def greedy_parts(points, weights, num_parts, exponent):
+    """All pairs, again and again: the sets of points that are left."""
+    nodes = [([i], points[i].astype(float), float(weights[i])) for i in range(len(points))]
+    while len(nodes) > num_parts:
+        _, a, b = min(
+            (((ca - cb) ** 2).sum() * (wa * wb / (wa + wb)) ** exponent, i, j)
+            for i, (_, ca, wa) in enumerate(nodes)
+            for j, (_, cb, wb) in enumerate(nodes[:i])
+        )
+        (pa, ca, wa), (pb, cb, wb) = nodes[a], nodes[b]
+        nodes = [node for k, node in enumerate(nodes) if k not in (a, b)]
+        nodes.append((pa + pb, (wa * ca + wb * cb) / (wa + wb), wa + wb))
+    return {frozenset(part) for part, _, _ in nodes}
+
+
+def parts_of(labels):
+    return {frozenset(np.flatnonzero(labels == part).tolist()) for part in np.unique(labels)}
+
+
+@pytest.mark.parametrize("exponent", [1.0, 0.5, 0.25, 0.0])
+@pytest.mark.parametrize("num_parts", [1, 3, 10, 36])
+def test_merged_points_are_those_of_a_greedy_loop(exponent, num_parts):
+    generator = np.random.default_rng(3)
+    points, weights = generator.normal(size=(36, 5)), generator.integers(1, 50, size=36)
+    found = merge_points(points, weights, num_parts, size_exponent=exponent)
+    assert parts_of(found) == greedy_parts(points, weights, num_parts, exponent)
+    # Numbered by their first points.
+    assert (np.diff(np.unique(found, return_index=True)[1]) > 0).all()
+
+
+def test_merged_points_of_weight_one_are_scipys():
+    points = np.random.default_rng(4).normal(size=(90, 6))
+    expected = linkage(points, "ward")
+    for num_parts in (2, 9, 40):
+        found = merge_points(points, np.ones(90), num_parts)
+        assert clustering_accuracy(fcluster(expected, num_parts, "maxclust"), found) == 1
+
+
+def test_merging_does_not_depend_on_the_block_size(monkeypatch):
+    generator = np.random.default_rng(5)
+    points, weights = generator.normal(size=(50, 4)), generator.integers(1, 9, size=50)
+    whole = merge_points(points, weights, 6)
+    monkeypatch.setattr(ward, "_COSTS_PER_BLOCK", 150)
+    np.testing.assert_array_equal(merge_points(points, weights, 6), whole)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 0.0])
+def test_copies_are_merged_first(exponent):
+    """float32 sees copies as nearly, not always wholly, equal."""
+    distinct = np.random.default_rng(6).normal(size=(7, 5))
+    truth = np.arange(28) % 7
+    found = merge_points(distinct[truth], np.arange(1, 29), 7, size_exponent=exponent)
+    assert clustering_accuracy(truth, found) == 1
+
+
+def test_smaller_exponents_keep_heavy_points_together():
+    """Two heavy points near one another and two light ones a little further apart, far from the heavy ones."""
+    points, weights = np.array([[0.0], [1.0], [9.0], [10.5]]), np.array([100, 100, 1, 1])
+    assert merge_points(points, weights, 3, size_exponent=1.0).tolist() == [0, 1, 2, 2]
+    assert merge_points(points, weights, 3, size_exponent=0.0).tolist() == [0, 0, 1, 2]

@@ -1,5 +1,6 @@
 """Training as a stage: it resumes, survives damaged checkpoints, and saves heads that load without pickle."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -13,12 +14,15 @@ import numpy as np
 import pytest
 import torch
 
+from dxmc_core.artifacts.best_start import START_NAME
 from dxmc_core.artifacts.heads import HEADS_NAME, deserialize_heads, serialize_heads
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.matrices import embedding_column, load_matrix, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import ArtifactError, InputError
+from dxmc_core.method import best_start
+from dxmc_core.method.best_start import labels_of
 from dxmc_core.method.fit import METHODS, assign
 from dxmc_core.method.heads import DualHeads
 from dxmc_core.method.metrics import clustering_accuracy
@@ -26,10 +30,12 @@ from dxmc_core.stages.train_heads import (
     MethodConfig,
     TrainingJob,
     check_num_clusters,
+    find_best_start,
     fingerprint,
     live_metrics,
     load_checkpoint,
     load_training_data,
+    read_start,
     stages_read,
     train_heads,
 )
@@ -267,3 +273,90 @@ def test_images_that_are_all_alike_are_one_cluster(planted_run):
     train_heads(job)
     assert saved_heads(job).num_clusters == 2
     assert set(assign(saved_heads(job), torch.from_numpy(copies)).argmax(dim=1).tolist()) == {0}
+
+
+def start_name(job):
+    """Where the start of this fingerprint lies while the stage is under way."""
+    return f"checkpoints/{job.fingerprint[:12]}/{START_NAME}"
+
+
+def test_the_start_of_best_finds_planted_groups_and_its_heads_assign_as_it_does(planted_run):
+    job = job_of(planted_run, "best")
+    assert read_start(job) is None
+    find_best_start(job)
+    start = read_start(job)
+    assert start.is_done
+    assert clustering_accuracy(planted_run.labels, start.discriminant.labels) > 0.95
+    train_heads(job)
+    images = load_training_data(job, HostArrays()).image_embeddings
+    labels = assign(saved_heads(job), images).argmax(dim=1).numpy()
+    assert (labels == labels_of(start.discriminant, images.numpy())).mean() > 0.99
+    assert live_metrics(job) == []
+
+
+def find_and_be_killed(job, monkeypatch, *, after_look):
+    """Work the start out, and die after a look was written; looks made."""
+    looks, tell = [], best_start._tell
+
+    def tell_and_die(on_look, start):
+        tell(on_look, start)
+        looks.append(start.num_looks)
+        if start.num_looks == after_look:
+            raise Killed
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(best_start, "_tell", tell_and_die)
+        find_best_start(job)
+    return looks
+
+
+def test_a_start_that_is_killed_after_a_look_goes_on_from_it(planted_run, monkeypatch):
+    monkeypatch.setattr(best_start, "_SETTLED", 2.0)  # no look settles, so all four are made
+    whole = job_of(planted_run, "best")
+    find_best_start(whole)
+    expected = whole.output.storage.read_bytes(start_name(whole))
+    for after_look in (1, 3):
+        job = job_of(planted_run, "best", fingerprint=f"{after_look}" * 32)
+        assert find_and_be_killed(job, monkeypatch, after_look=after_look) == list(range(1, after_look + 1))
+        assert read_start(job).num_looks == after_look
+        assert find_and_be_killed(job, monkeypatch, after_look=None) == list(range(after_look + 1, 5))
+        assert job.output.storage.read_bytes(start_name(job)) == expected
+
+
+def test_a_start_that_is_done_is_left_alone(planted_run):
+    job = job_of(planted_run, "best")
+    find_best_start(job)
+    # Nothing is read again: without its inputs it would fail.
+    find_best_start(replace(job, images=StageDir(Storage(job.output.storage.uri + "/nowhere"), "embed_images")))
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"\0" * 99])
+def test_a_damaged_start_begins_anew(planted_run, caplog, damage):
+    job = job_of(planted_run, "best")
+    find_best_start(job)
+    expected = job.output.storage.read_bytes(start_name(job))
+    job.output.storage.write_bytes(start_name(job), damage(expected))
+    assert read_start(job) is None
+    assert "starting anew" in caplog.text
+    find_best_start(job)
+    assert job.output.storage.read_bytes(start_name(job)) == expected
+
+
+def test_a_start_of_another_fingerprint_is_not_taken(planted_run):
+    find_best_start(job_of(planted_run, "best"))
+    assert read_start(job_of(planted_run, "best", fingerprint="e" * 32)) is None
+
+
+def test_copies_need_no_start(planted_run):
+    job = replace(job_of(planted_run, "best"), num_clusters=240)
+    find_best_start(job)
+    assert read_start(job) is None
+    train_heads(job)
+    assert saved_heads(job).num_clusters == 240
+
+
+def test_best_reads_neighbors_only_where_it_trains():
+    text = ("embed_images", "build_semantic_space")
+    assert stages_read(MethodConfig(name="best")) == text
+    assert stages_read(MethodConfig(name="best", use_text=False)) == ("embed_images",)
+    assert stages_read(MethodConfig(name="best", num_epochs=10)) == (*text, "mine_neighbors")
