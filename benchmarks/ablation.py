@@ -10,7 +10,7 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,11 @@ from quality_data import DataOptions, Dataset, default_cache, load_dataset
 from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import InputError
-from dxmc_core.method.co_association import consensus_partition
-from dxmc_core.method.consensus import consensus_labels, partition_sizes
 from dxmc_core.method.discriminant import fit_discriminant
 from dxmc_core.method.fit import assign, fit_heads, method_reads
 from dxmc_core.method.kmeans import spherical_kmeans
 from dxmc_core.method.metrics import external_scores
+from dxmc_core.method.objectives.best import find_start_of
 from dxmc_core.method.preparation import prepare
 from dxmc_core.method.smoothing import num_smoothing_neighbors, rerank_neighbors, smooth
 from dxmc_core.method.training_data import TrainingData
@@ -32,7 +31,6 @@ from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.method.whitening import half_power_whitening, neighbor_whitening
 from dxmc_core.vocabulary import WordNetConfig
 
-_NUM_PARTITIONS = 24  # as many as the whole recipe makes
 _SMOOTHING_ROUNDS = 2
 _SCORES = ("acc", "nmi", "ari")
 
@@ -58,44 +56,16 @@ def variants(data: TrainingData, num_clusters: int, seed: int) -> Iterator[tuple
     for name, rows in whitened.items():
         reranked = rerank_neighbors(rows, neighbors, near.shape[1])
         yield f"kmeans + {name} + smoothing", kmeans(smooth(rows, reranked, num_rounds=_SMOOTHING_ROUNDS))
-    yield f"consensus of {_NUM_PARTITIONS} k-means", _plain_consensus(images, [num_clusters], num_clusters, seed)
-    yield (
-        f"consensus of {_NUM_PARTITIONS} finer k-means",
-        _plain_consensus(images, partition_sizes(len(images), num_clusters), num_clusters, seed),
-    )
     yield "kmeans + discriminant", fit_discriminant(images, plain, num_clusters).labels
-    without_text = consensus_labels(images, num_clusters=num_clusters, image_neighbors=neighbors, seed=seed)
-    yield "best, step 1: consensus of views", without_text.consensus
-    with_text = consensus_labels(
-        images,
-        num_clusters=num_clusters,
-        image_neighbors=neighbors,
-        text_counterparts=data.text_counterparts.numpy(),  # type: ignore[union-attr]
-        text_neighbors=data.text_neighbors.numpy(),  # type: ignore[union-attr]
-        seed=seed,
+    looks: list[np.ndarray] = []
+    find_start_of(
+        data, num_clusters=num_clusters, seed=seed, on_look=lambda start: looks.append(start.discriminant.labels)
     )
-    yield "best, step 2: + text by its gate", with_text.consensus
-    yield "best, step 3: + discriminant", with_text.labels
-    for name, settings in (("best, all steps: + training", {}), ("best without text", {"use_text": False})):
+    yield "best, first look", looks[0]
+    yield "best, last look", looks[-1]
+    for name, settings in (("best, ten epochs on top", {"num_epochs": 10}), ("best without text", {"use_text": False})):
         heads = fit_heads("best", data, num_clusters=num_clusters, seed=seed, **settings).heads
         yield name, assign(heads, data.image_embeddings).numpy().argmax(axis=1)
-
-
-def _plain_consensus(rows: np.ndarray, sizes: Sequence[int], num_clusters: int, seed: int) -> np.ndarray:
-    """Consensus of partitions of the embeddings as they are."""
-    seeds = np.random.SeedSequence([seed, 1]).generate_state(_NUM_PARTITIONS)
-    partitions = [
-        spherical_kmeans(
-            rows,
-            sizes[draw % len(sizes)],
-            num_restarts=1,
-            num_iterations=30,
-            max_points_per_center=64,
-            seed=int(seeds[draw]),
-        ).labels
-        for draw in range(_NUM_PARTITIONS)
-    ]
-    return consensus_partition(partitions, num_clusters, seed=seed)
 
 
 def measure(dataset: Dataset, num_seeds: int, report: Callable[[str], object]) -> dict[str, dict[str, list[float]]]:
@@ -107,7 +77,7 @@ def measure(dataset: Dataset, num_seeds: int, report: Callable[[str], object]) -
     for seed in range(num_seeds):
         data = prepare(
             dataset.embeddings,
-            reads=method_reads("best"),
+            reads=method_reads("best", num_epochs=10),
             num_clusters=num_clusters,
             noun_embeddings=dataset.vocabulary.embeddings,
             temperature=dataset.temperature,

@@ -25,7 +25,7 @@ def test_every_variant_is_scored(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads(output.read_text())["results"]["planted"]
-    assert len(results) == 14
+    assert len(results) == 11
     assert all(len(values) == 2 for scores in results.values() for values in scores.values())
-    assert results["best, all steps: + training"]["acc"] == [1.0, 1.0]
-    assert "| best, step 3: + discriminant |" in done.stdout
+    assert results["best, ten epochs on top"]["acc"] == [1.0, 1.0]
+    assert "| best, last look |" in done.stdout

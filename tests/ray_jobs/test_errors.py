@@ -34,7 +34,7 @@ def test_one_line_and_exit_code_2(dxmc, planted, tmp_path, overrides, message):
 
 
 def test_missing_configuration(dxmc, tmp_path):
-    assert "cannot read the configuration" in dxmc("run", "--config", str(tmp_path / "none.yaml"), code=2).stderr
+    assert "cannot use the configuration" in dxmc("run", "--config", str(tmp_path / "none.yaml"), code=2).stderr
 
 
 def test_place_that_is_no_run(dxmc, tmp_path):

@@ -11,6 +11,7 @@ from dxmc_core.method.size_exponent import (
     adjusted_mutual_information,
     choose_size_exponent,
     micro_clusters,
+    num_micro_clusters,
 )
 
 
@@ -96,3 +97,11 @@ def test_fewer_distinct_rows_than_micro_clusters(copies):
     assert sizes.sum() == len(rows)
     assert len(means) == len(sizes) <= 20
     assert labels.shape == (len(rows),)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "num_clusters", "expected"),
+    [(10_000, 10, 40), (1000, 100, 250), (500, 100, 125), (420, 100, 105), (401, 101, 401), (300, 100, 300)],
+)
+def test_micro_clusters_are_finer_than_clusters(num_rows, num_clusters, expected):
+    assert num_micro_clusters(num_rows, num_clusters) == expected

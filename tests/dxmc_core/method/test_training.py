@@ -139,7 +139,7 @@ def test_resuming_at_any_epoch_ends_with_the_same_bits(method: str) -> None:
         torch.save(state, buffer)
         buffer.seek(0)
         loaded = torch.load(buffer, weights_only=True)
-        settings = default_hyperparameters(method, NUM_CLUSTERS, data.num_images, **overrides)
+        settings = default_hyperparameters(method, NUM_CLUSTERS, data.num_images, num_epochs=4, **overrides)
         resumed = build_objective(method, WIDTH, NUM_CLUSTERS, settings)
         with torch.no_grad():
             for parameter in resumed.parameters():
