@@ -228,7 +228,7 @@ class TestSample:
 
 @pytest.mark.parametrize(
     ("num_rows", "num_clusters", "expected"),
-    [(5000, 10, 5000), (100_000, 10, 100_000), (10**7, 1000, 100_000), (10**7, 10_000, 1_000_000), (3000, 2999, 3000)],
+    [(5000, 10, 5000), (100_000, 10, 100_000), (10**7, 1000, 100_000), (10**7, 10_000, 200_000), (3000, 2999, 3000)],
 )
 def test_the_sample_grows_with_the_clusters(num_rows, num_clusters, expected):
     assert num_rows_looked_at(num_rows, num_clusters) == expected
