@@ -27,7 +27,7 @@ class BestHyperparameters(Hyperparameters):
     """Settings of best; `entropy_weight` has no effect, and none but `use_text` and `temperature` without epochs.
 
     Attributes:
-        num_epochs: none by default: on top of an earlier start ten of them changed ACC by 0.1 on the mean of three sets.
+        num_epochs: none by default: on top of an earlier start ten changed ACC by 0.1 on the mean of three sets.
         use_text: let text into the joined space where its neighbours agree with the images' (see `text_gate`).
         target_weight: weight of the cross-entropy with the clusters of the start.
         shares_weight: weight of the divergence of the mean assignment from the start's shares.
