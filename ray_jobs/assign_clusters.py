@@ -26,7 +26,7 @@ from dxmc_core.stages.assign_clusters import (
 from dxmc_core.stages.assign_clusters import (
     fingerprint as stage_fingerprint,
 )
-from dxmc_core.stages.cluster_names import read_renames, settle_names
+from dxmc_core.stages.cluster_names import read_renames, require_known, settle_names
 from dxmc_core.stages.previous_clusters import (
     IDS_GIVEN,
     Comparison,
@@ -56,10 +56,12 @@ def check(context: RunContext) -> None:
         InputError: the earlier run or the file of names cannot be used.
     """
     uri = context.config.assign_clusters.keep_ids_from
-    if uri is not None:
-        previous_manifest(uri)
+    previous = previous_manifest(uri) if uri is not None else None
     _inputs(context)
-    _renames(context)
+    if not (context.choice_of_k and context.manifest(*context.choice_of_k) is None):
+        # An earlier run's ids are followed by at most one for each cluster of this run.
+        before = previous.metrics[IDS_GIVEN] if previous is not None else 0
+        require_known(_renames(context), before + context.num_clusters)
 
 
 def fingerprint(context: RunContext) -> str:
@@ -94,6 +96,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     assignments, sizes = _assign(context, fingerprint, centers)
     assignments, comparison = _keep_ids(context, fingerprint, assignments, sizes)
     identities = Identities.first(len(sizes)) if comparison is None else comparison.identities
+    require_known(_renames(context), identities.ids_given)
     tables: dict[str, pa.Table] = run_on_node(_describe, context, sample, sizes, identities, comparison)
     tables["centers"] = with_cluster_ids(centers, identities.cluster_ids)
     return output.publish(
