@@ -17,7 +17,7 @@ class Hyperparameters:
     Attributes:
         num_epochs: passes over the data.
         batch_size: rows of the global batch, all workers together.
-        learning_rate, betas, weight_decay: of Adam; see `Objective.decoupled_weight_decay`.
+        learning_rate, betas, weight_decay: of Adam, or of AdamW where the authors used it.
         entropy_weight: weight of the assignment entropy, which is subtracted from the loss (alpha).
     """
 

@@ -26,7 +26,8 @@ class TEMIHyperparameters(Hyperparameters):
     The authors' program also warms the learning rate up over 20 epochs and lowers it again; here it is constant.
 
     Attributes:
-        num_heads, hidden_width, bottleneck_width: see `MultiHead`.
+        num_heads: heads that learn beside one another; the one with the lowest loss is taken.
+        hidden_width, bottleneck_width: of the layers of a head, see `MultiHead`.
         temperature: of student and teacher.
         beta: exponent of the probabilities; below 1 it keeps a few clusters from taking everything.
         teacher_momentum: share of a teacher's weights that a step keeps.
