@@ -12,6 +12,7 @@ from ray_jobs.commands import (
     completion,
     evaluate,
     export,
+    init,
     preflight,
     recluster,
     report,
@@ -24,6 +25,7 @@ from ray_jobs.commands import (
 from ray_jobs.main import guarded
 
 COMMANDS: tuple[Command, ...] = (
+    init,
     run,
     recluster,
     rollback,
@@ -38,6 +40,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 _EXAMPLES = """\
+dxmc init images photos.yaml
 dxmc run --config configs/laptop.yaml --set source.uri=~/Pictures
 dxmc preflight --config configs/laptop.yaml --set source.uri=~/Pictures
 dxmc status runs/laptop

@@ -9,6 +9,7 @@ from dxmc_core.artifacts.generations import GenerationRecord, Generations
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.config import load_config
 from ray_jobs import recluster
+from ray_jobs.commands import program
 
 NAME = "recluster"
 SUMMARY = "Bring a clustering up to date with its source: what a schedule calls."
@@ -64,4 +65,4 @@ def _print(result: dict[str, Any]) -> None:
             f"{lineage['born']} born, {lineage['died']} ended; churn {lineage['churn']:.1%}"
         )
     print(f"\nreport:  {result['report']}")
-    print(f"back:    dxmc rollback {shlex.quote(result['run_dir'])}")
+    print(f"back:    {program()} rollback {shlex.quote(result['run_dir'])}")

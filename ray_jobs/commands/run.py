@@ -6,6 +6,7 @@ import shlex
 from typing import Any
 
 from dxmc_core.evaluation import evaluate_run
+from ray_jobs.commands import program
 from ray_jobs.commands.suggest_k import suggestions
 from ray_jobs.context import RunContext
 from ray_jobs.main import add_run_arguments, run
@@ -75,6 +76,7 @@ def _print(result: dict[str, Any]) -> None:
     print(f"\nreport:       {result['report']}")
     print(f"assignments:  {result['assignments']}")
     place = shlex.quote(result["run_dir"])
-    print(f"next:         dxmc status {place}")
-    print(f"              dxmc evaluate {place}")
-    print(f"              dxmc search {place} {shlex.quote(clusters[0]['name'])}")
+    dxmc = program()
+    print(f"next:         {dxmc} status {place}")
+    print(f"              {dxmc} evaluate {place}")
+    print(f"              {dxmc} search {place} {shlex.quote(clusters[0]['name'])}")
