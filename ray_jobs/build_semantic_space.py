@@ -9,6 +9,7 @@ import pyarrow as pa
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import StoredRows, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
+from dxmc_core.encoders import require_weights
 from dxmc_core.errors import InputError
 from dxmc_core.stages.build_semantic_space import (
     CLIP_RETRIEVAL_TEMPERATURE,
@@ -52,6 +53,21 @@ def fingerprint(context: RunContext) -> str:
     )
 
 
+def check(context: RunContext) -> None:
+    """Look at the vocabulary, and ask for the weights where its nouns have to be embedded.
+
+    Raises:
+        InputError: one of them cannot be had.
+    """
+    manifest = context.manifest(NAME)
+    is_known = all(context.manifest(name) for name in reads(context))
+    if manifest is not None and is_known and manifest.fingerprint == fingerprint(context):
+        return
+    cache = _noun_cache(context)
+    if context.config.vocabulary.kind != "embeddings" and not cache.exists():
+        require_weights(context.config.encoder)
+
+
 def run(context: RunContext, fingerprint: str) -> Manifest:
     started = time.perf_counter()
     config = context.config
@@ -89,7 +105,7 @@ def _select(
 def _embedded_nouns(context: RunContext, images: StageDir) -> pa.Table:
     config = context.config
     width = matrix_of(next(images.iter_parts("images", ["embedding"]))["embedding"]).shape[1]
-    cache = NounCache.of(config.build_semantic_space, config.vocabulary, config.encoder, context.run_dir.uri)
+    cache = _noun_cache(context)
     if config.vocabulary.kind == "embeddings":
         vocabulary = load_vocabulary(config.vocabulary)
         check_vocabulary_width(vocabulary, width)
@@ -106,6 +122,11 @@ def _embedded_nouns(context: RunContext, images: StageDir) -> pa.Table:
             f"images have {width}; choose the encoder that made the embeddings, or vocabulary.kind embeddings"
         )
     return nouns
+
+
+def _noun_cache(context: RunContext) -> NounCache:
+    config = context.config
+    return NounCache.of(config.build_semantic_space, config.vocabulary, config.encoder, context.run_dir.uri)
 
 
 def _encode_nouns(context: RunContext, vocabulary: Vocabulary) -> pa.Table:

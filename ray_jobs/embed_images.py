@@ -11,7 +11,7 @@ from dxmc_core import allocator
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.config import ResourcesConfig
-from dxmc_core.encoders import embedding_width, load_preprocess
+from dxmc_core.encoders import embedding_width, load_preprocess, require_weights
 from dxmc_core.errors import InputError
 from dxmc_core.images.catalog import Catalog, Listing, list_source, read_catalog
 from dxmc_core.images.decode import optional_decoders
@@ -56,13 +56,20 @@ def fingerprint(context: RunContext) -> str:
 
 
 def check(context: RunContext) -> None:
-    """Hold what is embedded against the limit of now: it may have been lowered since.
+    """Ask for the weights where images may have to be embedded, before anything is listed that does not say whether.
+
+    What is embedded is held against the limit of now: it may have been lowered since.
 
     Raises:
-        InputError: too many images are rejected.
+        InputError: the weights cannot be had, or too many images are rejected.
     """
     source, manifest = context.config.source, context.manifest(NAME)
-    if isinstance(source, EmbeddingsSource) or manifest is None or manifest.fingerprint != fingerprint(context):
+    if isinstance(source, EmbeddingsSource):
+        return
+    before = context.base.stage(NAME).manifest() if context.base is not None else None
+    if all(found is None or found.fingerprint != fingerprint(context) for found in (manifest, before)):
+        require_weights(context.config.encoder)
+    if manifest is None or manifest.fingerprint != fingerprint(context):
         return
     num_images, rejects = manifest.rows("images"), manifest.tables["rejects"]
     _require_few_rejects(source, context.stage(NAME), num_images, rejects, manifest.rows("catalog"))

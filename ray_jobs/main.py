@@ -11,7 +11,7 @@ from types import ModuleType
 
 from dxmc_core.config import load_config
 from dxmc_core.errors import DxmcError, InputError, WorkerError, on_one_line
-from ray_jobs.context import RunContext, check_outside, run_stages
+from ray_jobs.context import RunContext, run_stages
 
 EXIT_FAILED = 1
 EXIT_UNUSABLE_INPUT = 2
@@ -49,6 +49,7 @@ def run(stages: Sequence[str], arguments: argparse.Namespace) -> RunContext:
     started = time.perf_counter()
     context.check_place()
     with context.run_dir.locked():
+        check_outside(context, stages)
         context.claim()
         num_run = run_in_order(context, stages)
     if num_run == 0:
@@ -60,9 +61,18 @@ def run(stages: Sequence[str], arguments: argparse.Namespace) -> RunContext:
 
 def run_in_order(context: RunContext, stages: Sequence[str]) -> int:
     """Run those of the stages that are not up to date; how many that were. The run directory has to be locked."""
-    jobs = [(name, job_of(name)) for name in stages]
-    check_outside(context, jobs)
-    return run_stages(context, jobs, lambda: start_ray_for(context))
+    return run_stages(context, [(name, job_of(name)) for name in stages], lambda: start_ray_for(context))
+
+
+def check_outside(context: RunContext, stages: Sequence[str]) -> None:
+    """Let the jobs that read something outside the run directory look at it, before anything is written or started.
+
+    Raises:
+        InputError: something cannot be used.
+    """
+    for job in map(job_of, stages):
+        if hasattr(job, "check"):
+            job.check(context)
 
 
 def job_of(stage: str) -> ModuleType:

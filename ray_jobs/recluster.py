@@ -23,8 +23,8 @@ from dxmc_core.stages.assign_arrivals import reference_figures
 from dxmc_core.stages.cluster_names import read_renames
 from ray_jobs.assign_arrivals import Arrivals, assign_arrivals, publish_assignments
 from ray_jobs.cluster import num_gpus_used
-from ray_jobs.context import RunContext, check_outside, record_of
-from ray_jobs.main import add_run_arguments, guarded, job_of, run_in_order, start_ray_for
+from ray_jobs.context import RunContext, record_of
+from ray_jobs.main import add_run_arguments, check_outside, guarded, job_of, run_in_order, start_ray_for
 from ray_jobs.run_report import reported
 
 NAME = "recluster"
@@ -98,7 +98,7 @@ def recluster(config: PipelineConfig, home: RunDir, *, mode: str = "auto") -> Ge
     if not _has_clusters(Generations(home)):
         home.write_record(record_of(config))  # by which the next night knows that the place is dxmc's
     night = _begin(config, Generations(home), mode)
-    check_outside(night.context, [(name, job_of(name)) for name in night.context.stages])
+    check_outside(night.context, night.context.stages)
     if mode == "auto" and _is_up_to_date(night):
         logger.info("nothing to do: generation %d is up to date with its source", _number_of(night.record))
         return None

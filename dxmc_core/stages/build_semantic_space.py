@@ -144,10 +144,18 @@ class NounCache:
         key = hashlib.sha256(identity.encode()).hexdigest()[:32]
         return cls(Storage(cache_uri(config, run_dir_uri)), key)
 
+    @property
+    def name(self) -> str:
+        return f"nouns-{self.key}.parquet"
+
+    def exists(self) -> bool:
+        """Whether there is a file of this vocabulary; `load` may still find it damaged."""
+        return self.storage.exists(self.name)
+
     def load(self) -> pa.Table | None:
         """The cached noun table, or None; a damaged file counts as none."""
         try:
-            table = pq.read_table(pa.BufferReader(self.storage.read_bytes(f"nouns-{self.key}.parquet")))
+            table = pq.read_table(pa.BufferReader(self.storage.read_bytes(self.name)))
         except (FileNotFoundError, pa.ArrowInvalid):
             return None
         return table if _TEMPERATURE_KEY in (table.schema.metadata or {}) else None
@@ -155,7 +163,7 @@ class NounCache:
     def save(self, table: pa.Table) -> None:
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
-        self.storage.write_bytes(f"nouns-{self.key}.parquet", sink.getvalue())
+        self.storage.write_bytes(self.name, sink.getvalue())
 
 
 def cache_uri(config: BuildSemanticSpaceConfig, run_dir_uri: str) -> str:
