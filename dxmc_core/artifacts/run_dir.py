@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dxmc_core.artifacts.lease import LOCK_NAME, Lease, is_lock
+from dxmc_core.artifacts.lease import LOCK_NAME, Lease, LockHolder, Note, is_lock, lock_holder
 from dxmc_core.artifacts.ownership import TEMPORARY_NAME, listed, read_ownership
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import STORAGE_ERRORS, Storage, normalize_uri, write_error
@@ -133,6 +133,10 @@ class RunDir:
         matches = map(_TENSORBOARD_NAME.match, self.storage.list_files("tensorboard"))
         return [match.string for match in matches if match and match["fingerprint"] in fingerprints]
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Hold the run directory against other writers for a block; see `Lease.held`."""
-        return Lease(self.storage).held()
+    def locked(self, note: Note = dict) -> AbstractContextManager[None]:
+        """Hold the run directory against other writers for a block; see `Lease`, also for `note`."""
+        return Lease(self.storage, note).held()
+
+    def holder(self) -> LockHolder | None:
+        """Who works in it; see `lock_holder`."""
+        return lock_holder(self.storage)

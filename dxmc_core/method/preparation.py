@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dxmc_core.method.hyperparameters import TEXT_MATRICES
 from dxmc_core.method.kmeans import KMeansResult, spherical_kmeans
 from dxmc_core.method.neighbors import nearest_neighbors
 from dxmc_core.method.noun_selection import NounSelection, kmeans_effort, num_image_centers, select_nouns
@@ -19,9 +20,6 @@ from dxmc_core.method.unit_rows import check_same_width, unit_rows
 #: Softmax temperature of retrieval that suits OpenAI's CLIP (METHOD section 2). For embeddings that come without an
 #: encoder: they are CLIP's more often than not.
 CLIP_RETRIEVAL_TEMPERATURE = 0.005
-
-#: The matrices of `TrainingData` that only nouns can give.
-TEXT_MATRICES = frozenset({"text_counterparts", "text_neighbors", "noun_embeddings", "selected_nouns"})
 
 _ROWS_PER_BLOCK = 16_384
 

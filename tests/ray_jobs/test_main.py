@@ -15,7 +15,7 @@ from dxmc_core.config import ResourcesConfig
 from dxmc_core.errors import DxmcError, InputError, WorkerError
 from ray_jobs import cluster
 from ray_jobs.cluster import explained_deaths, start_ray, told_plainly, unwrapped_errors
-from ray_jobs.main import guarded
+from ray_jobs.program import guarded
 
 OUT_OF_REACH = ActorUnavailableError("Connection refused rpc_code: 14.", actor_id=None)
 
