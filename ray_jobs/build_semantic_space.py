@@ -10,6 +10,7 @@ from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import StoredRows, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.errors import InputError
+from dxmc_core.method.steps import OnStep
 from dxmc_core.stages.build_semantic_space import (
     CLIP_RETRIEVAL_TEMPERATURE,
     BuildSemanticSpaceConfig,
@@ -49,6 +50,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         device,
         device=device,
         doing="choosing nouns by image centers",
+        tells=True,
     )
     temperature = retrieval_temperature(config.build_semantic_space, nouns)
     selected = output.write_part("selected_nouns", space.selected_nouns, fingerprint=fingerprint)
@@ -69,10 +71,19 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
 
 
 def _select(
-    images: StageDir, nouns: pa.Table, config: BuildSemanticSpaceConfig, num_clusters: int, seed: int, device: str
+    images: StageDir,
+    nouns: pa.Table,
+    config: BuildSemanticSpaceConfig,
+    num_clusters: int,
+    seed: int,
+    device: str,
+    *,
+    on_step: OnStep,
 ) -> SemanticSpace:
     rows = StoredRows.open(images, "images")
-    return build_semantic_space(rows, nouns, config, num_clusters=num_clusters, seed=seed, device=device)
+    return build_semantic_space(
+        rows, nouns, config, num_clusters=num_clusters, seed=seed, device=device, on_step=on_step
+    )
 
 
 def _embedded_nouns(context: RunContext, images: StageDir) -> pa.Table:

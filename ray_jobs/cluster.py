@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import threading
+import time
 import traceback
 import uuid
 import warnings
@@ -214,15 +215,18 @@ def _call_on_cores(function: Callable[..., Any], args: tuple, kwargs: dict[str, 
         return function(*args, **kwargs)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Mailbox:
-    """What a task says of how far it is, for the driver: the latest alone, in the store of Ray's head."""
+    """What a task says of how far it is, for the driver: about the latest alone, in the store of Ray's head."""
 
     key: str
+    _next_at: float = 0.0
 
     def put(self, step: WorkStep) -> None:
-        """Called by the task."""
-        _internal_kv_put(self.key, json.dumps(asdict(step)), overwrite=True)
+        """Called by the task, which may have thousands of steps a second."""
+        if time.monotonic() >= self._next_at:
+            self._next_at = time.monotonic() + _POLL_S
+            _internal_kv_put(self.key, json.dumps(asdict(step)), overwrite=True)
 
     def latest(self) -> WorkStep | None:
         """Called by the driver."""

@@ -266,7 +266,7 @@ def run_stages(context: RunContext, jobs: Sequence[tuple[str, ModuleType]], star
             start_ray()
         num_run += 1
         context.stage(name).begin(fingerprint)
-        with _logged(name, fingerprint), Progress("starting"):
+        with _logged(name, fingerprint), Progress("at work"):
             context.published(job.run(context, fingerprint))
         logger.info("%-21s done: %s", name, job.summary(context))
     return num_run

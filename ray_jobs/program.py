@@ -33,7 +33,7 @@ def guarded(program: Callable[[], object], *, name: str = "dxmc", quiet: bool = 
     try:
         configure_logging(quiet=quiet)
         wait_passively()
-        with progress.shown(quiet=quiet), progress.named(name), progress.Progress("starting"):
+        with progress.shown(quiet=quiet), progress.named(name), progress.Progress("at work"):
             program()
     except BaseException as error:
         if interruption.has_come or isinstance(error, KeyboardInterrupt):

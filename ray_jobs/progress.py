@@ -58,9 +58,10 @@ class Progress:
 
     def take(self, step: WorkStep) -> None:
         """Show what long work says of itself."""
+        if step.unit != self.unit or step.done < self.done:  # another piece of work, at a pace of its own
+            self._first = None
         self.doing, self.total, self.unit = step.doing, step.total, step.unit
-        if step.done != self.done or self._first is None:
-            self.at(step.done)
+        self.at(step.done)
 
     @property
     def rate(self) -> float | None:

@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 from dxmc_core.artifacts.best_start import START_NAME, evidence_of, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.artifacts.storage import STORAGE_ERRORS
+from dxmc_core.artifacts.storage import storage_errors
 from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.report import flatten_settings
 from dxmc_core.stages.train_heads import (
@@ -197,7 +197,7 @@ class _LiveView:
             stopping = self._stop.wait(_POLL_S)
             try:
                 epochs = live_metrics(self._job)
-            except STORAGE_ERRORS:  # nothing to show, and training has its own way of telling
+            except storage_errors():  # nothing to show, and training has its own way of telling
                 continue
             if not epochs or len(epochs) <= shown:
                 continue

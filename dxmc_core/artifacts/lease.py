@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from dxmc_core.artifacts.storage import STORAGE_ERRORS, Storage, write_error
+from dxmc_core.artifacts.storage import Storage, storage_errors, write_error
 from dxmc_core.errors import DxmcError, InputError
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class Lease:
         try:
             if self._is_ours():
                 self._storage.delete(LOCK_NAME)
-        except STORAGE_ERRORS as error:  # it is free anyway once this process is gone
+        except storage_errors() as error:  # it is free anyway once this process is gone
             logger.warning("the lock of %s cannot be removed now: %s", self._storage.uri, error)
 
     @contextmanager
@@ -180,7 +180,7 @@ class Lease:
                     break
             else:
                 raise InputError(f"{self._storage.uri} is being started by several runs at once; try again")
-        except STORAGE_ERRORS as error:
+        except storage_errors() as error:
             raise write_error(f"{self._storage.uri}/{LOCK_NAME}", error) from error
         self._content = content
 
@@ -194,7 +194,7 @@ class Lease:
                     self._is_lost = True
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
-            except (DxmcError, *STORAGE_ERRORS) as error:
+            except (DxmcError, *storage_errors()) as error:
                 logger.warning("the lock of %s cannot be renewed now: %s", self._storage.uri, error)
 
     def _new_content(self) -> bytes:

@@ -13,6 +13,7 @@ from dxmc_core.method.kmeans import KMeansResult, spherical_kmeans
 from dxmc_core.method.neighbors import nearest_neighbors
 from dxmc_core.method.noun_selection import NounSelection, kmeans_effort, num_image_centers, select_nouns
 from dxmc_core.method.row_source import RowSource
+from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.text_counterparts import compute_text_counterparts
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
@@ -66,6 +67,7 @@ def select_semantic_space(
     weights: np.ndarray | None = None,
     seed: int = 0,
     device: str = "cpu",
+    on_step: OnStep = no_report,
 ) -> tuple[KMeansResult, NounSelection]:
     """Image centres by spherical k-means, and the most confident nouns of each (METHOD section 1; DXMC eq. 1-3).
 
@@ -77,6 +79,7 @@ def select_semantic_space(
             `kmeans_effort` has them.
         weights: (N,) what an image counts for in the centres; by default all count alike.
         device: where k-means and the noun scores are computed.
+        on_step: see `spherical_kmeans`.
 
     Raises:
         ValueError: unusable rows, different widths, or a count below 1.
@@ -94,6 +97,7 @@ def select_semantic_space(
         weights=weights,
         seed=seed,
         device=device,
+        on_step=on_step,
     )
     return centers, select_nouns(centers.centers, noun_embeddings, nouns_per_center=nouns_per_center, device=device)
 

@@ -28,6 +28,7 @@ from dxmc_core.method.preparation import (
     text_counterparts_as_stored,
 )
 from dxmc_core.method.row_source import RowSource
+from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.unit_rows import to_unit_norm, why_no_direction
 from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig, cache_uri, nouns_identity
 from dxmc_core.vocabulary import Vocabulary, VocabularyConfig
@@ -147,6 +148,7 @@ def build_semantic_space(
     num_clusters: int,
     seed: int,
     device: str = "cpu",
+    on_step: OnStep = no_report,
 ) -> SemanticSpace:
     """Centres by spherical k-means, then the most confident nouns of each (METHOD section 1)."""
     width = images.width
@@ -163,6 +165,7 @@ def build_semantic_space(
         weights=weights,
         seed=seed,
         device=device,
+        on_step=on_step,
     )
     centers = pa.table(
         {

@@ -62,6 +62,16 @@ def test_steps_of_long_work_are_taken_over(clock):
         assert str(work) == "look 2, whitening: 1 of 4 looks (30 s each, about 1 min 30 s left)"
 
 
+def test_the_pace_is_that_of_the_work_at_hand(clock):
+    with Progress("choosing nouns") as work:
+        work.take(WorkStep("k-means", 0, 1, "restarts"))
+        clock.seconds = 100
+        work.take(WorkStep("k-means", 0, 20, "iterations"))
+        clock.seconds = 110
+        work.take(WorkStep("k-means", 5, 20, "iterations"))
+        assert str(work) == "k-means: 5 of 20 iterations (2 s each, about 30 s left)"
+
+
 def test_the_innermost_work_is_what_the_lock_tells(caplog):
     with named("run"), Progress("starting"), named("train_heads"), Progress("training", 20, unit="epochs") as work:
         work.add(5)
