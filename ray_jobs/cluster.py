@@ -3,6 +3,9 @@
 import json
 import logging
 import os
+import re
+import signal
+import sys
 import threading
 import time
 import traceback
@@ -18,6 +21,7 @@ import ray
 import ray.data
 import torch
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray._raylet import PlacementGroupID
 from ray.data import ActorPoolStrategy
 from ray.exceptions import (
@@ -53,6 +57,9 @@ from ray_jobs.threads import SET_HERE
 _LOCAL_OBJECT_STORE_BYTES = 2 << 30
 _TASK_RETRIES = 3
 _POLL_S = 1.0
+#: Of the line by which Ray's core (2.60) says that RAY_BACKEND_LOG_LEVEL is set.
+_LEVEL_IS_SET = b"logging.cc:"
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _SMALL_NUM_IMAGES = 200_000
 
 _Kind = TypeVar("_Kind", bound=Exception)
@@ -73,10 +80,12 @@ def start_ray(resources: ResourcesConfig) -> None:
     # Ray Data 2.60 makes Ray's core print an error about every pool of actors, one that does no harm.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    ray_worker.print_to_stdstream = _log_message
     if os.environ.get("RAY_ADDRESS"):
         try:
             # What a job's own environment has is in this process's too, and would clash; so only what is set here.
-            ray.init(runtime_env={"env_vars": dict(SET_HERE)} if SET_HERE else None, **quiet)
+            with without_lines(_LEVEL_IS_SET):
+                ray.init(runtime_env={"env_vars": dict(SET_HERE)} if SET_HERE else None, **quiet)
         except ConnectionError as error:
             address = os.environ["RAY_ADDRESS"]
             raise DxmcError(
@@ -87,21 +96,56 @@ def start_ray(resources: ResourcesConfig) -> None:
         # Ray's own choice, 15, lets everything else on the machine go first. The variable is for its processes.
         os.environ.setdefault(ray_constants.RAY_WORKER_NICENESS, "0")
         try:
-            ray.init(
-                address="local",
-                num_cpus=resources.num_cpus,
-                # Decoded images go through it on their way to GPUs; Ray's own choice is 30% of the memory.
-                object_store_memory=None if torch.cuda.is_available() else _LOCAL_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                **quiet,
-            )
+            with without_lines(_LEVEL_IS_SET):
+                ray.init(
+                    address="local",
+                    num_cpus=resources.num_cpus,
+                    # Decoded images go through it on their way to GPUs; Ray's own choice is 30% of the memory.
+                    object_store_memory=None if torch.cuda.is_available() else _LOCAL_OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    **quiet,
+                )
         except Exception as error:  # Ray (2.60) raises nothing more precise
             raise DxmcError(
                 f"Ray did not start on this machine ({on_one_line(error)}); free memory and cores, then run again"
             ) from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray's core (2.60) has put a handler below Python's, which prints the stack of its own code.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _log_message(data: dict[str, Any], **_: Any) -> None:
+    """What Ray's processes say of themselves, as a line of the log; Ray (2.60) prints it to stdout, in colours."""
+    for message in data["lines"]:
+        logger.info("Ray: %s", _COLORS.sub("", message).strip().partition("\n")[0])
+
+
+@contextmanager
+def without_lines(mark: bytes) -> Iterator[None]:
+    """Leave lines with a mark out of what this process writes to stderr, whatever library does, for a block."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+
+    def hand_on() -> None:
+        while chunk := os.read(reading, 65_536):
+            os.write(stderr, b"".join(line for line in chunk.splitlines(keepends=True) if mark not in line))
+        os.close(reading)
+        os.close(stderr)
+
+    thread = threading.Thread(target=hand_on, daemon=True, name="dxmc-stderr")
+    thread.start()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        thread.join(timeout=_POLL_S)  # it ends with the last process that was started with the pipe
 
 
 def _stay_on_loopback() -> None:

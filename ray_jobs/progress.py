@@ -6,6 +6,7 @@ so nothing is silent because a stage forgot to print. The lock of the run direct
 """
 
 import logging
+import shutil
 import sys
 import threading
 import time
@@ -20,6 +21,8 @@ from dxmc_core.method.steps import WorkStep
 _FIRST_LINE_S = 1.5
 _LINE_EVERY_S = 10.0
 _REFRESH_EVERY_S = 0.5
+#: Workers that start at once bring their first results together, by which nothing can be told yet.
+_LEAST_SECONDS = 3.0
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +73,7 @@ class Progress:
             return None
         started, done = self._first
         seconds = time.monotonic() - started
-        return (self.done - done) / seconds if self.done > done and seconds > 0 else None
+        return (self.done - done) / seconds if self.done > done and seconds > _LEAST_SECONDS else None
 
     @property
     def _waits(self) -> bool:
@@ -101,6 +104,7 @@ class Progress:
             prefix=f"{name}: {self.doing}",
             unit=f" {self.unit}",
             rate=self.rate,
+            bar_format=None if self.rate else "{l_bar}{bar}| {n_fmt}/{total_fmt}{unit}{postfix}",
             postfix=facts,
             ncols=width,
         )
@@ -173,14 +177,14 @@ def shown(*, quiet: bool = False) -> Iterator[None]:
 
 
 def _show(stop: threading.Event) -> None:
-    bar = tqdm(bar_format="{desc}", leave=False, file=sys.stderr) if sys.stderr.isatty() else None
+    bar = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True) if sys.stderr.isatty() else None
     started = time.monotonic()
     while not stop.wait(_REFRESH_EVERY_S):
         found = _STATE.innermost
         if found is None:
             continue
         if bar is not None:
-            bar.set_description_str(found.bar(_STATE.name, bar.ncols or 100))
+            bar.set_description_str(found.bar(_STATE.name, shutil.get_terminal_size().columns - 1))
             continue
         since, due = (_STATE.last_line_at, _LINE_EVERY_S) if _STATE.last_line_at else (started, _FIRST_LINE_S)
         if time.monotonic() - since >= due - _REFRESH_EVERY_S:
