@@ -117,7 +117,7 @@ def start_ray(resources: ResourcesConfig) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def _log_message(data: dict[str, Any], **_: Any) -> None:
+def _log_message(data: dict[str, Any], ignore_prefix: bool) -> None:
     """What Ray's processes say of themselves, as a line of the log; Ray (2.60) prints it to stdout, in colours."""
     for message in data["lines"]:
         logger.info("Ray: %s", _COLORS.sub("", message).strip().partition("\n")[0])

@@ -69,11 +69,11 @@ class Progress:
     @property
     def rate(self) -> float | None:
         """Units a second since the first ones were done; None as long as that says nothing."""
-        if self._first is None:
+        first = self._first  # other threads write it
+        if first is None:
             return None
-        started, done = self._first
-        seconds = time.monotonic() - started
-        return (self.done - done) / seconds if self.done > done and seconds > _LEAST_SECONDS else None
+        done, seconds = self.done - first[1], time.monotonic() - first[0]
+        return done / seconds if done > 0 and seconds > _LEAST_SECONDS else None
 
     @property
     def _waits(self) -> bool:
@@ -86,25 +86,26 @@ class Progress:
         if not self.total:
             return f"{self.doing}, {f'{self.done} {self.unit}, ' if self.done else ''}{elapsed}"
         facts = [f"{name} {value}" for name, value in self._facts.items()]
-        if self.rate:
-            pace = f"{self.rate:.3g}/s" if self.rate >= 1 else f"{1 / self.rate:.3g} s each"
-            facts = [pace, f"about {in_words((self.total - self.done) / self.rate)} left", *facts]
+        rate = self.rate
+        if rate:
+            pace = f"{rate:.3g}/s" if rate >= 1 else f"{1 / rate:.3g} s each"
+            facts = [pace, f"about {in_words(max(self.total - self.done, 0) / rate)} left", *facts]
         return f"{self.doing}: {self.done} of {self.total} {self.unit} ({', '.join(facts or [elapsed])})"
 
     def bar(self, name: str, width: int) -> str:
         """The same on one line of a terminal."""
         if self._waits or not self.total:
             return f"{name}: {self}"[:width]
-        started = self._first[0] if self._first else self._entered
+        first, rate = self._first, self.rate
         facts = ", ".join(f"{key}={value}" for key, value in self._facts.items())
         return tqdm.format_meter(
             self.done,
             self.total,
-            time.monotonic() - started,
+            time.monotonic() - (first[0] if first else self._entered),
             prefix=f"{name}: {self.doing}",
             unit=f" {self.unit}",
-            rate=self.rate,
-            bar_format=None if self.rate else "{l_bar}{bar}| {n_fmt}/{total_fmt}{unit}{postfix}",
+            rate=rate,
+            bar_format=None if rate else "{l_bar}{bar}| {n_fmt}/{total_fmt}{unit}{postfix}",
             postfix=facts,
             ncols=width,
         )
