@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dxmc_core.durations import duration
 from dxmc_core.method.steps import WorkStep
 
 _FIRST_LINE_S = 1.5
@@ -80,7 +81,7 @@ class Progress:
         return self._first is None and self._before_first is not None
 
     def __str__(self) -> str:
-        elapsed = in_words(time.monotonic() - self._entered)
+        elapsed = duration(time.monotonic() - self._entered)
         if self._waits:
             return f"{self._before_first}, {elapsed}"
         if not self.total:
@@ -89,7 +90,7 @@ class Progress:
         rate = self.rate
         if rate:
             pace = f"{rate:.3g}/s" if rate >= 1 else f"{1 / rate:.3g} s each"
-            facts = [pace, f"about {in_words(max(self.total - self.done, 0) / rate)} left", *facts]
+            facts = [pace, f"about {duration(max(self.total - self.done, 0) / rate)} left", *facts]
         return f"{self.doing}: {self.done} of {self.total} {self.unit} ({', '.join(facts or [elapsed])})"
 
     def bar(self, name: str, width: int) -> str:
@@ -209,13 +210,3 @@ class AboveTheBar(logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
         with tqdm.external_write_mode(file=self.stream):
             super().emit(record)
-
-
-def in_words(seconds: float) -> str:
-    """A length of time as a person says it: 45 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

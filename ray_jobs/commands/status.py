@@ -5,7 +5,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from ray_jobs.progress import in_words
+from dxmc_core.durations import duration
 
 if TYPE_CHECKING:
     from dxmc_core.artifacts.lease import LockHolder
@@ -73,7 +73,7 @@ def _print_holder(holder: "LockHolder") -> None:
     if holder.is_gone:
         print(f"  left by {who}, which is gone; the next run takes over")
     else:
-        print(f"  at work: {who} ({in_words(max(time.time() - holder.since, 0))})")
+        print(f"  at work: {who} ({duration(max(time.time() - holder.since, 0))})")
     if "doing" in holder.note:
         print(f"  {holder.note['stage']:<21} {holder.note['doing']}, at {_clock(holder.note['said_at'])}")
     if holder.note.get("last_line"):

@@ -10,7 +10,7 @@ import pytest
 
 from dxmc_core.method.steps import WorkStep
 from ray_jobs import progress
-from ray_jobs.progress import Progress, in_words, named, shown, snapshot
+from ray_jobs.progress import Progress, named, shown, snapshot
 
 
 @pytest.fixture
@@ -117,13 +117,6 @@ def test_lines_a_bar_or_nothing(how, expected):
     assert ("3/10" in done.stderr) == (how == "bar")
     assert "a warning" in done.stderr
     assert ("embedding" in done.stderr) == expected
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
-)
-def test_lengths_of_time(seconds, text):
-    assert in_words(seconds) == text
 
 
 TELLING = """
