@@ -24,6 +24,7 @@ _LINE_EVERY_S = 10.0
 _REFRESH_EVERY_S = 0.5
 #: Workers that start at once bring their first results together, by which nothing can be told yet.
 _LEAST_SECONDS = 3.0
+_MAX_LINE = 500
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def named(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _STATE.names.remove(name)
+        _STATE.names.pop()
 
 
 def snapshot() -> dict[str, Any]:
@@ -201,7 +202,7 @@ class _KeepLastLine(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         _STATE.last_line_at = time.monotonic()
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        _STATE.last_line = f"{clock} {record.getMessage()}"
+        _STATE.last_line = f"{clock} {record.getMessage()}".partition("\n")[0][:_MAX_LINE]
 
 
 class AboveTheBar(logging.StreamHandler):
