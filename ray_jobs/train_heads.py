@@ -30,7 +30,6 @@ from dxmc_core.stages.train_heads import (
 )
 from dxmc_core.training_log import LogEpoch, training_log
 from ray_jobs.cluster import (
-    Progress,
     causes,
     is_on_loopback,
     num_cores,
@@ -43,6 +42,7 @@ from ray_jobs.cluster import (
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 from ray_jobs.plans.train_heads import NAME, inputs_of_stage
+from ray_jobs.progress import Progress
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer

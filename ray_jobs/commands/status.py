@@ -42,10 +42,7 @@ def execute(arguments: argparse.Namespace) -> None:
     holder = RunDir.at(arguments.run_dir).holder()
     record = read_record(context.run_dir)
     plans = {name: plan_of(name) for name in context.stages}
-    if record is not None:
-        states = _made(context)
-    else:
-        states = stage_states(context, plans, with_source=arguments.check_source)
+    states = _made(context) if record is not None else stage_states(context, plans, with_source=arguments.check_source)
     if arguments.json:
         result = {
             "run_dir": context.run_dir.uri,
