@@ -6,6 +6,7 @@ joins what belongs apart and spends clusters on stray rows. What tells the two c
 rows agrees with the other.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ from dxmc_core.method.work import Work
 _MICRO_CLUSTERS_PER_CLUSTER = 4
 _MIN_ROWS_PER_MICRO_CLUSTER = 4
 _ITERATIONS = 10
+#: More micro-clusters than these are found in two levels, in the root of the time.
+_MAX_FLAT = 2_048
 _POINTS_PER_CENTER = 64
 
 #: Ward's exponent, and what it is left for.
@@ -45,17 +48,37 @@ def micro_clusters(rows: np.ndarray, num_clusters: int, *, seed: int, device: st
     Returns:
         Labels (N,) of M micro-clusters, their means (M, R) float32 and their sizes (M,).
     """
-    found = spherical_kmeans(
+    count = num_micro_clusters(len(rows), num_clusters)
+    if count <= _MAX_FLAT:
+        found = _quick_kmeans(rows, count, seed=seed, device=device)
+    else:
+        found = _two_level_kmeans(rows, count, seed=seed, device=device)
+    _, labels, sizes = np.unique(found, return_inverse=True, return_counts=True)
+    return labels, cluster_means(rows, labels, len(sizes)), sizes
+
+
+def _two_level_kmeans(rows: np.ndarray, count: int, *, seed: int, device: str) -> np.ndarray:
+    """Labels (N,) of about `count` clusters: as many parts as each will have clusters, then each part by itself."""
+    parts = _quick_kmeans(rows, math.isqrt(count), seed=seed, device=device)
+    order = np.argsort(parts, kind="stable")
+    labels, num_found = np.empty(len(rows), dtype=np.int64), 0
+    for members in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1):
+        wanted = max(round(count * len(members) / len(rows)), 1)
+        labels[members] = num_found + _quick_kmeans(rows[members], wanted, seed=seed, device=device)
+        num_found += wanted
+    return labels
+
+
+def _quick_kmeans(rows: np.ndarray, num_clusters: int, *, seed: int, device: str) -> np.ndarray:
+    return spherical_kmeans(
         rows,
-        num_micro_clusters(len(rows), num_clusters),
+        num_clusters,
         num_restarts=1,
         num_iterations=_ITERATIONS,
         max_points_per_center=_POINTS_PER_CENTER,
         seed=seed,
         device=device,
-    )
-    _, labels, sizes = np.unique(found.labels, return_inverse=True, return_counts=True)
-    return labels, cluster_means(rows, labels, len(sizes)), sizes
+    ).labels
 
 
 def choose_size_exponent(
@@ -152,10 +175,18 @@ def num_micro_clusters(num_rows: int, num_clusters: int) -> int:
 
 def micro_clusters_work(num_rows: int, width: int, num_clusters: int) -> Work:
     """What `micro_clusters` does."""
+    count = num_micro_clusters(num_rows, num_clusters)
+    if count <= _MAX_FLAT:
+        return _quick_work(num_rows, width, count)
+    parts = math.isqrt(count)
+    return _quick_work(num_rows, width, parts) + _quick_work(num_rows // parts, width, count // parts) * parts
+
+
+def _quick_work(num_rows: int, width: int, num_clusters: int) -> Work:
     return kmeans_work(
         num_rows,
         width,
-        num_micro_clusters(num_rows, num_clusters),
+        num_clusters,
         num_restarts=1,
         num_iterations=_ITERATIONS,
         max_points_per_center=_POINTS_PER_CENTER,
@@ -165,9 +196,8 @@ def micro_clusters_work(num_rows: int, width: int, num_clusters: int) -> Work:
 def joining_bytes(num_rows: int, width: int, num_clusters: int) -> float:
     """The most memory that `micro_clusters` and joining them hold at a time, beside the rows."""
     finer = num_micro_clusters(num_rows, num_clusters)
-    return max(
-        kmeans_bytes(num_rows, width, finer, max_points_per_center=_POINTS_PER_CENTER), merge_bytes(finer, width)
-    )
+    flat = finer if finer <= _MAX_FLAT else math.isqrt(finer)
+    return max(kmeans_bytes(num_rows, width, flat, max_points_per_center=_POINTS_PER_CENTER), merge_bytes(finer, width))
 
 
 def choice_work(num_rows: int, width: int, num_clusters: int) -> Work:
