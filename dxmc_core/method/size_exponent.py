@@ -32,7 +32,8 @@ EXPONENTS = (WARD, 0.5, 0.25, 0.0)
 #: Another exponent than Ward's must agree with itself this well, by that much more than Ward's, and take away a third
 #: of Ward's disagreement. What the rule does on real and resampled sets stands in docs/METHODS.md.
 _MIN_AGREEMENT, _MIN_GAIN, _MAX_SHARE_OF_DISAGREEMENT = 0.95, 0.01, 2 / 3
-_NUM_SPLITS = 4
+#: Agreement over many clusters varies little from split to split.
+_NUM_SPLITS, _MANY_CLUSTERS = 4, 500
 #: Fewer rows per cluster say nothing in halves, and more rows than these are not compared, for their time; nor are more
 #: clusters, which keep Ward's exponent.
 _MIN_ROWS_PER_CLUSTER, _MAX_ROWS_PER_CLUSTER, _MAX_ROWS, _MAX_CLUSTERS = 8, 32, 20_000, 2_000
@@ -87,7 +88,7 @@ def choose_size_exponent(
     """The exponent for `merge_points`, and each one's agreement, empty where there are too few rows to tell.
 
     Random halves of the rows are clustered apart and each is applied to all rows; the agreement is their adjusted
-    mutual information, the mean of four splits. Halves share no row: a cluster of one stray row is not found again.
+    mutual information, the mean of several splits. Halves share no row: a cluster of one stray row is not found again.
 
     Args:
         rows: (N, R) float32 unit rows of the joined space.
@@ -99,7 +100,7 @@ def choose_size_exponent(
     if count < len(rows):
         rows = rows[np.sort(rng.choice(len(rows), count, replace=False))]
     agreements: dict[float, list[float]] = {exponent: [] for exponent in EXPONENTS}
-    for _ in range(_NUM_SPLITS):
+    for _ in range(_num_splits(num_clusters)):
         order = rng.permutation(len(rows))
         halves = order[: len(rows) // 2], order[len(rows) // 2 :]
         first, second = (
@@ -107,8 +108,14 @@ def choose_size_exponent(
         )
         for exponent in EXPONENTS:
             agreements[exponent].append(adjusted_mutual_information(first[exponent], second[exponent], rng))
+        if num_clusters > _MANY_CLUSTERS and agreements[WARD][-1] > 1 - _MIN_GAIN:  # nothing can agree so much better
+            break
     means = {exponent: float(np.mean(found)) for exponent, found in agreements.items()}
     return _decide(means), means
+
+
+def _num_splits(num_clusters: int) -> int:
+    return _NUM_SPLITS if num_clusters <= _MANY_CLUSTERS else _NUM_SPLITS // 2
 
 
 def _num_rows_compared(num_rows: int, num_clusters: int) -> int:
@@ -210,4 +217,4 @@ def choice_work(num_rows: int, width: int, num_clusters: int) -> Work:
     finer = num_micro_clusters(half, num_clusters)
     a_half = micro_clusters_work(half, width, num_clusters) + Work(2.0 * width * num_rows * finer)
     a_half += merge_work(finer, width, num_clusters) * len(EXPONENTS)
-    return a_half * (2 * _NUM_SPLITS)
+    return a_half * (2 * _num_splits(num_clusters))
