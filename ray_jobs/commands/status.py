@@ -35,14 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> None:
     from dxmc_core.artifacts.generations import read_record
     from dxmc_core.artifacts.run_dir import RunDir
-    from ray_jobs.context import RunContext, stage_states
-    from ray_jobs.plans import plan_of
+    from ray_jobs.context import RunContext
 
     context = RunContext.open(arguments.run_dir)
     holder = RunDir.at(arguments.run_dir).holder()
     record = read_record(context.run_dir)
-    plans = {name: plan_of(name) for name in context.stages}
-    states = _made(context) if record is not None else stage_states(context, plans, with_source=arguments.check_source)
+    states = _made(context) if record is not None else _states(context, with_source=arguments.check_source)
     if arguments.json:
         result = {
             "run_dir": context.run_dir.uri,
@@ -63,6 +61,20 @@ def execute(arguments: argparse.Namespace) -> None:
     if states and states[0].manifest:
         reasons = states[0].manifest.metrics["reject_reasons"]
         print("rejects: " + (", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"))
+
+
+def _states(context: "RunContext", *, with_source: bool) -> "list[StageState]":
+    """What a rerun would do. The embeddings are read only where some may be copies, which lowers K."""
+    from ray_jobs.context import stage_states
+    from ray_jobs.plans import plan_of
+
+    plans = {name: plan_of(name) for name in context.stages}
+    context.counts_distinct = False
+    states = stage_states(context, plans, with_source=with_source)
+    if any(state.state == "stale" for state in states):
+        context.counts_distinct = True
+        states = stage_states(context, plans, with_source=with_source)
+    return states
 
 
 def _print_holder(holder: "LockHolder") -> None:
