@@ -88,7 +88,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
                 partial(find_best_start, device=device), job, device=device, doing="looking for the start", tells=True
             )
         if job.num_epochs == 0 or (config.resources.train_workers == 1 and not use_gpu):
-            run_on_node(train_heads, job, doing="training")
+            run_on_node(train_heads, job, doing="training" if job.num_epochs else "fitting the heads")
         else:
             _fit(job, num_workers=config.resources.train_workers, use_gpu=use_gpu)
     history = [json.loads(line) for line in output.storage.read_bytes(METRICS_NAME).splitlines()]
