@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from dxmc_core import __version__
 from dxmc_core.config import PipelineConfig
-from dxmc_core.method.fit import METHODS, method_settings
+from dxmc_core.method.hyperparameters import METHODS, method_settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "SETTINGS.md"
 #: Published settings of a method depend on K from 100 on, and on N where it is less than a batch.

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Protocol
 
 
-def program() -> str:
+def this_dxmc() -> str:
     """This `dxmc` as it is typed here: by its name where the shell finds it so, else by its path."""
     started = Path(sys.argv[0])
     if started.suffix == ".py":  # as `python -m ray_jobs.cli`
-        return f"{python()} -m ray_jobs.cli"
+        return f"{this_python()} -m ray_jobs.cli"
     return _typed(started)
 
 
-def python() -> str:
+def this_python() -> str:
     """This Python as it is typed here."""
     return _typed(Path(sys.executable))
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from dxmc_core.errors import InputError, on_one_line
-from ray_jobs.commands import program, python
+from ray_jobs.commands import this_dxmc, this_python
 
 NAME = "init"
 SUMMARY = "Write a commented configuration to start from."
@@ -40,12 +40,12 @@ def execute(arguments: argparse.Namespace) -> None:
     file = shlex.quote(arguments.path)
     print(f"wrote {arguments.path}")
     if arguments.kind == "demo":
-        print(f"next:  {python()} -m dxmc_core.demo {_DEMO_IMAGES}")
-        print(f"       {program()} run --config {file}")
+        print(f"next:  {this_python()} -m dxmc_core.demo {_DEMO_IMAGES}")
+        print(f"       {this_dxmc()} run --config {file}")
         return
     print("next:  set run_dir and source in it, then")
-    print(f"       {program()} preflight --config {file}")
-    print(f"       {program()} run --config {file}")
+    print(f"       {this_dxmc()} preflight --config {file}")
+    print(f"       {this_dxmc()} run --config {file}")
 
 
 def _write_new(path: str, data: bytes) -> None:

@@ -3,13 +3,15 @@
 import argparse
 import json
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dxmc_core.artifacts.generations import GenerationRecord, Generations
-from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.config import load_config
-from ray_jobs import recluster
-from ray_jobs.commands import program
+from ray_jobs.arguments import add_recluster_arguments
+from ray_jobs.commands import this_dxmc
+
+if TYPE_CHECKING:
+    from dxmc_core.artifacts.generations import GenerationRecord
+    from dxmc_core.artifacts.run_dir import RunDir
+
 
 NAME = "recluster"
 SUMMARY = "Bring a clustering up to date with its source: what a schedule calls."
@@ -20,10 +22,14 @@ dxmc recluster --config nightly.yaml --mode assign       never does"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    recluster.add_arguments(parser)
+    add_recluster_arguments(parser)
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from dxmc_core.artifacts.run_dir import RunDir
+    from dxmc_core.config import load_config
+    from ray_jobs import recluster
+
     record = recluster.run(arguments)
     home = RunDir.at(load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir).run_dir)
     result = _result(home, record)
@@ -33,7 +39,9 @@ def execute(arguments: argparse.Namespace) -> None:
         _print(result)
 
 
-def _result(home: RunDir, record: GenerationRecord | None) -> dict[str, Any]:
+def _result(home: "RunDir", record: "GenerationRecord | None") -> dict[str, Any]:
+    from dxmc_core.artifacts.generations import Generations
+
     if record is None:
         return {"run_dir": home.uri, "generation": None}
     run_dir = Generations(home).run_dir(record.number)
@@ -65,4 +73,4 @@ def _print(result: dict[str, Any]) -> None:
             f"{lineage['born']} born, {lineage['died']} ended; churn {lineage['churn']:.1%}"
         )
     print(f"\nreport:  {result['report']}")
-    print(f"back:    {program()} rollback {shlex.quote(result['run_dir'])}")
+    print(f"back:    {this_dxmc()} rollback {shlex.quote(result['run_dir'])}")

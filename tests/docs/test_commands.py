@@ -74,7 +74,7 @@ _PROGRAM = """\
 import contextlib, io, json, sys
 import dxmc_core
 from ray_jobs.cli import main
-from ray_jobs.main import configure_logging
+from ray_jobs.program import configure_logging
 
 configure_logging()
 print(json.dumps(dxmc_core.__file__), flush=True)

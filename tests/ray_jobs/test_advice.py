@@ -17,7 +17,7 @@ from dxmc_core.artifacts.storage import Storage
 from dxmc_core.config import PipelineConfig
 from dxmc_core.errors import ArtifactError
 from ray_jobs.cli import main, make_parser
-from ray_jobs.main import job_of
+from ray_jobs.plans import plan_of
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = "|".join(PipelineConfig.model_fields)
@@ -89,7 +89,7 @@ def test_options_and_commands_that_messages_name_exist(texts):
 
 def test_stages_that_messages_name_are_jobs():
     for stage in STAGES:
-        assert stage == job_of(stage).NAME
+        assert stage == plan_of(stage).NAME
 
 
 def run(capsys, *arguments) -> str:

@@ -82,8 +82,8 @@ def test_a_next_command_runs_as_it_is_printed(where, on_path, typed, tmp_path, m
     script.chmod(0o755)
     monkeypatch.setattr(sys, "argv", [str(script)])
     monkeypatch.setenv("PATH", f"{script.parent if on_path else tmp_path}:{os.defpath}")
-    assert commands.program() == typed
-    done = subprocess.run(f"{commands.program()} status", shell=True, capture_output=True, text=True, check=True)
+    assert commands.this_dxmc() == typed
+    done = subprocess.run(f"{commands.this_dxmc()} status", shell=True, capture_output=True, text=True, check=True)
     assert done.stdout == "this one status\n"
 
 
@@ -94,4 +94,4 @@ def test_a_dxmc_elsewhere_on_the_path_is_not_taken_for_this_one(tmp_path, monkey
         (tmp_path / name / "dxmc").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "a"))
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "b" / "dxmc")])
-    assert commands.program() == str(tmp_path / "b" / "dxmc")
+    assert commands.this_dxmc() == str(tmp_path / "b" / "dxmc")
