@@ -45,11 +45,11 @@ from dxmc_core.artifacts.storage import storage_failure
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import onednn_products, prefer_onednn
 from dxmc_core.errors import ArtifactError, DxmcError, InputError, WorkerError, on_one_line
+from dxmc_core.workload import SMALL_NUM_IMAGES
 
 _LOCAL_OBJECT_STORE_BYTES = 2 << 30
 _LOG_EVERY_S = 15.0
 _TASK_RETRIES = 3
-_SMALL_NUM_IMAGES = 200_000
 
 _Kind = TypeVar("_Kind", bound=Exception)
 
@@ -175,7 +175,7 @@ def num_cores() -> int:
 
 def workers_for(num_images: int) -> tuple[int, float]:
     """Workers and cores of each for a light pass over the images: one task is done with few before a pool starts."""
-    if num_images < _SMALL_NUM_IMAGES:
+    if num_images < SMALL_NUM_IMAGES:
         return 1, cores_per_node()
     return num_cores(), 1
 

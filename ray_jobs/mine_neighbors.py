@@ -8,6 +8,7 @@ from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.stage_dir import parts_in_order
 from dxmc_core.stages.mine_neighbors import (
     MODALITIES,
+    ROWS_PER_CELL_SLICE,
     PlanSearch,
     SearchCells,
     SearchNeighbors,
@@ -25,8 +26,6 @@ from ray_jobs.main import main_of
 
 NAME = "mine_neighbors"
 _ROWS_PER_SLICE = 8192
-#: A cell's candidates are read once a slice, so slices are to hold many rows of each cell.
-_ROWS_PER_CELL_SLICE = 262_144
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ def _search(context: RunContext, index: str, common: dict[str, Any], *, fingerpr
     gpus = num_gpus(context.config.resources)
     cores = cores_per_node()
     mapper: type
-    mapper, size = (SearchNeighbors, _ROWS_PER_SLICE) if index == "exact" else (SearchCells, _ROWS_PER_CELL_SLICE)
+    mapper, size = (SearchNeighbors, _ROWS_PER_SLICE) if index == "exact" else (SearchCells, ROWS_PER_CELL_SLICE)
     step = Step(
         mapper,
         kwargs,

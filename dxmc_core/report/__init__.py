@@ -33,7 +33,7 @@ from dxmc_core.report.data import (
     rows_shown,
 )
 from dxmc_core.report.k_page import render_k_evidence
-from dxmc_core.report.map import project_2d, sample_for_map
+from dxmc_core.report.map import map_work, project_2d, sample_for_map
 from dxmc_core.report.render import render_report
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "flatten_settings",
     "gallery_positions",
     "k_evidence",
+    "map_work",
     "project_2d",
     "render_k_evidence",
     "render_report",

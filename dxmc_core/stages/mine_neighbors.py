@@ -23,18 +23,24 @@ from dxmc_core.artifacts.matrices import StoredRows, embedding_column, load_matr
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import InputError
 from dxmc_core.method.inverted_file import (
+    TYPICAL_PROBES,
     Cells,
     InvertedFile,
+    cell_search_work,
+    cells_bytes,
+    cells_work,
     choose_num_probes,
     exact_scores,
     fill_file,
     make_cells,
+    num_cells,
     sample_rows,
     search_cells,
 )
 from dxmc_core.method.near_duplicates import duplicate_groups, first_copies
-from dxmc_core.method.neighbors import build_index, search_with_scores
+from dxmc_core.method.neighbors import build_index, search_bytes, search_with_scores, search_work
 from dxmc_core.settings import Settings
+from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
 #: Stage and table of each modality's rows, and the column of its neighbours.
 MODALITIES = {
@@ -45,6 +51,10 @@ MODALITIES = {
 #: Exact search is chosen up to so many rows: at 100,000 on CPUs it took a quarter of the time of cells at recall 0.99.
 #: On a GPU two million rows fit the memory beside the scores.
 MAX_EXACT_ROWS = {"cpu": 200_000, "cuda": 2_000_000}
+
+
+#: Of an approximate search: a cell's candidates are read once a slice, so slices are to hold many rows of each cell.
+ROWS_PER_CELL_SLICE = 262_144
 
 
 class MineNeighborsConfig(Settings):
@@ -292,3 +302,33 @@ def near_duplicate_metrics(table: pa.Table) -> dict[str, int]:
         "near_duplicate_images": len(rows),
         "exact_copies": int((table["copy_of"].to_numpy() != rows).sum()),
     }
+
+
+def cost(load: Workload, machine: Machine) -> StageCost:
+    """What the stage takes for both modalities: exact search, or cells and a search among some of them."""
+    count, width, modalities = load.num_images, load.width, len(MODALITIES)
+    limit = MAX_EXACT_ROWS["cuda" if machine.gpus else "cpu"]
+    disk = count * modalities * load.num_neighbors * 4.0
+    if load.index == "exact" or (load.index == "auto" and count <= limit):
+        speedup = 1.0 if machine.gpus else machine.rates.int8_speedup
+        work = search_work(count, width, load.num_neighbors, speedup=speedup) * modalities
+        parts: tuple[CostPart, ...] = (machine.on_all("exact search", work),)
+        # The rows are in memory as they are stored, too.
+        memory = modalities * (count * width * 2.0 + search_bytes(count, width, load.num_neighbors))
+        temporary, note = 0.0, "exact search"
+    else:
+        parts = (
+            machine.in_one_task("making cells", cells_work(count, width) * modalities),
+            machine.on_all("search in cells", cell_search_work(count, width) * modalities),
+        )
+        memory = cells_bytes(count, width, load.num_neighbors, slice_rows=ROWS_PER_CELL_SLICE)
+        temporary = modalities * count * width * 2.0
+        note = f"inverted file of {num_cells(count):,} cells, about {TYPICAL_PROBES} of them a query"
+    return StageCost(
+        "mine_neighbors",
+        (*parts, machine.writing(disk + temporary)),
+        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + memory,
+        disk_bytes=disk,
+        temporary_bytes=temporary,
+        note=note,
+    )

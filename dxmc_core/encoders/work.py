@@ -1,0 +1,46 @@
+"""What an encoder has to do for an image and for a noun, counted on its model without weights: nothing is loaded."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from dxmc_core.method.work import Work
+
+#: Rows of the forward pass that is counted: a batch shares the reading of the weights.
+_BATCH_ROWS = 32
+
+
+def count_work(forward: Callable[[torch.Tensor], Any], *shape: int, dtype: torch.dtype = torch.float32) -> Work:
+    """Work of a forward pass for one row of this shape, by a model on the device meta.
+
+    What operations read and write is counted beside their products: that is what takes the time of convolutions in
+    groups and of activations.
+    """
+    rows = torch.zeros(_BATCH_ROWS, *shape, dtype=dtype, device="meta")
+    products, traffic = FlopCounterMode(display=False), _Traffic()
+    with torch.inference_mode(), products, traffic:
+        forward(rows)
+    return Work(products.get_total_flops() / _BATCH_ROWS, traffic.num_bytes / _BATCH_ROWS)
+
+
+class _Traffic(TorchDispatchMode):
+    """Counts the bytes that go into operations and come out of them, but for views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_bytes = 0
+
+    def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if not any(output.alias_info is not None and not output.alias_info.is_write for output in _outputs(function)):
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+            self.num_bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return result
+
+
+def _outputs(function: Any) -> Any:
+    return function._schema.returns
