@@ -15,9 +15,9 @@ GIB = 2**30
 SMALL_NUM_IMAGES = 200_000
 
 #: A process with its libraries.
-PROCESS_BYTES = 0.7 * GIB
+PROCESS_BYTES = 0.5 * GIB
 #: The command itself, and the processes that Ray starts on a machine for its own use.
-RAY_BYTES = 1.3 * GIB
+RAY_BYTES = 0.7 * GIB
 
 
 @dataclass(frozen=True)

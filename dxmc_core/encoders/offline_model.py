@@ -188,7 +188,7 @@ def fold_batch_norms(model: nn.Module) -> None:
 def encoder_work() -> EncoderWork:
     """What `OfflineEncoder` does, counted without weights. Loading it embeds the names of all classes."""
     with torch.device("meta"):
-        classifier = timm.create_model(_CLASSIFIER).eval()
+        classifier = timm.create_model(_CLASSIFIER).eval().requires_grad_(False)
     fold_batch_norms(classifier)
     noun = text_work(_TOKENS_PER_PROMPT)
     return EncoderWork(

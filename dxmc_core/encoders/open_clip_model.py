@@ -265,7 +265,7 @@ def _without_weights(config: OpenClipConfig, preprocessing: dict | None = None) 
         with torch.device("meta"):
             return open_clip.create_model(
                 config.model, load_weights=False, device="meta", force_preprocess_cfg=preprocessing
-            ).eval()
+            )
     except _LOAD_ERRORS as error:
         raise InputError(_explain(config, None, error)) from error
 
@@ -276,7 +276,7 @@ def encoder_work(config: OpenClipConfig) -> EncoderWork:
     Raises:
         InputError: there is no such model, or its description is neither here nor to be had.
     """
-    model = _without_weights(config)
+    model = _without_weights(config).eval().requires_grad_(False)
     size = _square_size(model.visual.image_size)
     tower = CutTextTower(model)
     length = _TOKENS_PER_PROMPT if tower.can_cut else model.context_length

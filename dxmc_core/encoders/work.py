@@ -15,20 +15,20 @@ _BATCH_ROWS = 32
 
 
 def count_work(forward: Callable[[torch.Tensor], Any], *shape: int, dtype: torch.dtype = torch.float32) -> Work:
-    """Work of a forward pass for one row of this shape, by a model on the device meta.
+    """Work of a forward pass for one row of this shape, by a model on the device meta without gradients.
 
-    What operations read and write is counted beside their products: that is what takes the time of convolutions in
-    groups and of activations.
+    What operations write is counted beside their products: that is what takes the time of activations and of
+    convolutions in groups. What they read is still in a cache.
     """
     rows = torch.zeros(_BATCH_ROWS, *shape, dtype=dtype, device="meta")
-    products, traffic = FlopCounterMode(display=False), _Traffic()
-    with torch.inference_mode(), products, traffic:
+    products, written = FlopCounterMode(display=False), _Written()
+    with torch.inference_mode(), products, written:
         forward(rows)
-    return Work(products.get_total_flops() / _BATCH_ROWS, traffic.num_bytes / _BATCH_ROWS)
+    return Work(products.get_total_flops() / _BATCH_ROWS, written.num_bytes / _BATCH_ROWS)
 
 
-class _Traffic(TorchDispatchMode):
-    """Counts the bytes that go into operations and come out of them, but for views."""
+class _Written(TorchDispatchMode):
+    """Counts the bytes of what operations make, views left out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,11 +36,8 @@ class _Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        if not any(output.alias_info is not None and not output.alias_info.is_write for output in _outputs(function)):
-            tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+        aliases = [output.alias_info for output in function._schema.returns]
+        if all(alias is None or alias.is_write for alias in aliases):
+            tensors = (leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))
             self.num_bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         return result
-
-
-def _outputs(function: Any) -> Any:
-    return function._schema.returns

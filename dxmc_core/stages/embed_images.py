@@ -224,7 +224,7 @@ def _import_cost(load: Workload, machine: Machine) -> StageCost:
             machine.writing(disk),
         ),
         # The file, its table, and float32 of it beside each other.
-        memory_bytes=RAY_BYTES + PROCESS_BYTES + load.num_images * load.width * 10.0,
+        memory_bytes=RAY_BYTES + PROCESS_BYTES + load.num_images * load.width * 8.0,
         disk_bytes=disk,
         note="embeddings are imported from their file",
     )
