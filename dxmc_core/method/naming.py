@@ -36,6 +36,8 @@ _MAX_MEMBERS = 256
 
 #: Deciding which nouns are near an image passes over its scores so often; for estimates only.
 _PASSES_OVER_SCORES = 6
+#: Choosing the name of a cluster among nouns and hypernyms takes as long as moving so many bytes; likewise.
+_BYTES_PER_NAME = 100e6
 
 _NUM_CANDIDATES = 24
 _NUM_LISTED = 5
@@ -258,4 +260,4 @@ def naming_work(num_images: int, width: int, num_clusters: int, num_nouns: int) 
     """What `name_clusters` does."""
     members = min(num_images, _MAX_MEMBERS * num_clusters)
     scores = members * num_nouns
-    return Work(2.0 * width * scores, 4.0 * (_PASSES_OVER_SCORES * scores + num_clusters * num_nouns))
+    return Work(2.0 * width * scores, 4.0 * _PASSES_OVER_SCORES * scores + _BYTES_PER_NAME * num_clusters)

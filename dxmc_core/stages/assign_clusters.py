@@ -26,7 +26,7 @@ NUM_NEAREST_CLUSTERS = 5
 #: Of an image in `assignments`, the id included.
 _ASSIGNMENT_BYTES = 60
 #: Deciding among the probabilities passes over them so often, and summing up a sample over its rows.
-_PASSES_OVER_PROBS = 10
+_PASSES_OVER_PROBS = 20
 _PASSES_OVER_SAMPLE = 10
 
 
@@ -344,7 +344,7 @@ def cost(load: Workload, machine: Machine) -> StageCost:
         ),
         memory_bytes=RAY_BYTES
         + 2 * PROCESS_BYTES
-        + max(count * width * 2.0 + sample * (width * 6.0 + num_clusters * 8.0), workers * PROCESS_BYTES),
+        + max(count * width * 2.0 + sample * (width * 6.0 + num_clusters * 12.0), workers * PROCESS_BYTES),
         disk_bytes=disk,
         note=f"names from {sample:,} images",
     )
