@@ -36,12 +36,12 @@ class Rates:
         measured: the names of those that are no assumptions.
     """
 
-    core_flops: float = 40e9
+    core_flops: float = 60e9
     int8_speedup: float = 1.0
     core_bytes_per_s: float = 4e9
     decode_s: float = 0.01
     fetch_s: float = 0.005
-    listed_per_s: float = 5000.0
+    listed_per_s: float = 10_000.0
     disk_bytes_per_s: float = 200e6
     process_s: float = 6.0
     measured: tuple[str, ...] = ()
