@@ -8,10 +8,8 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.matrices import load_rows, read_rows
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
@@ -45,10 +43,9 @@ from dxmc_core.report import (
     training_curves,
     tree_of,
 )
-from dxmc_core.settings import Settings
+from dxmc_core.stages.settings.write_report import WriteReportConfig
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
-REPORT_NAME = "index.html"
 #: What is imported for charts, maps and pictures only, as a share of what a process imports at its start.
 _IMPORTS = 0.5
 #: Making a thumbnail small, and packing it into a sheet, takes so long as decoding a photograph again.
@@ -66,25 +63,6 @@ _MEANINGS = {
     "balance": "entropy of the cluster sizes over that of equal sizes",
     "largest_share": "share of the images that are in the largest cluster",
 }
-
-
-class WriteReportConfig(Settings):
-    """What the report shows."""
-
-    title: str | None = None
-    """By default the last part of the source."""
-    max_map_points: int = Field(3000, ge=0)
-    """Images on the 2-D map; 0 leaves the map out."""
-    thumbnail_size: int = Field(256, ge=16)
-    """Longest edge of a thumbnail in pixels before it is fitted to the page's budget."""
-    num_low_confidence: int = Field(24, ge=0)
-    num_outliers: int = Field(24, ge=0)
-    max_bytes: int = Field(20_000_000, ge=100_000)
-    """Budget of the pictures in the page; they are made smaller to fit."""
-
-
-def fingerprint(config: WriteReportConfig, *, inputs: dict[str, str]) -> str:
-    return fingerprint_of("write_report", config.model_dump(mode="json"), inputs)
 
 
 def build_report(

@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray_jobs.arguments import at_least_one, not_negative, positive, whole_number
-from ray_jobs.main import add_run_arguments
+from ray_jobs.arguments import add_run_arguments, at_least_one, not_negative, positive, whole_number
 
 if TYPE_CHECKING:
     from dxmc_core.config import PipelineConfig
@@ -63,7 +62,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    # Late, as they bring PyTorch: other commands do not wait for them.
     from dxmc_core.config import load_config
 
     config = load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir)
@@ -139,7 +137,7 @@ def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Wor
     from dxmc_core.config import AUTO
     from dxmc_core.encoders import embedding_width, encoder_work
     from dxmc_core.images.sources import EmbeddingsSource
-    from dxmc_core.method.fit import method_reads, method_settings
+    from dxmc_core.method.hyperparameters import method_reads, method_settings
     from dxmc_core.stages.embedding_files import embedding_file_shape
     from dxmc_core.vocabulary import load_vocabulary
     from dxmc_core.workload import EncoderWork, Workload
