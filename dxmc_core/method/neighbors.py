@@ -45,7 +45,7 @@ _MAX_CANDIDATES = 2048
 _SCORE_TOLERANCE = 4e-6
 
 #: Finding the best candidates passes over the scores so often; for estimates only.
-_PASSES_OVER_SCORES = 1.5
+_PASSES_OVER_SCORES = 3
 
 #: 4 MiB, which stay in the cache between being gathered and being multiplied.
 _CANDIDATE_VALUES_PER_BLOCK = 2**20

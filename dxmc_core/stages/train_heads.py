@@ -354,7 +354,7 @@ def _best_cost(load: Workload) -> tuple[Work, float, list[str]]:
     )
     looked_at = num_rows_looked_at(load.num_images, load.num_clusters)
     which = "all images" if looked_at == load.num_images else f"a sample of {looked_at:,} images"
-    return work, start_bytes(*sizes, has_text=has_text), [f"looks at {which}"]
+    return work, start_bytes(*sizes, has_text=has_text), [f"looks at {which}, up to {NUM_LOOKS} times"]
 
 
 def _centroids_cost(load: Workload) -> tuple[Work, float, list[str]]:

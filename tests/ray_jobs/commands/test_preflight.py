@@ -163,8 +163,11 @@ def test_numbers_out_of_range_are_refused_by_name(capsys, option, value):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"name": "best"}, "looks at all images; no epochs"),
-        ({"name": "best", "num_epochs": 3, "use_text": False}, "looks at all images; 3 epochs of 1 cluster heads"),
+        ({"name": "best"}, "looks at all images, up to 4 times; no epochs"),
+        (
+            {"name": "best", "num_epochs": 3, "use_text": False},
+            "looks at all images, up to 4 times; 3 epochs of 1 cluster heads",
+        ),
         ({"name": "kmeans"}, "k-means of all rows, 20 restarts"),
         ({"name": "tac", "num_epochs": 7}, "7 epochs of 2 cluster heads"),
     ],
