@@ -330,8 +330,7 @@ def cost(load: Workload, machine: Machine) -> StageCost:
         ),
         memory_bytes=RAY_BYTES
         + 2 * PROCESS_BYTES
-        + max(count * width * 2.0 + sample * width * 6.0, workers * PROCESS_BYTES)
-        + workers * 12.0 * _PROBS_PER_BLOCK,
+        + max(count * width * 2.0 + sample * width * 6.0 + 12.0 * _PROBS_PER_BLOCK, workers * PROCESS_BYTES),
         disk_bytes=disk,
         note=f"names from {sample:,} images",
     )
