@@ -37,7 +37,7 @@ _MAX_MEMBERS = 256
 #: Deciding which nouns are near an image passes over its scores so often; for estimates only.
 _PASSES_OVER_SCORES = 6
 #: Choosing the name of a cluster among nouns and hypernyms takes as long as moving so many bytes; likewise.
-_BYTES_PER_NAME = 100e6
+_BYTES_PER_NAME = 15e6
 
 _NUM_CANDIDATES = 24
 _NUM_LISTED = 5
