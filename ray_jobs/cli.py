@@ -9,6 +9,7 @@ import shtab
 from dxmc_core import __version__
 from ray_jobs.commands import (
     Command,
+    clusters,
     completion,
     evaluate,
     export,
@@ -29,6 +30,7 @@ COMMANDS: tuple[Command, ...] = (
     rollback,
     preflight,
     status,
+    clusters,
     search,
     evaluate,
     suggest_k,
