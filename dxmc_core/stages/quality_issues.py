@@ -42,12 +42,12 @@ def _issues_of(rows: pa.Table) -> Iterator[pa.Table]:
         rows[name].to_numpy().astype(np.float32) for name in schemas.MEASURES
     )  # NaN where nobody measured
     short, long = np.fmin(width, height), np.fmax(width, height)
-    is_dark = brightness < DARK_BRIGHTNESS
+    is_dark, is_tiny = brightness < DARK_BRIGHTNESS, short < TINY_PX
     ratio = long / short
     for issue, value, has_it in (
         ("dark", brightness, is_dark),
-        ("blurred", sharpness, (sharpness < BLURRED_SHARPNESS) & ~is_dark),
-        ("tiny", short, short < TINY_PX),
+        ("blurred", sharpness, (sharpness < BLURRED_SHARPNESS) & ~is_dark & ~is_tiny),
+        ("tiny", short, is_tiny),
         ("odd_shape", ratio, ratio >= ODD_ASPECT_RATIO),
     ):
         chosen = rows.select(["row_id", "image_id"]).filter(pa.array(has_it))

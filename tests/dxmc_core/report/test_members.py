@@ -105,5 +105,5 @@ def test_doubtful_first_turns_the_page_and_the_way_through_the_pages(open_page, 
     turned = open_page(html, fragment="#doubtful")
     assert turned.locator(ids).all_text_contents() == ["cat/2.jpg", "cat/1.jpg", "cat/0.jpg"]
     assert turned.locator(".pages").first.locator("a").all_text_contents() == ["3", "2", "1"]
-    assert turned.locator(".pages a").nth(1).get_attribute("href") == "cluster-7-2.html#doubtful"
+    assert turned.locator(".pages a").nth(1).get_attribute("href").endswith("/cluster-7-2.html#doubtful")
     assert turned.locator("#by-doubtful").get_attribute("aria-current") == "true"
