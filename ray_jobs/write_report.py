@@ -9,35 +9,14 @@ from dxmc_core.cluster_summary import summarize_clusters
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.stages.member_pages import WriteMembers, members_folder, plan_members
 from dxmc_core.stages.quality_issues import find_quality_issues
-from dxmc_core.stages.write_report import (
-    REPORT_NAME,
-    build_report,
-    title_of,
-)
-from dxmc_core.stages.write_report import (
-    fingerprint as stage_fingerprint,
-)
+from dxmc_core.stages.settings.write_report import REPORT_NAME
+from dxmc_core.stages.write_report import build_report, title_of
 from ray_jobs.cluster import Progress, Step, cores_per_node, map_rows, num_cores, run_on_node
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
+from ray_jobs.plans.write_report import NAME, reads
 
-NAME = "write_report"
 _FEW_PAGES = 20
-
-
-def reads(context: RunContext) -> tuple[str, ...]:
-    return (
-        "embed_images",
-        *context.choice_of_k,
-        "build_semantic_space",
-        "mine_neighbors",
-        "train_heads",
-        "assign_clusters",
-    )
-
-
-def fingerprint(context: RunContext) -> str:
-    return stage_fingerprint(context.config.write_report, inputs=context.inputs_of(*reads(context)) or {})
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
@@ -45,9 +24,10 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     config = context.config
     output = context.stage(NAME)
     members = _write_members(context, fingerprint)
-    issues = run_on_node(find_quality_issues, context.run_dir)
-    clusters = run_on_node(summarize_clusters, context.run_dir)
-    page = run_on_node(_render, context, members_folder(fingerprint) if members else "", issues)
+    issues = run_on_node(find_quality_issues, context.run_dir, doing="looking for dark, blurred and tiny images")
+    clusters = run_on_node(summarize_clusters, context.run_dir, doing="listing the clusters")
+    folder = members_folder(fingerprint) if members else ""
+    page = run_on_node(_render, context, folder, issues, doing="making thumbnails and the page")
     tables = {"cluster_summary": clusters, **({} if issues is None else {"quality_issues": issues})}
     return output.publish(
         fingerprint=fingerprint,
@@ -69,7 +49,9 @@ def _write_members(context: RunContext, fingerprint: str) -> dict[str, Part]:
     config = context.config
     if isinstance(config.source, EmbeddingsSource) or not config.write_report.max_member_images:
         return {}
-    pages, members = run_on_node(plan_members, context.run_dir, config.write_report.max_member_images)
+    pages, members = run_on_node(
+        plan_members, context.run_dir, config.write_report.max_member_images, doing="choosing members to show"
+    )
     kwargs = {
         "output": context.stage(NAME),
         "members": members,
@@ -78,7 +60,7 @@ def _write_members(context: RunContext, fingerprint: str) -> dict[str, Part]:
         "title": title_of(config.write_report, config.model_dump(mode="json")),
     }
     files = {}
-    with Progress(NAME, members.num_rows, unit="thumbnails") as progress:
+    with Progress("making pages of members", members.num_rows, unit="thumbnails", first="starting workers") as progress:
         for row in map_rows(pages, Step(WriteMembers, kwargs, *_workers(len(pages)))):
             files[row["name"]] = Part(**{name: row[name] for name in Part.model_fields})
             progress.add(row["num_images"])
@@ -102,15 +84,6 @@ def _render(context: RunContext, folder: str, issues: pa.Table | None) -> str:
         members_folder=folder,
         quality_issues=issues,
     )
-
-
-def summary(context: RunContext) -> str:
-    output = context.stage(NAME)
-    metrics = output.require_manifest().metrics
-    text = f"{output.storage.uri}/{REPORT_NAME} ({metrics['bytes'] / 1e6:.1f} MB)"
-    if pages := metrics.get("member_pages"):
-        text += f", {pages} pages of members beside it ({metrics['member_bytes'] / 1e6:.1f} MB)"
-    return text
 
 
 if __name__ == "__main__":

@@ -3,9 +3,6 @@
 import argparse
 import json
 
-from dxmc_core.artifacts.generations import open_run_dir
-from dxmc_core.cluster_summary import summarize_clusters
-
 NAME = "clusters"
 SUMMARY = "List the clusters of a run: number, size, name and further words."
 EXAMPLES = """\
@@ -19,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from dxmc_core.artifacts.generations import open_run_dir
+    from dxmc_core.cluster_summary import summarize_clusters
+
     rows = summarize_clusters(open_run_dir(arguments.run_dir)).to_pylist()
     if arguments.json:
         print(json.dumps(rows, indent=1))
