@@ -245,7 +245,7 @@ class ReportData:
         members_folder: where the pages of members lie, relative to the page; "" where there are none.
         clusters: in any order; the page shows the largest first.
         images: by row_id, at least every row that `rows_shown` names.
-        least_sure, outliers: row_ids, the most doubtful first.
+        low_confidence, outliers: row_ids, the most doubtful first.
         settings: the configuration, flat ("method.name" -> "dxmc"); versions: package -> version.
     """
 
@@ -263,7 +263,7 @@ class ReportData:
     rejects: Rejects = field(default_factory=Rejects)
     scores: Sequence[Score] = ()
     map_points: MapPoints | None = None
-    least_sure: Sequence[int] = ()
+    low_confidence: Sequence[int] = ()
     outliers: Sequence[int] = ()
     quality_lists: Sequence[QualityList] = ()
     curves: Sequence[Curve] = ()
@@ -290,7 +290,7 @@ def picture_groups(data: ReportData) -> list[list[int]]:
     near_duplicates = [row for cluster in ordered for group in cluster.near_duplicates for row in group]
     cards = [[*cluster.exemplars, *cluster.border] for cluster in ordered]
     lists = [list(found.rows) for found in data.quality_lists]
-    return [*cards, list(data.least_sure), list(data.outliers), *lists, near_duplicates]
+    return [*cards, list(data.low_confidence), list(data.outliers), *lists, near_duplicates]
 
 
 def map_rows(data: ReportData) -> list[int]:

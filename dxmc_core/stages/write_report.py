@@ -140,7 +140,7 @@ def _without_images(
         ),
         scores=_scores(run_dir, seed=seed),
         map_points=_map_points(run_dir, row_ids, cluster_ids, max_points=config.max_map_points, seed=seed),
-        least_sure=row_ids[low].tolist(),
+        low_confidence=row_ids[low].tolist(),
         outliers=row_ids[far].tolist(),
         quality_lists=_quality_lists(quality_issues, duplicates) if _has_files(settings) else (),
         curves=training_curves(history),

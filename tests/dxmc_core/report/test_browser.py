@@ -18,7 +18,7 @@ NUM_MANY = 1000
 
 @pytest.fixture(scope="module")
 def html(make_report_data) -> str:
-    return render_report(make_report_data(least_sure=[3, 25], outliers=[44]))
+    return render_report(make_report_data(low_confidence=[3, 25], outliers=[44]))
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +320,7 @@ def test_controls_have_names_and_the_page_has_landmarks(open_page, html):
 def long_html(make_report_data) -> str:
     """Everything that may be too wide for a phone."""
     data = make_report_data(
-        least_sure=[3, 25],
+        low_confidence=[3, 25],
         scores=[Score(name="a_score_of_a_long_name", value=0.5, kind="external", meaning="what it says " * 9)],
         timings=[StageTiming(stage="build_semantic_space", seconds=9000, rows=123_456_789, note="note")],
         settings={"a_section.with_a_long_key.and_another": "s3://bucket/" + "folder/" * 20},
@@ -398,7 +398,7 @@ def test_paper_gets_every_picture(open_page, html):
 
 
 def test_without_pictures_ids_take_their_place(open_page, make_report_data):
-    page = open_page(render_report(make_report_data(pictures=False, least_sure=[3])))
+    page = open_page(render_report(make_report_data(pictures=False, low_confidence=[3])))
     show_details(page)
     assert page.locator("#cluster-0 .ids").first.inner_text().split("\n")[:2] == ["At the centre", "cat/00000.jpg"]
     assert page.locator(".tile").count() == 0
@@ -407,7 +407,7 @@ def test_without_pictures_ids_take_their_place(open_page, make_report_data):
 
 
 def test_hostile_names_do_nothing(open_page, make_report_data):
-    data = make_report_data(least_sure=[1])
+    data = make_report_data(low_confidence=[1])
     clusters = [replace(cluster, name=f"{EVIL}{cluster.cluster_id}") for cluster in data.clusters]
     images = {
         row: replace(image, image_id=f"{EVIL}{row}", uri="javascript:alert(2)", label=EVIL)

@@ -9,7 +9,7 @@ from dxmc_core.report.data import MapPoints, ReportCluster, check_report_data, r
 
 
 def test_rows_shown_has_every_row_once_and_clusters_first(make_report_data):
-    data = make_report_data(pictures=False, least_sure=[3, 19], outliers=[19, 0])
+    data = make_report_data(pictures=False, low_confidence=[3, 19], outliers=[19, 0])
     rows = rows_shown(data)
     assert len(rows) == len(set(rows))
     assert set(rows) == set(range(80))

@@ -82,7 +82,7 @@ def full_data(make_report_data):
             Score(name="NMI", value=0.5881, kind="external"),
             Score(name="silhouette", value=0.1, kind="label_free"),
         ],
-        least_sure=[3, 25],
+        low_confidence=[3, 25],
         outliers=[44],
         quality_lists=[QualityList("Dark", "Hardly any light.", 1234, [5, 6])],
         rejects=Rejects(
@@ -243,7 +243,7 @@ def evil_version(data: ReportData, text: str) -> ReportData:
         item=(text, text),
         clusters=clusters,
         images=images,
-        least_sure=[1, 2],
+        low_confidence=[1, 2],
         outliers=[3],
         quality_lists=[QualityList(text, text, 2, [4])],
         scores=[Score(name=text, value=0.5, kind="external", meaning=text)],
@@ -274,7 +274,7 @@ def test_figures_that_are_not_numbers_are_shown_as_unknown(make_report_data):
     evidence = [NounEvidence(noun="cat", share=unknown, margin=unknown)]
     clusters = [replace(cluster, doubtful_share=unknown, evidence=evidence) for cluster in data.clusters]
     images = {row: replace(image, sureness=float("nan"), outlier_score=None) for row, image in data.images.items()}
-    text = Page(render_report(replace(data, clusters=clusters, images=images, least_sure=[1]))).all_text()
+    text = Page(render_report(replace(data, clusters=clusters, images=images, low_confidence=[1]))).all_text()
     assert "nan" not in text.lower()
 
 
