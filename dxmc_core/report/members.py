@@ -13,7 +13,7 @@ from dxmc_core.report.assemble import DOUBTFUL
 from dxmc_core.report.data import ReportImage
 from dxmc_core.report.page import csp_hash, environment, joined_templates, style_sheet, writable_text
 
-#: Longest edge of a thumbnail; one takes about 7 kB of a page.
+#: Longest edge of a thumbnail; one takes about 6 kB of a page.
 EDGE_PX = 160
 PAGE_IMAGES = 200
 

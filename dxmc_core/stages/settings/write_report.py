@@ -22,7 +22,7 @@ class WriteReportConfig(Settings):
     max_bytes: int = Field(20_000_000, ge=100_000)
     """Budget of the pictures in the page; they are made smaller to fit."""
     max_member_images: int = Field(10_000, ge=0)
-    """Images on the pages of members beside the report, about 7 kB each; of more, every cluster shows evenly spread
+    """Images on the pages of members beside the report, about 6 kB each; of more, every cluster shows evenly spread
     ones. 0 leaves the pages out."""
 
 
