@@ -48,6 +48,14 @@ from dxmc_core.report import (
 from dxmc_core.stages.settings.write_report import WriteReportConfig
 
 _SHOWN_PACKAGES = ("dxmc", "ray", "torch", "open_clip_torch", "faiss-gpu", "pyarrow", "scikit-learn")
+#: Titles of the quality lists, and what each says.
+_ISSUES = {
+    "dark": ("Dark", "Levels of less than 12\u202f% of white in the mean."),
+    "blurred": ("Blurred", "No sharp edge in the part that the encoder looks at; empty pictures are among them."),
+    "tiny": ("Tiny", "The shorter side has less than 100 pixels."),
+    "odd_shape": ("Odd shape", "One side is three times the other or more: the encoder sees the middle only."),
+}
+_SHOWN_ISSUES = 12
 _MEANINGS = {
     "acc": "share of images whose cluster's matched label is theirs (Hungarian matching)",
     "nmi": "normalised mutual information of clusters and labels",
@@ -151,15 +159,6 @@ def _without_images(
         settings=flatten_settings(settings),
         versions={package: version(package) for package in _SHOWN_PACKAGES},
     )
-
-
-_ISSUES = {
-    "dark": ("Dark", "Levels of less than 12\u202f% of white in the mean."),
-    "blurred": ("Blurred", "No sharp edge in the part that the encoder looks at; empty pictures are among them."),
-    "tiny": ("Tiny", "The shorter side has less than 100 pixels."),
-    "odd_shape": ("Odd shape", "One side is three times the other or more: the encoder sees the middle only."),
-}
-_SHOWN_ISSUES = 12
 
 
 def _quality_lists(issues: pa.Table | None, duplicates: Mapping[int, list[list[int]]]) -> list[QualityList]:
