@@ -84,7 +84,7 @@ def test_search_by_name_and_by_image_id(open_page, html):
     assert page.locator("#count").inner_text() == "1 of 4 clusters"
     page.locator("#search").fill("rocket/00065")
     assert visible_names(page) == ["rocket"]
-    assert page.locator(".match:visible").inner_text() == "rocket/00065.jpg"
+    assert page.locator(".match:visible").text_content() == "rocket/00065.jpg"
     page.locator(".tile.found").wait_for()
     assert page.locator(".tile.found").get_attribute("title") == "rocket/00065.jpg"
     page.locator("#search").fill("zebra")
