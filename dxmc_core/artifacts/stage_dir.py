@@ -265,6 +265,11 @@ class StageDir:
         with self.storage.fs.open(self.storage.path(part.name), "rb") as file:
             return pq.ParquetFile(file).read(["row_id"])["row_id"].to_numpy()
 
+    def read_present_columns(self, part: Part, columns: Sequence[str]) -> pa.Table:
+        """Those of the columns that a part has. Nothing else is read of it, and so its checksum is not compared."""
+        with self.storage.fs.open(self.storage.path(part.name), "rb") as file:
+            return pq.ParquetFile(file).read([name for name in columns if name in pq.read_schema(file).names])
+
     def delete(self) -> None:
         """Delete all that dxmc has written here. A folder of which nothing shows that it has is left as it is."""
         try:

@@ -275,7 +275,7 @@ class Storage:
             if isinstance(self.fs, LocalFileSystem):
                 _write_local(Path(self.path(name)), data)
             else:
-                self.fs.pipe_file(self.path(name), data)
+                self.fs.pipe_file(self.path(name), data, **_headers(self.fs, name))
         except storage_errors() as error:
             raise write_error(f"{self.uri}/{name}", error) from error
 
@@ -454,10 +454,15 @@ def write_output(uri: str, data: bytes, *, mark: bytes) -> str:
         if isinstance(fs, LocalFileSystem):
             _write_local(Path(path), data)
         else:
-            fs.pipe_file(path, data)
+            fs.pipe_file(path, data, **_headers(fs, path))
     except storage_errors() as error:
         raise InputError(f"cannot write {uri}: {getattr(error, 'strerror', None) or error}") from error
     return uri
+
+
+def _headers(fs: AbstractFileSystem, name: str) -> dict[str, str]:
+    """What S3 is to say of a page when it hands it out: a browser saves what has no type instead of showing it."""
+    return {"ContentType": "text/html; charset=utf-8"} if name.endswith(".html") and "s3" in fs.protocol else {}
 
 
 def check_free_space(uri: str, needed_bytes: int) -> None:

@@ -44,6 +44,10 @@ def test_run_finds_planted_clusters_and_names_them(dxmc, planted, tmp_path):
     assert {name.split()[0] for name in names} == {"apple", "bicycle", "castle", "dolphin", "engine", "forest"}
     page = (tmp_path / "run/report/index.html").read_text()
     assert all(name in page for name in names)
+    listed = json.loads(dxmc("clusters", str(tmp_path / "run"), "--json").stdout)
+    assert listed == pq.read_table(tmp_path / "run/report/cluster_summary").to_pylist()
+    assert {row["name"] for row in listed} == set(names)
+    assert sum(row["size"] for row in listed) == 600
     tree = pq.read_table(tmp_path / "run/assign_clusters/cluster_tree")["name"].to_pylist()
     assert tree[:6] == names
     assert all(name in page for name in tree[6:])

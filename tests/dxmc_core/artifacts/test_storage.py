@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dxmc_core.artifacts.storage import Storage, read_user_file, stat_file
+from dxmc_core.artifacts.storage import Storage, read_user_file, stat_file, write_output
 from dxmc_core.errors import DxmcError, InputError
 
 _WRITE = "import sys; from dxmc_core.artifacts.storage import Storage; Storage(sys.argv[1]).write_bytes('new', b'new')"
@@ -132,6 +132,14 @@ def test_what_is_no_file_of_a_person_s_is_one_line(tmp_path, refused):
         with pytest.raises(DxmcError, match=message) as caught:
             refused(uri)
         assert "\n" not in str(caught.value)
+
+
+def test_pages_are_handed_out_as_pages(s3_bucket):
+    Storage(f"{s3_bucket.uri}/run").write_bytes("report/index.html", b"<!doctype html>")
+    write_output(f"{s3_bucket.uri}/copy.html", b"<!doctype html>", mark=b"doctype")
+    for key in ("run/report/index.html", "copy.html"):
+        head = s3_bucket.client.head_object(Bucket=s3_bucket.name, Key=key)
+        assert head["ContentType"] == "text/html; charset=utf-8"
 
 
 def test_keys_that_stand_for_folders_are_no_files_and_go_with_the_last_of_them(s3_bucket):
