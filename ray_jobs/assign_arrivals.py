@@ -26,7 +26,7 @@ from dxmc_core.stages.assign_arrivals import (
     read_parts,
 )
 from dxmc_core.stages.assign_clusters import describe_tree
-from dxmc_core.stages.cluster_names import settle_names
+from dxmc_core.stages.cluster_names import require_known, settle_names
 from dxmc_core.stages.mine_neighbors import near_duplicate_metrics
 from dxmc_core.stages.previous_clusters import IDS_GIVEN, Comparison, lineage_table
 from ray_jobs.assign_clusters import NAME, map_parts
@@ -103,6 +103,7 @@ def publish_assignments(
     tables, comparison, confidence = run_on_node(
         _describe, context, base, arrivals, renames, doing="describing the clusters"
     )
+    require_known(renames, comparison.identities.ids_given)
     return output.publish(
         fingerprint=fingerprint,
         inputs=inputs,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts.manifest import Part
+from dxmc_core.artifacts.manifest import MANIFEST_NAME, Part
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.errors import ArtifactError
@@ -59,7 +59,10 @@ class RowMatrix:
         found = np.take(self.row_ids, positions, mode="clip")
         if not np.array_equal(found, row_ids):
             missing = np.asarray(row_ids)[found != row_ids]
-            raise ArtifactError(f"row {missing.flat[0]} is not among the embedded images; rerun from mine_neighbors")
+            raise ArtifactError(
+                f"row {missing.flat[0]} is not among the embedded images; delete {MANIFEST_NAME} in the folder "
+                "mine_neighbors to rebuild it"
+            )
         return positions
 
 
@@ -93,13 +96,13 @@ def load_matrix(
         if matrix.shape[1] != values.shape[1]:
             raise ArtifactError(
                 f"{stage_dir.storage.uri}: {table}.{column} has parts of width {values.shape[1]} and {matrix.shape[1]};"
-                f" delete its manifest to rebuild {stage_dir.stage}"
+                f" delete its {MANIFEST_NAME} to rebuild {stage_dir.stage}"
             )
         row_ids[start : start + len(matrix)] = part["row_id"].to_numpy()
         values[start : start + len(matrix)] = matrix
         start += len(matrix)
     if values is None:
-        raise ArtifactError(f"{stage_dir.storage.uri} has no rows in {table!r}; rerun {stage_dir.stage}")
+        raise stage_dir.incomplete(f"rows in {table!r}")
     if np.any(np.diff(row_ids) <= 0):
         order = np.argsort(row_ids, kind="stable")
         row_ids, values = row_ids[order], _taken(values, order, allocate)
@@ -143,7 +146,7 @@ class StoredRows:
         """
         parts = [part for part in stage_dir.require_manifest().tables.get(table, []) if part.rows]
         if not parts:
-            raise ArtifactError(f"{stage_dir.storage.uri} has no rows in {table!r}; rerun {stage_dir.stage}")
+            raise stage_dir.incomplete(f"rows in {table!r}")
         ids_of_parts = [stage_dir.read_part(part, ["row_id"])["row_id"].to_numpy() for part in parts]
         bounds = [(int(ids.min()), int(ids.max())) for ids in ids_of_parts]
         order = sorted(range(len(parts)), key=lambda index: bounds[index])

@@ -62,8 +62,12 @@ class StageDir:
         """The manifest of a stage that has to be done by now."""
         manifest = self.manifest()
         if manifest is None:
-            raise ArtifactError(f"{self.storage.uri} is not finished; run {self.stage} first")
+            raise ArtifactError(f"{self.storage.uri} is not finished; run {self.stage} first: dxmc run --config FILE")
         return manifest
+
+    def incomplete(self, what: str) -> ArtifactError:
+        """What to tell a person of a finished stage that lacks something; a rerun alone takes it for up to date."""
+        return ArtifactError(f"{self.storage.uri} has no {what}; delete its {MANIFEST_NAME} to rebuild {self.stage}")
 
     def begin(self, fingerprint: str) -> None:
         """Note an attempt before it writes, so that what it leaves behind is known for dxmc's own.
@@ -108,7 +112,7 @@ class StageDir:
         try:
             data = self.storage.read_bytes(name)
         except FileNotFoundError as error:
-            raise ArtifactError(f"{self.storage.uri}/{name} was not written; rerun {self.stage}") from error
+            raise ArtifactError(f"{self.storage.uri}/{name} was not written; run again") from error
         return Part(name=name, rows=0, bytes=len(data), sha256=checksum_of(data))
 
     def staged_row_ids(self, table_name: str, *, fingerprint: str) -> Iterator[tuple[Part, np.ndarray]]:
@@ -195,7 +199,7 @@ class StageDir:
         if tables:
             return pa.concat_tables(tables)
         if schema is None:
-            raise ArtifactError(f"{self.storage.uri} has no table {table_name!r}; rerun {self.stage}")
+            raise self.incomplete(f"table {table_name!r}")
         empty = schema.empty_table()
         return empty.select(list(columns)) if columns is not None else empty
 
@@ -203,7 +207,7 @@ class StageDir:
         """A published single file."""
         files = self.require_manifest().files
         if name not in files:
-            raise ArtifactError(f"{self.storage.uri} has no file {name!r}, only {sorted(files)}; rerun {self.stage}")
+            raise self.incomplete(f"file {name!r}")
         return self.read_part_bytes(files[name])
 
     def publish(

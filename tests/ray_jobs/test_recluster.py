@@ -16,7 +16,7 @@ from ray_jobs import cli
 _NIGHTS = """
 import json, shutil, sys
 from ray_jobs.cli import make_parser
-from ray_jobs.main import configure_logging
+from ray_jobs.program import configure_logging
 configure_logging()
 config, source, *nights = sys.argv[1:]
 for file in nights:
