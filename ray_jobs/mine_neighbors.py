@@ -2,16 +2,20 @@
 
 import logging
 import time
+from functools import partial
 from typing import Any
 
+from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.manifest import Manifest, Part
-from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.artifacts.matrices import width_of
+from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.stages.mine_neighbors import (
     MODALITIES,
     PlanSearch,
     SearchCells,
     SearchNeighbors,
     choose_index,
+    choose_search_index,
     group_near_duplicates,
     near_duplicate_metrics,
     usable_num_neighbors,
@@ -19,6 +23,7 @@ from dxmc_core.stages.mine_neighbors import (
 from dxmc_core.stages.mine_neighbors import (
     fingerprint as stage_fingerprint,
 )
+from dxmc_core.stages.search_index import FillShard, IndexSource, index_summary, prepare_index, publish_index
 from ray_jobs.cluster import Progress, Step, cores_per_node, map_rows, num_cores, num_gpus, run_on_node
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
@@ -27,6 +32,8 @@ NAME = "mine_neighbors"
 _ROWS_PER_SLICE = 8192
 #: A cell's candidates are read once a slice, so slices are to hold many rows of each cell.
 _ROWS_PER_CELL_SLICE = 262_144
+#: A shard of an index is written from memory: 256 MiB at width 512.
+_ROWS_PER_SHARD = 262_144
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +64,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     receipts = _search(context, choice.index, common, fingerprint=fingerprint)
     pairs = [Part(**receipt["pairs"]) for receipt in receipts]
     duplicates = run_on_node(group_near_duplicates, context.stage("embed_images"), output, pairs)
+    files, indexes = _search_indexes(context, fingerprint=fingerprint, has_cells=choice.index == "ivf", device=device)
     return output.publish(
         fingerprint=fingerprint,
         inputs=context.inputs_of(*reads(context)) or {},
@@ -64,12 +72,14 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
             "neighbors": parts_in_order(receipts),
             "near_duplicates": [output.write_part("near_duplicates", duplicates, fingerprint=fingerprint)],
         },
+        files=files,
         metrics={
             "num_neighbors": common["num_neighbors"],
             "index": choice.index,
             "index_reason": choice.reason,
             **recall,
             **near_duplicate_metrics(duplicates),
+            METRICS_KEY: indexes,
         },
         seconds=time.perf_counter() - started,
     )
@@ -113,6 +123,49 @@ def _search(context: RunContext, index: str, common: dict[str, Any], *, fingerpr
             receipts.append(row)
             progress.add(row["rows"])
     return receipts
+
+
+def _search_indexes(
+    context: RunContext, *, fingerprint: str, has_cells: bool, device: str
+) -> tuple[dict[str, Part], dict[str, dict[str, Any]]]:
+    """Build the FAISS indexes that are wanted; their files, and what the manifest says of them, by file name."""
+    config, output = context.config.mine_neighbors, context.stage(NAME)
+    files, indexes = {}, {}
+    for modality, (stage, table) in MODALITIES.items():
+        is_text = modality == "text_neighbors"
+        rows = context.stage(stage)
+        choice = choose_search_index(config, context.num_images, width_of(rows, table))
+        if choice is None or (is_text and not config.text_search_index):
+            continue
+        source = IndexSource(
+            rows,
+            table,
+            None if is_text else context.stage("build_semantic_space"),
+            choice,
+            modality,
+            context.config.seed,
+        )
+        prepare = partial(prepare_index, fingerprint=fingerprint, has_cells=has_cells, device=device)
+        empty = run_on_node(prepare, source, output, device=device)
+        shards = (
+            _fill_shards(source, output, empty, context.num_images, fingerprint=fingerprint) if choice.has_cells else []
+        )
+        publish = partial(publish_index, min_recall=config.min_recall)
+        files[source.file_name], indexes[source.file_name] = run_on_node(publish, source, output, empty, shards)
+        logger.info("%-21s %s: %s", NAME, source.file_name, index_summary(indexes[source.file_name]))
+    return files, indexes
+
+
+def _fill_shards(source: IndexSource, output: StageDir, empty: str, count: int, *, fingerprint: str) -> list[str]:
+    """Names of the shards, in row order; a node fills one at a time."""
+    cores = cores_per_node()
+    kwargs = {"source": source, "output": output, "fingerprint": fingerprint, "empty": empty}
+    step = Step(FillShard, kwargs, num_workers=max(num_cores() // cores, 1), num_cpus=cores)
+    slices = [
+        {"start": start, "stop": min(start + _ROWS_PER_SHARD, count)} for start in range(0, count, _ROWS_PER_SHARD)
+    ]
+    names = {receipt["part"]: receipt["name"] for receipt in map_rows(slices, step)}
+    return [names[start] for start in sorted(names)]
 
 
 def summary(context: RunContext) -> str:

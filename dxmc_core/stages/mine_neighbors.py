@@ -5,7 +5,6 @@ sample against exact search, and queries look through as many cells as it takes 
 neighbours show of near duplicates is kept by the way.
 """
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,13 +16,13 @@ import pyarrow as pa
 from pydantic import Field
 
 from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.cells import load_cells, save_cells
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import Part, fingerprint_of
 from dxmc_core.artifacts.matrices import StoredRows, embedding_column, load_matrix, read_rows
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import InputError
 from dxmc_core.method.inverted_file import (
-    Cells,
     InvertedFile,
     choose_num_probes,
     exact_scores,
@@ -34,6 +33,7 @@ from dxmc_core.method.inverted_file import (
 )
 from dxmc_core.method.near_duplicates import duplicate_groups, first_copies
 from dxmc_core.method.neighbors import build_index, search_with_scores
+from dxmc_core.method.search_index import LEAST_PQ_ROWS, IndexChoice, IndexKind, choose_kind
 from dxmc_core.settings import Settings
 
 #: Stage and table of each modality's rows, and the column of its neighbours.
@@ -58,26 +58,52 @@ class MineNeighborsConfig(Settings):
     """Of an approximate search, measured on a sample against exact: rows look through as many cells as it takes."""
     near_duplicate_cosine: float = Field(0.98, gt=0, le=1)
     """Neighbours with at least this cosine between their image embeddings count as near duplicates."""
+    search_index: Literal["auto", "none"] | IndexKind = "auto"
+    """The FAISS index of the image embeddings that `dxmc search` and any FAISS opens, `index.faiss`. auto: its kind by
+    size; none: no index is written, and a search reads every embedding. flat and hnsw are built in the memory of one
+    machine."""
+    text_search_index: bool = False
+    """Write an index of the text counterparts, too: `text_index.faiss`."""
 
 
 @dataclass(frozen=True)
-class IndexChoice:
+class SearchChoice:
     """How neighbours are searched ("exact" or "ivf"), and why, for the log and the manifest."""
 
     index: str
     reason: str
 
 
-def choose_index(config: MineNeighborsConfig, num_images: int, *, device: str) -> IndexChoice:
+def choose_index(config: MineNeighborsConfig, num_images: int, *, device: str) -> SearchChoice:
     """Exact or approximate, by the configuration, or by size and device."""
     if config.index != "auto":
-        return IndexChoice(config.index, f"mine_neighbors.index is {config.index}")
+        return SearchChoice(config.index, f"mine_neighbors.index is {config.index}")
     kind = device.partition(":")[0]
     limit = MAX_EXACT_ROWS[kind]
     shown = "a GPU" if kind == "cuda" else "CPUs"
     if num_images <= limit:
-        return IndexChoice("exact", f"{num_images:,} images are at most {limit:,}, where {shown} afford exact search")
-    return IndexChoice("ivf", f"{num_images:,} images are more than {limit:,}, up to which {shown} afford exact search")
+        return SearchChoice("exact", f"{num_images:,} images are at most {limit:,}, where {shown} afford exact search")
+    return SearchChoice(
+        "ivf", f"{num_images:,} images are more than {limit:,}, up to which {shown} afford exact search"
+    )
+
+
+def choose_search_index(config: MineNeighborsConfig, num_images: int, width: int) -> IndexChoice | None:
+    """The kind of the index that is published, by the configuration or by size; None where none is wanted.
+
+    Raises:
+        InputError: the images are too few for the kind.
+    """
+    if config.search_index == "none":
+        return None
+    if config.search_index == "auto":
+        return choose_kind(num_images, width)
+    if config.search_index == "ivf_pq" and num_images < LEAST_PQ_ROWS:
+        raise InputError(
+            f"mine_neighbors.search_index is ivf_pq, which learns from at least {LEAST_PQ_ROWS} images, found "
+            f"{num_images}; set it to auto"
+        )
+    return IndexChoice(config.search_index, f"mine_neighbors.search_index is {config.search_index}")
 
 
 def fingerprint(config: MineNeighborsConfig, *, inputs: dict[str, str]) -> str:
@@ -131,7 +157,7 @@ class PlanSearch:
         with closing(HostArrays()) as files:
             index = fill_file(rows, cells, allocate=files.allocate, device=self._device)
             index, recall = choose_num_probes(index, sample, exact, min_recall=self._min_recall)
-        _save_cells(self._output, modality, index.cells)
+        save_cells(self._output, modality, index.cells)
         return {
             "modality": modality,
             "cells": len(cells.centers),
@@ -139,21 +165,6 @@ class PlanSearch:
             "recall": round(recall, 4),
             "sampled_rows": len(sample),
         }
-
-
-def _cells_name(modality: str) -> str:
-    return f"cells/{modality}.npz"
-
-
-def _save_cells(output: StageDir, modality: str, cells: Cells) -> None:
-    sink = io.BytesIO()
-    np.savez(sink, centers=cells.centers, labels=cells.labels, num_probes=cells.num_probes)
-    output.write_file(_cells_name(modality), sink.getvalue())
-
-
-def _load_cells(output: StageDir, modality: str) -> Cells:
-    with np.load(io.BytesIO(output.storage.read_bytes(_cells_name(modality))), allow_pickle=False) as arrays:
-        return Cells(arrays["centers"], arrays["labels"], int(arrays["num_probes"]))
 
 
 class _WriteNeighbors:
@@ -248,7 +259,7 @@ class SearchCells(_SearchSlices):
         for name, (stage, table) in MODALITIES.items():
             rows = StoredRows.open(stages[stage], table)
             self._row_ids = rows.row_ids
-            cells = _load_cells(output, name)
+            cells = load_cells(output, name)
             self._indexes[name] = fill_file(rows, cells, allocate=self._files.allocate, device=device)
         self._write = _WriteNeighbors(output, fingerprint=fingerprint, near_duplicate_cosine=near_duplicate_cosine)
         self._num_neighbors = num_neighbors

@@ -12,11 +12,12 @@ from dxmc_core.config import read_run_config
 from dxmc_core.export import FORMATS, export_run
 
 NAME = "export"
-SUMMARY = "Write the images with their clusters for Hugging Face datasets, WebDataset or FiftyOne."
+SUMMARY = "Write the images with their clusters for Hugging Face datasets, WebDataset, FiftyOne or clip-retrieval."
 EXAMPLES = """\
 dxmc export runs/demo --format huggingface --output exports/demo    then load_dataset("imagefolder", data_dir=...)
 dxmc export runs/demo --format webdataset --output exports/shards   tar files of one cluster each
-dxmc export runs/demo --format fiftyone --output exports/look"""
+dxmc export runs/demo --format fiftyone --output exports/look
+dxmc export runs/demo --format clip-retrieval --output exports/served    index, embeddings and metadata, no images"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

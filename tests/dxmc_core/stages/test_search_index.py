@@ -1,0 +1,94 @@
+"""The published index: any FAISS opens it, and what it says of itself is so."""
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dxmc_core.artifacts.index_file import METRICS_KEY
+from dxmc_core.artifacts.matrices import load_matrix
+from dxmc_core.errors import InputError
+from dxmc_core.method.search_index import IndexChoice
+from dxmc_core.stages.mine_neighbors import MineNeighborsConfig, choose_search_index
+from dxmc_core.stages.search_index import FillShard, IndexSource, index_summary, prepare_index, publish_index
+
+FINGERPRINT = "e" * 32
+
+
+def build(run_dir, kind, *, text=False, slices=((0, 100), (100, 101), (101, 240))):
+    """Build an index of the planted run and publish it as the only file of mine_neighbors; the stage."""
+    images, space, output = (run_dir.stage(name) for name in ("embed_images", "build_semantic_space", "mine_neighbors"))
+    rows = (space, "text_counterparts", None) if text else (images, "images", space)
+    source = IndexSource(*rows, IndexChoice(kind, "asked for"), "text_neighbors" if text else "image_neighbors", seed=0)
+    output.begin(FINGERPRINT)
+    empty = prepare_index(source, output, fingerprint=FINGERPRINT, has_cells=False)
+    shards = []
+    if source.choice.has_cells:
+        fill = FillShard(source, output, fingerprint=FINGERPRINT, empty=empty)
+        starts, stops = zip(*slices, strict=True)
+        shards = [row["name"] for row in fill(pa.table({"start": starts, "stop": stops})).to_pylist()]
+    part, facts = publish_index(source, output, empty, shards, min_recall=0.98)
+    output.publish(
+        fingerprint=FINGERPRINT,
+        inputs={"embed_images": images.require_manifest().fingerprint},
+        tables={},
+        files={source.file_name: part},
+        metrics={METRICS_KEY: {source.file_name: facts}},
+        seconds=1.0,
+    )
+    return output
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq8", "hnsw"])
+def test_bare_faiss_finds_the_rows_that_are_nearest(planted_run, kind, monkeypatch):
+    monkeypatch.setattr("dxmc_core.method.inverted_file._ROWS_PER_CELL", 20)
+    output = build(planted_run.run_dir, kind)
+    index = faiss.read_index(output.storage.path("index.faiss"))
+    images = load_matrix(planted_run.run_dir.stage("embed_images"), "images")
+    rows = images.values.astype(np.float32)
+    exact = np.sort(rows @ rows.T, axis=1)[:, ::-1]
+    scores, ids = index.search(rows, 10)
+    assert np.isclose(scores[:, 0], exact[:, 0], atol=5e-3 if kind == "ivf_sq8" else 1e-5).mean() >= 0.95
+    assert (planted_run.labels[ids] == planted_run.labels[:, None]).all()
+    facts = output.require_manifest().metrics[METRICS_KEY]["index.faiss"]
+    if kind != "ivf_sq8":
+        assert (scores >= exact[:, 9:10] - 1e-5).mean() >= 0.95
+    assert (facts["kind"], facts["rows"], facts["bytes"]) == (kind, 240, output.storage.list_files()["index.faiss"])
+    assert 0.98 <= facts["recall_at_10"] <= 1
+    assert facts["recall_of"]["nouns"]["recall_at_50"] >= facts["recall_at_50"]
+    assert facts["sampled_queries"] == {"rows": 240, "nouns": 256}
+    assert f"{kind} (asked for)" in index_summary(facts)
+
+
+def test_nothing_is_left_of_the_shards(planted_run):
+    output = build(planted_run.run_dir, "ivf")
+    assert set(output.storage.list_files()) == {"_manifest.json", "_own.json", "index.faiss"}
+
+
+def test_shards_do_not_change_what_is_found(planted_run, monkeypatch):
+    monkeypatch.setattr("dxmc_core.method.inverted_file._ROWS_PER_CELL", 20)
+    rows = load_matrix(planted_run.run_dir.stage("embed_images"), "images").values.astype(np.float32)
+    found = []
+    for slices in (((0, 240),), ((0, 7), (7, 60), (60, 240))):
+        output = build(planted_run.run_dir, "ivf", slices=slices)
+        found.append(output.storage.read_bytes("index.faiss"))
+    assert found[0] == found[1]
+    assert faiss.deserialize_index(np.frombuffer(found[0], np.uint8)).search(rows, 1)[1].shape == (240, 1)
+
+
+def test_index_of_the_text_counterparts(planted_run):
+    output = build(planted_run.run_dir, "flat", text=True)
+    index = faiss.read_index(output.storage.path("text_index.faiss"))
+    texts = load_matrix(planted_run.run_dir.stage("build_semantic_space"), "text_counterparts")
+    scores, _ = index.search(texts.values.astype(np.float32), 1)
+    np.testing.assert_allclose(scores[:, 0], (texts.values.astype(np.float32) ** 2).sum(axis=1), atol=2e-3)
+    assert list(output.require_manifest().metrics[METRICS_KEY]["text_index.faiss"]["recall_of"]) == ["rows"]
+
+
+def test_the_kind_is_set_chosen_or_none():
+    assert choose_search_index(MineNeighborsConfig(search_index="none"), 10, 512) is None
+    assert choose_search_index(MineNeighborsConfig(), 10**6, 512).kind == "ivf"
+    choice = choose_search_index(MineNeighborsConfig(search_index="hnsw"), 10**6, 512)
+    assert (choice.kind, choice.reason) == ("hnsw", "mine_neighbors.search_index is hnsw")
+    with pytest.raises(InputError, match="ivf_pq, which learns from at least 256 images, found 255"):
+        choose_search_index(MineNeighborsConfig(search_index="ivf_pq"), 255, 512)
