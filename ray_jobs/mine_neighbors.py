@@ -8,6 +8,7 @@ from typing import Any
 from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import width_of
+from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.stages.mine_neighbors import (
     MODALITIES,
@@ -23,7 +24,14 @@ from dxmc_core.stages.mine_neighbors import (
 from dxmc_core.stages.mine_neighbors import (
     fingerprint as stage_fingerprint,
 )
-from dxmc_core.stages.search_index import FillShard, IndexSource, index_summary, prepare_index, publish_index
+from dxmc_core.stages.search_index import (
+    FillShard,
+    IndexSource,
+    index_summary,
+    prepare_index,
+    publish_index,
+    renew_index,
+)
 from ray_jobs.cluster import Progress, Step, cores_per_node, map_rows, num_cores, num_gpus, run_on_node
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
@@ -64,7 +72,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     receipts = _search(context, choice.index, common, fingerprint=fingerprint)
     pairs = [Part(**receipt["pairs"]) for receipt in receipts]
     duplicates = run_on_node(group_near_duplicates, context.stage("embed_images"), output, pairs)
-    files, indexes = _search_indexes(context, fingerprint=fingerprint, has_cells=choice.index == "ivf", device=device)
+    files, indexes = search_indexes(context, fingerprint=fingerprint, has_cells=choice.index == "ivf", device=device)
     return output.publish(
         fingerprint=fingerprint,
         inputs=context.inputs_of(*reads(context)) or {},
@@ -125,35 +133,46 @@ def _search(context: RunContext, index: str, common: dict[str, Any], *, fingerpr
     return receipts
 
 
-def _search_indexes(
-    context: RunContext, *, fingerprint: str, has_cells: bool, device: str
+def search_indexes(
+    context: RunContext, *, fingerprint: str, has_cells: bool, device: str, base: RunDir | None = None
 ) -> tuple[dict[str, Part], dict[str, dict[str, Any]]]:
-    """Build the FAISS indexes that are wanted; their files, and what the manifest says of them, by file name."""
+    """Write the FAISS indexes that are wanted; their files, and what the manifest says of them, by file name.
+
+    Args:
+        has_cells: the search for neighbours has made the cells of both modalities already.
+        base: an earlier run, whose index of the images is brought up to date; there are no text counterparts then.
+    """
     config, output = context.config.mine_neighbors, context.stage(NAME)
     files, indexes = {}, {}
     for modality, (stage, table) in MODALITIES.items():
-        is_text = modality == "text_neighbors"
-        rows = context.stage(stage)
-        choice = choose_search_index(config, context.num_images, width_of(rows, table))
-        if choice is None or (is_text and not config.text_search_index):
+        is_text, rows = modality == "text_neighbors", context.stage(stage)
+        if is_text and (base is not None or not config.text_search_index):
             continue
-        source = IndexSource(
-            rows,
-            table,
-            None if is_text else context.stage("build_semantic_space"),
-            choice,
-            modality,
-            context.config.seed,
-        )
-        prepare = partial(prepare_index, fingerprint=fingerprint, has_cells=has_cells, device=device)
-        empty = run_on_node(prepare, source, output, device=device)
-        shards = (
-            _fill_shards(source, output, empty, context.num_images, fingerprint=fingerprint) if choice.has_cells else []
-        )
-        publish = partial(publish_index, min_recall=config.min_recall)
-        files[source.file_name], indexes[source.file_name] = run_on_node(publish, source, output, empty, shards)
+        choice = choose_search_index(config, context.num_images, width_of(rows, table))
+        if choice is None:
+            continue
+        nouns = None if is_text else context.stage("build_semantic_space")
+        source = IndexSource(rows, table, nouns, choice, modality, context.config.seed)
+        found = None
+        if base is not None:
+            found = run_on_node(partial(renew_index, min_recall=config.min_recall), source, output, base)
+        if found is None:
+            found = _built_index(context, source, fingerprint=fingerprint, has_cells=has_cells, device=device)
+        files[source.file_name], indexes[source.file_name] = found
         logger.info("%-21s %s: %s", NAME, source.file_name, index_summary(indexes[source.file_name]))
     return files, indexes
+
+
+def _built_index(
+    context: RunContext, source: IndexSource, *, fingerprint: str, has_cells: bool, device: str
+) -> tuple[Part, dict[str, Any]]:
+    output, shards = context.stage(NAME), []
+    prepare = partial(prepare_index, fingerprint=fingerprint, has_cells=has_cells, device=device)
+    empty = run_on_node(prepare, source, output, device=device)
+    if source.choice.has_cells:
+        shards = _fill_shards(source, output, empty, context.num_images, fingerprint=fingerprint)
+    publish = partial(publish_index, min_recall=context.config.mine_neighbors.min_recall)
+    return run_on_node(publish, source, output, empty, shards)
 
 
 def _fill_shards(source: IndexSource, output: StageDir, empty: str, count: int, *, fingerprint: str) -> list[str]:

@@ -283,6 +283,8 @@ _TAIL = """\
 | `run.json` | source, encoder, and the configuration of the run that used the directory last |
 | `train_heads/heads.safetensors` | the trained heads: tensors, and the description they are rebuilt from |
 | `train_heads/metrics.jsonl` | one line an epoch: loss terms, cluster sizes, balance, changed images, seconds |
+| `mine_neighbors/index.faiss` | a FAISS index of the image embeddings, ids are row ids; [SEARCH.md](SEARCH.md) |
+| `mine_neighbors/text_index.faiss` | with `mine_neighbors.text_search_index`, one of the text counterparts |
 | `report/index.html` | the report |
 
 `dxmc recluster` makes a run directory a night, `generations/000012`, and beside them:

@@ -297,7 +297,7 @@ def index_run() -> Callable[..., None]:
         part, facts = publish_index(source, output, empty, shards, min_recall=0.98)
         output.publish(
             fingerprint=_FINGERPRINT,
-            inputs={"embed_images": images.require_manifest().fingerprint},
+            inputs={},
             tables={},
             files={source.file_name: part},
             metrics={METRICS_KEY: {source.file_name: facts}},

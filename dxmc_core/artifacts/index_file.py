@@ -19,6 +19,8 @@ from dxmc_core.method.search_index import empty_index
 
 #: Under this key the metrics of mine_neighbors say what there is to know of its indexes, by file name.
 METRICS_KEY = "search_index"
+#: And under this one, for each of them, the fingerprint of the stage whose rows it has.
+ROWS_OF = "rows_of"
 IMAGE_INDEX_NAME = "index.faiss"
 TEXT_INDEX_NAME = "text_index.faiss"
 
@@ -60,30 +62,47 @@ def stacked(empty: faiss.Index, shards: Sequence[faiss.Index]) -> Iterator[None]
         empty.replace_invlists(None, False)
 
 
-def write_stacked(
-    path: Path, index: faiss.Index, shards: Sequence[faiss.Index], *, new_ids: np.ndarray | None = None
-) -> None:
-    """Write the index that `stacked` gives for these shards, with what is set in it since.
+def write_cells(path: Path, index: faiss.Index, shards: Sequence[tuple[faiss.Index, np.ndarray | None]]) -> None:
+    """Write an index with cells, of which everything is taken from one index and its rows from shards with these cells.
+
+    Memory holds one cell of one shard.
 
     Args:
-        new_ids: (M,) int64 by row id; by default rows keep theirs.
+        shards: each with new row ids (M,) int64 by the old ones, -1 of rows to leave out; None where rows keep theirs.
     """
-    cells = range(index.nlist)
-    sizes = np.array([sum(shard.invlists.list_size(cell) for shard in shards) for cell in cells], dtype=np.uint64)
+    sizes = np.zeros(index.nlist, dtype=np.uint64)
+    for shard, new_ids in shards:
+        sizes += np.array([len(_ids(shard, new_ids, cell)[1]) for cell in range(index.nlist)], dtype=np.uint64)
+    index.ntotal = int(sizes.sum())
     head = _without_cells(index)
     with path.open("wb") as file:
         file.write(head)
         file.write(_CELLS + np.array([index.nlist, index.code_size], dtype=np.uint64).tobytes())
         file.write(_ALL_SIZES + np.uint64(index.nlist).tobytes() + sizes.tobytes())
-        for cell in cells:
-            held = [(shard.invlists, shard.invlists.list_size(cell)) for shard in shards]
-            for rows, count in held:
-                if count:
-                    file.write(faiss.rev_swig_ptr(rows.get_codes(cell), count * index.code_size).data)
-            for rows, count in held:
-                if count:
-                    ids = faiss.rev_swig_ptr(rows.get_ids(cell), count)
-                    file.write((ids if new_ids is None else new_ids[ids]).data)
+        for cell in range(index.nlist):
+            kept = [_ids(shard, new_ids, cell) for shard, new_ids in shards]
+            for (shard, _), (is_kept, _) in zip(shards, kept, strict=True):
+                if len(is_kept):
+                    codes = faiss.rev_swig_ptr(shard.invlists.get_codes(cell), len(is_kept) * index.code_size)
+                    file.write(codes.data if is_kept.all() else codes.reshape(len(is_kept), -1)[is_kept].data)
+            for _, ids in kept:
+                file.write(ids.data)
+
+
+def _ids(shard: faiss.Index, new_ids: np.ndarray | None, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows of a cell are kept, (n,) bool, and their ids."""
+    count = shard.invlists.list_size(cell)
+    if count == 0:
+        return np.empty(0, dtype=bool), np.empty(0, dtype=np.int64)
+    ids = faiss.rev_swig_ptr(shard.invlists.get_ids(cell), count)
+    ids = ids if new_ids is None else new_ids[ids]
+    is_kept = ids >= 0
+    return is_kept, ids if is_kept.all() else ids[is_kept]
+
+
+def without_rows(index: faiss.Index) -> faiss.Index:
+    """An index with the same cells and settings, and no place for rows."""
+    return index_of(_without_cells(index) + _NO_CELLS)
 
 
 def write_by_place(path: Path, index: faiss.Index, places: np.ndarray) -> None:
@@ -93,9 +112,7 @@ def write_by_place(path: Path, index: faiss.Index, places: np.ndarray) -> None:
         places: (M,) int64 by row id.
     """
     if isinstance(index, faiss.IndexIVF):
-        bare = index_of(_without_cells(index) + _NO_CELLS)
-        with stacked(bare, [index]):
-            write_stacked(path, bare, [index], new_ids=places)
+        write_cells(path, without_rows(index), [(index, places)])
         return
     plain, order = faiss.downcast_index(index.index), np.argsort(places[faiss.vector_to_array(index.id_map)])
     if not np.array_equal(order, np.arange(len(order))):
@@ -107,10 +124,11 @@ def write_by_place(path: Path, index: faiss.Index, places: np.ndarray) -> None:
 
 def _without_cells(index: faiss.Index) -> bytes:
     """What FAISS writes of an index before its cells."""
-    lists = index.invlists
+    lists, owns_them = index.invlists, index.own_invlists
+    index.own_invlists = False  # or they would be freed
     index.replace_invlists(None, False)
     head = faiss.serialize_index(index).tobytes()
-    index.replace_invlists(lists, False)
+    index.replace_invlists(lists, owns_them)
     assert head.endswith(_NO_CELLS)
     return head.removesuffix(_NO_CELLS)
 
@@ -148,7 +166,7 @@ def open_index(images: StageDir, neighbors: StageDir, held: ExitStack, *, name: 
     if manifest is None or name not in manifest.files:
         return None
     facts, part = manifest.metrics.get(METRICS_KEY, {}).get(name, {}), manifest.files[name]
-    if manifest.inputs.get(images.stage) != embedded.fingerprint:
+    if facts.get(ROWS_OF) != embedded.fingerprint:
         raise StaleIndexError(f"{where} is of images as they were before; run mine_neighbors again")
     try:
         path = held.enter_context(neighbors.storage.reading(name))

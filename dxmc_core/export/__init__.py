@@ -59,7 +59,7 @@ def export_run(
     if format == "clip-retrieval":
         with _new_folder(output) as (folder, place):
             export = Export(folder, on_images)
-            clip_retrieval.write(export, run_dir)
+            clip_retrieval.write(export, run_dir, has_files=not isinstance(source, EmbeddingsSource))
         return Exported(str(place), export.num_written, export.num_skipped)
     if isinstance(source, EmbeddingsSource):
         raise InputError(

@@ -24,8 +24,11 @@ from dxmc_core.export.images import KNOWN_OF_EACH, Export, assigned_rows
 _PLACE = ("uri", "size", "etag", "offset", "problem")
 
 
-def write(export: Export, run_dir: RunDir) -> None:
+def write(export: Export, run_dir: RunDir, *, has_files: bool) -> None:
     """Write the three; no image file is read. `caption` is the name of the cluster, and further columns follow.
+
+    Args:
+        has_files: the images did not come as embeddings.
 
     Raises:
         InputError: the run has no index.
@@ -41,17 +44,19 @@ def write(export: Export, run_dir: RunDir) -> None:
         found = images.read(row_ids, ["row_id", "embedding"])
         embeddings = matrix_of(found["embedding"])[np.searchsorted(found["row_id"].to_numpy(), row_ids)]
         np.save(export.folder / f"img_emb/img_emb_{number:06}.npy", embeddings)
-        pq.write_table(_metadata(rows, names), export.folder / f"metadata/metadata_{number:06}.parquet")
+        pq.write_table(
+            _metadata(rows, names, has_files=has_files), export.folder / f"metadata/metadata_{number:06}.parquet"
+        )
         order.append(row_ids)
         export.num_written += len(row_ids)
         export.on_images(len(row_ids))
     _write_index(export.folder / "image.index", run_dir, np.concatenate(order))
 
 
-def _metadata(rows: pa.Table, names: dict[int, str]) -> pa.Table:
+def _metadata(rows: pa.Table, names: dict[int, str], *, has_files: bool) -> pa.Table:
     clusters = [names[cluster] for cluster in rows["cluster_id"].to_pylist()]
     uris, offsets = rows["uri"].to_pylist(), rows["offset"].to_pylist()
-    files = [uri if offset is None else None for uri, offset in zip(uris, offsets, strict=True)]
+    files = [uri if has_files and offset is None else None for uri, offset in zip(uris, offsets, strict=True)]
     columns: dict[str, Any] = {
         "image_path": pa.array([uri if uri and is_local(uri) else None for uri in files], pa.string()),
         "url": pa.array([uri if uri and is_http(uri) else None for uri in files], pa.string()),

@@ -3,6 +3,7 @@
 The cells are those that the search for neighbours has grouped the rows into where it is approximate.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,17 +18,24 @@ import pyarrow as pa
 from dxmc_core.artifacts.cells import load_cells, save_cells
 from dxmc_core.artifacts.index_file import (
     IMAGE_INDEX_NAME,
+    ROWS_OF,
     TEXT_INDEX_NAME,
+    StaleIndexError,
     index_of,
+    open_index,
     read_mapped,
     spot_checksum,
     stacked,
-    write_stacked,
+    without_rows,
+    write_cells,
 )
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows, matrix_of
+from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError
+from dxmc_core.images.catalog import Catalog
+from dxmc_core.images.renewal import compare_catalogs
 from dxmc_core.method.inverted_file import make_cells
 from dxmc_core.method.search_index import (
     Exact,
@@ -51,6 +59,8 @@ _MEASURED_RESULTS = (10, 50)
 #: 8 bits and product quantisation learn from so many rows.
 _TRAINING_ROWS = 65_536
 _ROWS_PER_BLOCK = 65_536
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -153,48 +163,112 @@ def publish_index(
         ArtifactError: FAISS does not read back what was written (a defect; nothing is published).
     """
     started = time.perf_counter()
-    rows, name = source.open(), source.file_name
-    samples = _samples(source, rows)
-    is_lossy = source.choice.is_lossy
+    rows = source.open()
+    samples, is_lossy = _samples(source, rows), source.choice.is_lossy
     index = index_of(output.storage.read_bytes(empty))
     with _filled(index, source, rows, output, shards) as write:
         choose_effort(index, list(samples.values()), min_recall=min_recall, num_results=10, is_lossy=is_lossy)
-        recall = {
-            queries: {
-                f"recall_at_{count}": round(recall_at(index, exact, count, is_lossy=is_lossy), 4)
-                for count in _MEASURED_RESULTS
-            }
-            for queries, exact in samples.items()
-        }
-        effort = effort_of(index)
-        probe = next(iter(samples.values())).queries
-        expected = search_rows(index, probe, 1)
-        facts: dict[str, Any] = {}
+        facts = _facts(source, index, samples)
+        queries = next(iter(samples.values())).queries
+        expected = search_rows(index, queries, 1)
 
         def write_and_check(path: Path) -> None:
             write(path)
             written = read_mapped(path)
-            if written.ntotal != len(rows) or any(
-                not np.array_equal(mine, right)
-                for mine, right in zip(search_rows(written, probe, 1), expected, strict=True)
-            ):
-                raise ArtifactError(f"{output.storage.uri}/{name}: FAISS reads other rows than were written")
+            found = search_rows(written, queries, 1)
+            if written.ntotal != len(rows) or not all(map(np.array_equal, found, expected)):
+                raise ArtifactError(
+                    f"{output.storage.uri}/{source.file_name}: FAISS reads other rows than were written"
+                )
             facts["spot_checksum"] = spot_checksum(path)
 
-        part = output.write_large_file(name, write_and_check)
-    return part, {
+        part = output.write_large_file(source.file_name, write_and_check)
+    return part, facts | {"bytes": part.bytes, "seconds": round(time.perf_counter() - started, 1)}
+
+
+class _RecallFellError(Exception):
+    """The cells of an index do not fit its rows any more."""
+
+
+def renew_index(
+    source: IndexSource, output: StageDir, before: RunDir, *, min_recall: float
+) -> tuple[Part, dict[str, Any]] | None:
+    """Write the index of an earlier run again, without the images that have gone and with those that have come.
+
+    Args:
+        before: the earlier run over the same source.
+        min_recall: below which the index is built anew.
+
+    Returns:
+        None where it has to be built anew: that run has none of this kind, or its recall has fallen.
+    """
+    started = time.perf_counter()
+    images, neighbors = before.stage("embed_images"), before.stage("mine_neighbors")
+    with ExitStack() as held:
+        try:
+            found = open_index(images, neighbors, held, name=source.file_name)
+        except StaleIndexError as error:
+            logger.warning("%s", error)
+            return None
+        if found is None or found[1]["kind"] != source.choice.kind or not source.choice.has_cells:
+            return None
+        index, rows = found[0], source.open()
+        _, new_rows = compare_catalogs(
+            *(Catalog(stage.require_manifest(), stage) for stage in (images, source.stage_dir))
+        )
+        places = np.flatnonzero(np.isin(rows.row_ids, new_rows, invert=True))
+        arrivals, room = without_rows(index), faiss.ArrayInvertedLists(index.nlist, index.code_size)
+        arrivals.replace_invlists(room, False)
+        arrivals.ntotal = 0
+        for start in range(0, len(places), _ROWS_PER_BLOCK):
+            part = places[start : start + _ROWS_PER_BLOCK]
+            arrivals.add_with_ids(rows.take(part).astype(np.float32), rows.row_ids[part])
+        samples, facts = _samples(source, rows), {}
+
+        def write_and_measure(path: Path) -> None:
+            write_cells(path, without_rows(index), [(index, new_rows), (arrivals, None)])
+            written = read_mapped(path)
+            if written.ntotal != len(rows):
+                raise ArtifactError(
+                    f"{output.storage.uri}/{source.file_name} would have {written.ntotal} rows of {len(rows)}"
+                )
+            facts.update(_facts(source, written, samples))
+            if facts["recall_at_10"] < min_recall:
+                raise _RecallFellError
+            facts["spot_checksum"] = spot_checksum(path)
+
+        try:
+            part = output.write_large_file(source.file_name, write_and_measure)
+        except _RecallFellError:
+            logger.info(
+                "%s is built anew: its recall at 10 has fallen to %.3f", source.file_name, facts["recall_at_10"]
+            )
+            return None
+    changes = {"added": len(places), "removed": index.ntotal + len(places) - len(rows)}
+    return part, facts | changes | {"bytes": part.bytes, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _facts(source: IndexSource, index: faiss.Index, samples: Mapping[str, Exact]) -> dict[str, Any]:
+    """What the manifest says of an index with all its rows, its file aside."""
+    is_lossy = source.choice.is_lossy
+    recall = {
+        queries: {
+            f"recall_at_{count}": round(recall_at(index, exact, count, is_lossy=is_lossy), 4)
+            for count in _MEASURED_RESULTS
+        }
+        for queries, exact in samples.items()
+    }
+    return {
         "kind": source.choice.kind,
         "reason": source.choice.reason,
-        "rows": len(rows),
+        "rows": index.ntotal,
+        ROWS_OF: source.stage_dir.require_manifest().fingerprint,
         "cells": index.nlist if source.choice.has_cells else None,
-        "effort": effort,
-        **{key: min(found[key] for found in recall.values()) for key in next(iter(recall.values()))},
+        "effort": effort_of(index),
+        **{name: min(found[name] for found in recall.values()) for name in next(iter(recall.values()))},
         "recall_of": recall,
         "sampled_queries": {queries: len(exact.queries) for queries, exact in samples.items()},
         "candidates_per_result": source.choice.num_candidates,
-        "bytes": part.bytes,
-        "seconds": round(time.perf_counter() - started, 1),
-        **facts,
     }
 
 
@@ -249,13 +323,14 @@ def _filled(
     with ExitStack() as held:
         opened = [read_mapped(held.enter_context(output.storage.reading(name))) for name in shards]
         held.enter_context(stacked(index, opened))
-        yield lambda path: write_stacked(path, index, opened)
+        yield lambda path: write_cells(path, index, [(shard, None) for shard in opened])
 
 
 def index_summary(facts: Mapping[str, Any]) -> str:
     """One line on an index for the log."""
     effort = "" if facts["effort"] is None else f", {facts['effort']} of {facts['cells'] or facts['rows']} looked at"
+    changes = f", {facts['added']} added, {facts['removed']} removed" if "added" in facts else ""
     return (
-        f"{facts['kind']} ({facts['reason']}){effort}, recall at 10 {facts['recall_at_10']:.3f}, "
+        f"{facts['kind']} ({facts['reason']}){changes}{effort}, recall at 10 {facts['recall_at_10']:.3f}, "
         f"{facts['bytes'] / 2**20:.0f} MiB, {facts['seconds']:.0f} s"
     )

@@ -18,7 +18,7 @@ from dxmc_core.artifacts.index_file import (
     read_mapped,
     spot_checksum,
     stacked,
-    write_stacked,
+    write_cells,
 )
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
@@ -54,7 +54,7 @@ def test_the_bytes_are_those_that_faiss_writes(kind, tmp_path):
     empty, shards, merged = shards_of(kind, tmp_path)
     with stacked(empty, shards):
         set_effort(empty, 5)
-        write_stacked(tmp_path / "ours.faiss", empty, shards)
+        write_cells(tmp_path / "ours.faiss", empty, [(shard, None) for shard in shards])
         found = search_rows(empty, unit(20, seed=4), 7)
     set_effort(merged, 5)
     faiss.write_index(merged, str(tmp_path / "theirs.faiss"))
@@ -87,7 +87,7 @@ def published(tmp_path):
         images, neighbors = run_dir.stage("embed_images"), run_dir.stage("mine_neighbors")
         index = empty_index("flat", WIDTH)
         index.add_with_ids(unit(50, seed=seed), np.arange(50))
-        facts = {}
+        facts = {"rows_of": fingerprint}
 
         def write(path):
             path.write_bytes(faiss.serialize_index(index))
@@ -97,7 +97,7 @@ def published(tmp_path):
         images.publish(fingerprint=fingerprint, inputs={}, tables={"images": [part]}, seconds=0)
         neighbors.publish(
             fingerprint="b" * 32,
-            inputs={"embed_images": fingerprint},
+            inputs={},
             tables={},
             files={IMAGE_INDEX_NAME: neighbors.write_large_file(IMAGE_INDEX_NAME, write)},
             metrics={METRICS_KEY: {IMAGE_INDEX_NAME: facts}},

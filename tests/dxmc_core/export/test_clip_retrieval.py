@@ -39,7 +39,7 @@ def test_index_metadata_and_embeddings_are_in_one_order(make_color_run, index_ru
             name = ["red", "green", "blue"][color]
             assert [row["caption"] for row in found] == [name] * 4
             assert {row["image_id"] for row in found} == {f"{name}/{number}.png" for number in range(4)}
-            assert all(row["image_path"].startswith(str(run.photos)) and row["url"] is None for row in found)
+            assert all(row["image_path"].startswith(str(run.photos)) and pd.isna(row["url"]) for row in found)
             assert {row["label"] for row in found} == {name}
 
 
