@@ -25,8 +25,9 @@ from dxmc_core.config import PipelineConfig, read_run_config
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.lookahead import prefetched
 from dxmc_core.method.search_index import search_rows
+from dxmc_core.query_kind import QueryKind
 from dxmc_core.search_filters import Condition, allowed_rows
-from dxmc_core.search_queries import Queries, Query, QueryKind
+from dxmc_core.search_queries import Queries, Query
 
 __all__ = ["ClusterHit", "ImageHit", "Query", "QueryKind", "RunSearch", "SearchResult", "open_run"]
 

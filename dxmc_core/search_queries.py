@@ -4,7 +4,6 @@ import difflib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -23,19 +22,11 @@ from dxmc_core.images.objects import fetch
 from dxmc_core.images.selection import IMAGE_SUFFIXES
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.method.unit_rows import to_unit_norm, why_no_direction
+from dxmc_core.query_kind import QueryKind
 
 _NPY_SUFFIX = ".npy"
 
 logger = logging.getLogger(__name__)
-
-
-class QueryKind(StrEnum):
-    """What a query is taken for."""
-
-    WORDS = "words"
-    IMAGE = "image"
-    IMAGE_ID = "image_id"
-    EMBEDDING = "embedding"
 
 
 @dataclass(frozen=True)

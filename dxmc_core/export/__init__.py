@@ -17,11 +17,11 @@ from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import is_local, normalize_uri
 from dxmc_core.config import PipelineConfig
 from dxmc_core.errors import InputError
-from dxmc_core.export import clip_retrieval, fiftyone, huggingface, webdataset
+from dxmc_core.export import clip_retrieval, embedding_atlas, fiftyone, huggingface, webdataset
 from dxmc_core.export.images import Export, exported_images
 from dxmc_core.images.sources import EmbeddingsSource
 
-ExportFormat = Literal["huggingface", "webdataset", "fiftyone", "clip-retrieval"]
+ExportFormat = Literal["huggingface", "webdataset", "fiftyone", "clip-retrieval", "embedding-atlas"]
 FORMATS: tuple[str, ...] = get_args(ExportFormat)
 #: Of the formats that image files are copied into.
 _WRITERS = {"huggingface": huggingface.write, "webdataset": webdataset.write, "fiftyone": fiftyone.write}
@@ -56,10 +56,13 @@ def export_run(
             cannot be written; or a package that the format needs is not installed.
     """
     source = config.source
-    if format == "clip-retrieval":
+    if format in ("clip-retrieval", "embedding-atlas"):
         with _new_folder(output) as (folder, place):
             export = Export(folder, on_images)
-            clip_retrieval.write(export, run_dir, has_files=not isinstance(source, EmbeddingsSource))
+            if format == "clip-retrieval":
+                clip_retrieval.write(export, run_dir, has_files=not isinstance(source, EmbeddingsSource))
+            else:
+                embedding_atlas.write(export, run_dir, config)
         return Exported(str(place), export.num_written, export.num_skipped)
     if isinstance(source, EmbeddingsSource):
         raise InputError(

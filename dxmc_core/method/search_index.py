@@ -267,7 +267,9 @@ def choose_effort(
     if effort_of(index) is None:
         return
     before, most = -1.0, _most_effort(index)
-    for effort in (*(effort for effort in _EFFORTS if effort < most), most):
+    efforts = [effort for effort in _EFFORTS if effort < most]
+    # All cells are an exact search that costs what it costs; a graph does not become exact by looking at more of it.
+    for effort in [*efforts, most] if is_in_cells(index) or not efforts else efforts:
         set_effort(index, effort)
         found = min(recall_at(index, sample, num_results, is_lossy=is_lossy) for sample in samples)
         on_trial(effort, found)

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dxmc_core.artifacts.storage import read_user_file, write_output
 from dxmc_core.errors import InputError
-from dxmc_core.report.page import PAGE_MARK
-from dxmc_core.search import QueryKind, RunSearch, SearchResult, open_run
-from dxmc_core.search_page import render_search
+from dxmc_core.query_kind import QueryKind
+
+if TYPE_CHECKING:
+    from dxmc_core.search import RunSearch, SearchResult
 
 NAME = "search"
 SUMMARY = "Find the clusters and images nearest to words or to an image."
@@ -57,6 +57,8 @@ def execute(arguments: argparse.Namespace) -> None:
         raise InputError("expected one of: a QUERY, --queries FILE, --interactive")
     if arguments.html is not None and not arguments.query:
         raise InputError("--html shows one search; give it with a QUERY")
+    from dxmc_core.search import open_run  # late, as the parser of every command needs this module
+
     options = {
         "kind": QueryKind(arguments.kind) if arguments.kind else None,
         "top": arguments.top,
@@ -71,15 +73,23 @@ def execute(arguments: argparse.Namespace) -> None:
             result = run.query(" ".join(arguments.query), **options)
             page = None
             if arguments.html is not None:
-                html = render_search(run.run_dir, run.config, result).encode()
-                page = write_output(arguments.html, html, mark=PAGE_MARK)
+                page = _write_page(arguments.html, run, result)
             if arguments.json:
                 print(json.dumps({**_as_json(result, run), "html": page}, indent=1))
             else:
                 _print(result, page)
 
 
-def _answer_lines(run: RunSearch, options: dict[str, Any], *, as_json: bool) -> None:
+def _write_page(uri: str, run: "RunSearch", result: "SearchResult") -> str:
+    """Write the result with thumbnails; where it lies."""
+    from dxmc_core.artifacts.storage import write_output
+    from dxmc_core.report.page import PAGE_MARK
+    from dxmc_core.search_page import render_search
+
+    return write_output(uri, render_search(run.run_dir, run.config, result).encode(), mark=PAGE_MARK)
+
+
+def _answer_lines(run: "RunSearch", options: dict[str, Any], *, as_json: bool) -> None:
     """Answer one line after the other, with JSON on one line each where that is asked for; an error ends nothing."""
     for line in _lines():
         try:
@@ -107,7 +117,7 @@ def _lines() -> Iterator[str]:
             yield line.strip()
 
 
-def _answer_file(run: RunSearch, path: str, options: dict[str, Any], *, as_json: bool) -> None:
+def _answer_file(run: "RunSearch", path: str, options: dict[str, Any], *, as_json: bool) -> None:
     results = run.query_all(_queries_of(path), **options)
     if as_json:
         print(json.dumps([_as_json(result, run) for result in results], indent=1))
@@ -125,6 +135,8 @@ def _queries_of(path: str) -> list[str]:
 
         values = load_embeddings(path)
         return [f"{path}#{row}" for row in range(len(values))] if values.ndim == 2 else [path]
+    from dxmc_core.artifacts.storage import read_user_file
+
     try:
         lines = read_user_file(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -137,7 +149,7 @@ def _queries_of(path: str) -> list[str]:
     return queries
 
 
-def _as_json(result: SearchResult, run: RunSearch) -> dict[str, Any]:
+def _as_json(result: "SearchResult", run: "RunSearch") -> dict[str, Any]:
     return {
         "run_dir": run.run_dir.uri,
         "query": result.query.text,
@@ -147,7 +159,7 @@ def _as_json(result: SearchResult, run: RunSearch) -> dict[str, Any]:
     }
 
 
-def _print(result: SearchResult, page: str | None = None) -> None:
+def _print(result: "SearchResult", page: str | None = None) -> None:
     print("clusters")
     for cluster in result.clusters:
         print(f"  {cluster.similarity:6.3f}  {cluster.cluster_id:>6}  {cluster.name:<28} {cluster.size:>9} images")
