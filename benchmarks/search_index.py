@@ -3,9 +3,10 @@
     python benchmarks/search_index.py --folder DIR --num-images 100000 1000000
     python benchmarks/search_index.py --folder DIR --num-images 1000000 --kind hnsw
 
-Prints JSON. The images are the planted mixture (`planted.py`), a cluster for each component; queries are its nouns, as
-a file of embeddings, so no encoder is loaded. `first_query_seconds` is of a command with all of its start-up, twice:
-the second one finds the files in the memory of the kernel. Bare FAISS is asked for the same 1,000 queries.
+Prints JSON, one document for each number of images. The images are the planted mixture (`planted.py`), a cluster for
+each component; queries are its nouns, as a file of embeddings, so no encoder is loaded. `first_query_seconds` is of a
+command with all of its start-up, twice: the second one finds the files in the memory of the kernel. Bare FAISS is asked
+for the same 1,000 queries.
 """
 
 import argparse
@@ -208,18 +209,15 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, nargs="+", required=True)
     parser.add_argument("--kind", default="auto", help="flat, ivf, ivf_sq8, ivf_pq or hnsw; by default by size")
     arguments = parser.parse_args()
-    results = []
     for num_images in arguments.num_images:
         complete_run(arguments.folder, num_images)
-        results.append(
-            {
-                "num_images": num_images,
-                "build": measured(build, arguments.folder, num_images, arguments.kind),
-                "ask": measured(ask, arguments.folder, num_images),
-                "first_query_seconds": first_query_seconds(arguments.folder, num_images),
-            }
-        )
-    print(json.dumps(results, indent=1))
+        result = {
+            "num_images": num_images,
+            "build": measured(build, arguments.folder, num_images, arguments.kind),
+            "ask": measured(ask, arguments.folder, num_images),
+            "first_query_seconds": first_query_seconds(arguments.folder, num_images),
+        }
+        print(json.dumps(result, indent=1), flush=True)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def search_indexes(
         source = IndexSource(rows, table, nouns, choice, modality, context.config.seed)
         found = None
         if base is not None:
-            found = run_on_node(partial(renew_index, min_recall=config.min_recall), source, output, base)
+            found = run_on_node(renew_index, source, output, base)
         if found is None:
             found = _built_index(context, source, fingerprint=fingerprint, has_cells=has_cells, device=device)
         files[source.file_name], indexes[source.file_name] = found

@@ -15,7 +15,7 @@ import numpy as np
 
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError
-from dxmc_core.method.search_index import empty_index
+from dxmc_core.method.search_index import float16_rows
 
 #: Under this key the metrics of mine_neighbors say what there is to know of its indexes, by file name.
 METRICS_KEY = "search_index"
@@ -100,6 +100,11 @@ def _ids(shard: faiss.Index, new_ids: np.ndarray | None, cell: int) -> tuple[np.
     return is_kept, ids if is_kept.all() else ids[is_kept]
 
 
+def row_ids_of(index: faiss.Index) -> np.ndarray:
+    """The ids of all rows of an index with cells, (N,) int64, in no order."""
+    return np.concatenate([_ids(index, None, cell)[1] for cell in range(index.nlist)])
+
+
 def without_rows(index: faiss.Index) -> faiss.Index:
     """An index with the same cells and settings, and no place for rows."""
     return index_of(_without_cells(index) + _NO_CELLS)
@@ -117,7 +122,7 @@ def write_by_place(path: Path, index: faiss.Index, places: np.ndarray) -> None:
     plain, order = faiss.downcast_index(index.index), np.argsort(places[faiss.vector_to_array(index.id_map)])
     if not np.array_equal(order, np.arange(len(order))):
         rows = plain.reconstruct_n(0, plain.ntotal)
-        plain = faiss.downcast_index(empty_index("flat", index.d).index)
+        plain = float16_rows(index.d)
         plain.add(rows[order])
     faiss.write_index(plain, str(path))
 

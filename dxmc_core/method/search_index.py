@@ -5,7 +5,7 @@ exactly these; 8 bits and product quantisation give candidates, which their read
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -31,10 +31,8 @@ _HNSW_NEIGHBORS, _HNSW_CONSTRUCTION = 32, 80
 #: Candidates for each wanted row where codes are lossy; they are ranked again by the stored rows.
 CANDIDATES_PER_RESULT = 4
 
-#: Cells that a query looks through, or candidates that a search in the graph keeps, tried in this order.
-_EFFORTS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
-#: More effort that gains less recall than this is not worth it: it is the codes that err.
-_LEAST_GAIN = 5e-4
+#: Candidates that a search in a graph keeps, tried in this order until the recall is reached.
+_GRAPH_EFFORTS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 
 #: A row scores like the k-th best when it is this near: float32 rounds differently in different orders.
 _TIE = 2e-6
@@ -95,7 +93,7 @@ def empty_index(kind: IndexKind, width: int, *, centers: np.ndarray | None = Non
     """
     ip, float16 = faiss.METRIC_INNER_PRODUCT, faiss.ScalarQuantizer.QT_fp16
     if kind == "flat":
-        return faiss.IndexIDMap(_without_training(faiss.IndexScalarQuantizer(width, float16, ip)))
+        return faiss.IndexIDMap(float16_rows(width))
     if kind == "hnsw":
         graph = faiss.IndexHNSWSQ(width, float16, _HNSW_NEIGHBORS, ip)
         graph.hnsw.efConstruction = _HNSW_CONSTRUCTION
@@ -109,6 +107,13 @@ def empty_index(kind: IndexKind, width: int, *, centers: np.ndarray | None = Non
     if kind == "ivf_sq8":
         return faiss.IndexIVFScalarQuantizer(cells, width, cells.ntotal, faiss.ScalarQuantizer.QT_8bit, ip, True)
     return faiss.IndexIVFPQ(cells, width, cells.ntotal, num_pq_parts(width), 8, ip)
+
+
+def float16_rows(width: int) -> faiss.Index:
+    """An index without rows that keeps no ids: its rows are known by their places."""
+    return _without_training(
+        faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    )
 
 
 def _without_training(index: faiss.Index) -> faiss.Index:
@@ -239,40 +244,47 @@ def without_own(
     return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def recall_at(index: faiss.Index, exact: Exact, num_results: int, *, is_lossy: bool) -> float:
-    """The share of the best rows that the index finds, copies counted by their score where that is exact.
+def recalls(index: faiss.Index, exact: Exact, counts: Sequence[int], *, is_lossy: bool) -> list[float]:
+    """For each count the share of so many best rows that the index finds, copies by their score where that is exact.
 
     Of lossy codes: among the candidates that are ranked again, by row id.
     """
-    wanted = min(num_results, exact.num_results)
-    searched = wanted * (CANDIDATES_PER_RESULT if is_lossy else 1)
-    ids, scores = search_rows(index, exact.queries, searched + 1)
-    ids, scores = without_own(ids, scores, exact.own_ids, searched)
+    candidates = CANDIDATES_PER_RESULT if is_lossy else 1
+    counts = [min(count, exact.num_results) for count in counts]
+    ids, scores = search_rows(index, exact.queries, candidates * max(counts) + 1)
+    ids, scores = without_own(ids, scores, exact.own_ids, candidates * max(counts))
     if is_lossy:
-        found = [np.isin(right, mine).mean() for right, mine in zip(exact.ids[:, :wanted], ids, strict=True)]
-        return float(np.mean(found))
-    return float((scores >= exact.scores[:, wanted - 1 : wanted] - _TIE).mean())
+        rows = list(zip(exact.ids, ids, strict=True))
+        return [
+            float(np.mean([np.isin(best[:count], found[: candidates * count]).mean() for best, found in rows]))
+            for count in counts
+        ]
+    return [float((scores[:, :count] >= exact.scores[:, count - 1 : count] - _TIE).mean()) for count in counts]
 
 
-def choose_effort(
-    index: faiss.Index,
-    samples: Sequence[Exact],
-    *,
-    min_recall: float,
-    num_results: int,
-    is_lossy: bool,
-    on_trial: Callable[[int, float], None] = lambda effort, recall: None,
+def choose_probes(
+    index: faiss.Index, samples: Sequence[tuple[Exact, np.ndarray]], *, min_recall: float, num_results: int
 ) -> None:
-    """Set the least effort at which each sample of queries reaches a recall, or beyond which more effort is in vain."""
-    if effort_of(index) is None:
-        return
-    before, most = -1.0, _most_effort(index)
-    efforts = [effort for effort in _EFFORTS if effort < most]
-    # All cells are an exact search that costs what it costs; a graph does not become exact by looking at more of it.
-    for effort in [*efforts, most] if is_in_cells(index) or not efforts else efforts:
+    """Set the least number of cells with which each sample of queries has a share of its best rows in the cells.
+
+    Args:
+        samples: with the cell of each exact result (Q, k).
+    """
+    centers = index.quantizer.reconstruct_n(0, index.nlist)
+    needed = 1
+    for exact, cells in samples:
+        scores = exact.queries @ centers.T
+        of_results = np.take_along_axis(scores, cells[:, :num_results], axis=1)
+        ranks = np.sort(
+            [(row[:, None] < others).sum(axis=1) for row, others in zip(of_results, scores, strict=True)], axis=None
+        )
+        needed = max(needed, int(ranks[math.ceil(min_recall * len(ranks)) - 1]) + 1)
+    set_effort(index, needed)
+
+
+def choose_graph_effort(index: faiss.Index, samples: Sequence[Exact], *, min_recall: float, num_results: int) -> None:
+    """Set the least candidates that a search in a graph keeps at which each sample of queries reaches a recall."""
+    for effort in _GRAPH_EFFORTS:
         set_effort(index, effort)
-        found = min(recall_at(index, sample, num_results, is_lossy=is_lossy) for sample in samples)
-        on_trial(effort, found)
-        if found >= min_recall or (is_lossy and effort > 16 and found - before < _LEAST_GAIN):
-            break
-        before = found
+        if min(recalls(index, exact, [num_results], is_lossy=False)[0] for exact in samples) >= min_recall:
+            return

@@ -9,13 +9,14 @@ from dxmc_core.method.search_index import (
     KINDS,
     IndexChoice,
     add_to_cells,
-    choose_effort,
+    choose_graph_effort,
     choose_kind,
+    choose_probes,
     effort_of,
     empty_index,
     exact_results,
     num_pq_parts,
-    recall_at,
+    recalls,
     search_rows,
     set_effort,
     train_codes,
@@ -100,17 +101,43 @@ def test_exact_results_leave_out_the_query_itself_and_nothing_else(rows, row_ids
         assert own not in ids
 
 
-def test_effort_is_the_least_that_reaches_the_recall(rows, row_ids):
+@pytest.mark.parametrize("min_recall", [0.5, 0.9, 0.99, 1.0])
+def test_probes_are_the_fewest_that_reach_the_recall(rows, row_ids, min_recall):
+    cells = make_cells(ArrayRows(rows), seed=0)
     index = filled("ivf", rows, row_ids)
     exact = exact_results(ArrayRows(rows), row_ids, rows[::20].astype(np.float32), row_ids[::20], 50)
-    tried = {}
-    choose_effort(index, [exact], min_recall=0.9, num_results=10, is_lossy=False, on_trial=tried.__setitem__)
+    of_results = cells.labels[np.searchsorted(row_ids, exact.ids)]
+    choose_probes(index, [(exact, of_results)], min_recall=min_recall, num_results=10)
     chosen = effort_of(index)
-    assert tried[chosen] >= 0.9 > max([found for effort, found in tried.items() if effort < chosen], default=0)
-    assert recall_at(index, exact, 10, is_lossy=False) == tried[chosen]
-    ids, _ = search_rows(index, exact.queries, 11)
-    by_ids = np.mean([np.isin(right[:10], mine).mean() for right, mine in zip(exact.ids, ids, strict=True)])
-    assert tried[chosen] == pytest.approx(by_ids, abs=0.005)
+    assert recalls(index, exact, [10], is_lossy=False)[0] >= min_recall
+    if chosen > 1:
+        set_effort(index, chosen - 1)
+        assert recalls(index, exact, [10], is_lossy=False)[0] < min_recall
+
+
+def test_recall_is_the_share_of_the_best_rows(rows, row_ids):
+    index = filled("ivf", rows, row_ids)
+    set_effort(index, 2)
+    exact = exact_results(ArrayRows(rows), row_ids, rows[::20].astype(np.float32), row_ids[::20], 50)
+    ids, _ = search_rows(index, exact.queries, 51)
+    for count, found in zip((10, 50), recalls(index, exact, (10, 50), is_lossy=False), strict=True):
+        mine = [
+            np.isin(right[:count], of[of != own][:count])
+            for right, of, own in zip(exact.ids, ids, row_ids[::20], strict=True)
+        ]
+        assert found == pytest.approx(np.mean(mine), abs=0.005)
+        assert found < 1
+
+
+def test_more_candidates_are_kept_in_a_graph_until_the_recall_is_reached(rows, row_ids):
+    index = filled("hnsw", rows, row_ids)
+    exact = exact_results(ArrayRows(rows), row_ids, rows[::20].astype(np.float32), row_ids[::20], 50)
+    efforts = []
+    for min_recall in (0.5, 0.98):
+        choose_graph_effort(index, [exact], min_recall=min_recall, num_results=10)
+        efforts.append(effort_of(index))
+        assert recalls(index, exact, [10], is_lossy=False)[0] >= min_recall
+    assert efforts[0] <= efforts[1]
 
 
 def test_recall_of_lossy_codes_is_of_the_candidates(rows, row_ids):
@@ -119,7 +146,7 @@ def test_recall_of_lossy_codes_is_of_the_candidates(rows, row_ids):
     exact = exact_results(ArrayRows(rows), row_ids, rows[::20].astype(np.float32), row_ids[::20], 50)
     ids, _ = search_rows(index, exact.queries, 11)
     first = np.mean([np.isin(right[:10], mine).mean() for right, mine in zip(exact.ids, ids, strict=True)])
-    assert first < recall_at(index, exact, 10, is_lossy=True) <= 1
+    assert first < recalls(index, exact, [10], is_lossy=True)[0] <= 1
 
 
 def test_kind_is_chosen_by_size_with_its_reason():

@@ -136,7 +136,7 @@ def nights(planted_run, tmp_path, monkeypatch):
 def test_a_night_takes_out_what_has_gone_and_adds_what_has_come(nights):
     before, after, space = nights
     source, output = source_of(after, "ivf", space=space), after.stage("mine_neighbors")
-    part, facts = renew_index(source, output, before, min_recall=0.9)
+    part, facts = renew_index(source, output, before)
     assert (facts["added"], facts["removed"], facts["rows"]) == (42, 12, 230)
     images = load_matrix(after.stage("embed_images"), "images")
     rows = images.values.astype(np.float32)
@@ -149,11 +149,12 @@ def test_a_night_takes_out_what_has_gone_and_adds_what_has_come(nights):
     assert facts["recall_at_10"] >= 0.9
 
 
-def test_an_index_whose_recall_falls_is_built_anew(nights, caplog):
+def test_an_index_whose_recall_falls_is_built_anew(nights, caplog, monkeypatch):
     before, after, space = nights
     source, output = source_of(after, "ivf", space=space), after.stage("mine_neighbors")
+    monkeypatch.setattr("dxmc_core.stages.search_index._MAX_FALL", -0.5)
     with caplog.at_level("INFO"):
-        assert renew_index(source, output, before, min_recall=1.01) is None
+        assert renew_index(source, output, before) is None
     assert "index.faiss is built anew: its recall at 10 has fallen to" in caplog.text
     assert not output.storage.exists("index.faiss")
 
@@ -161,7 +162,7 @@ def test_an_index_whose_recall_falls_is_built_anew(nights, caplog):
 def test_what_cannot_be_renewed_is_built_anew(nights):
     before, after, space = nights
     output = after.stage("mine_neighbors")
-    assert renew_index(source_of(after, "ivf_sq8", space=space), output, before, min_recall=0.9) is None
+    assert renew_index(source_of(after, "ivf_sq8", space=space), output, before) is None
     before.stage("mine_neighbors").storage.write_bytes("index.faiss", b"something else")
-    assert renew_index(source_of(after, "ivf", space=space), output, before, min_recall=0.9) is None
-    assert renew_index(source_of(before, "ivf", space=space), output, after, min_recall=0.9) is None
+    assert renew_index(source_of(after, "ivf", space=space), output, before) is None
+    assert renew_index(source_of(before, "ivf", space=space), output, after) is None
