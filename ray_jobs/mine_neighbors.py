@@ -21,9 +21,6 @@ from dxmc_core.stages.mine_neighbors import (
     near_duplicate_metrics,
     usable_num_neighbors,
 )
-from dxmc_core.stages.mine_neighbors import (
-    fingerprint as stage_fingerprint,
-)
 from dxmc_core.stages.search_index import (
     FillShard,
     IndexSource,
@@ -35,8 +32,8 @@ from dxmc_core.stages.search_index import (
 from ray_jobs.cluster import Progress, Step, cores_per_node, map_rows, num_cores, num_gpus, run_on_node
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
+from ray_jobs.plans.mine_neighbors import NAME, reads
 
-NAME = "mine_neighbors"
 _ROWS_PER_SLICE = 8192
 #: A cell's candidates are read once a slice, so slices are to hold many rows of each cell.
 _ROWS_PER_CELL_SLICE = 262_144
@@ -44,14 +41,6 @@ _ROWS_PER_CELL_SLICE = 262_144
 _ROWS_PER_SHARD = 262_144
 
 logger = logging.getLogger(__name__)
-
-
-def reads(_context: RunContext) -> tuple[str, ...]:
-    return ("embed_images", "build_semantic_space")
-
-
-def fingerprint(context: RunContext) -> str:
-    return stage_fingerprint(context.config.mine_neighbors, inputs=context.inputs_of(*reads(context)) or {})
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
@@ -71,7 +60,9 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     recall = _plan(context, common) if choice.index == "ivf" else {"recall": 1.0}
     receipts = _search(context, choice.index, common, fingerprint=fingerprint)
     pairs = [Part(**receipt["pairs"]) for receipt in receipts]
-    duplicates = run_on_node(group_near_duplicates, context.stage("embed_images"), output, pairs)
+    duplicates = run_on_node(
+        group_near_duplicates, context.stage("embed_images"), output, pairs, doing="grouping near duplicates"
+    )
     files, indexes = search_indexes(context, fingerprint=fingerprint, has_cells=choice.index == "ivf", device=device)
     return output.publish(
         fingerprint=fingerprint,
@@ -101,12 +92,15 @@ def _plan(context: RunContext, common: dict[str, Any]) -> dict[str, Any]:
         PlanSearch, kwargs, num_workers=1, num_cpus=1 if on_gpu else cores_per_node(), num_gpus=1 if on_gpu else 0
     )
     plans = {}
-    for plan in map_rows([{"modality": modality} for modality in MODALITIES], step):
-        logger.info(
-            "%-21s %s: each row looks through %d of %d cells, recall %.4f on %d rows",
-            NAME, plan["modality"], plan["num_probes"], plan["cells"], plan["recall"], plan["sampled_rows"],
-        )  # fmt: skip
-        plans[plan.pop("modality")] = plan
+    rows = [{"modality": modality} for modality in MODALITIES]
+    with Progress("grouping rows into cells", len(rows), unit="modalities") as progress:
+        for plan in map_rows(rows, step):
+            progress.add(1)
+            logger.info(
+                "%-21s %s: each row looks through %d of %d cells, recall %.4f on %d rows",
+                NAME, plan["modality"], plan["num_probes"], plan["cells"], plan["recall"], plan["sampled_rows"],
+            )  # fmt: skip
+            plans[plan.pop("modality")] = plan
     return {"recall": min(plan["recall"] for plan in plans.values()), "cells": plans}
 
 
@@ -126,7 +120,7 @@ def _search(context: RunContext, index: str, common: dict[str, Any], *, fingerpr
     )
     slices = [{"start": start, "stop": min(start + size, count)} for start in range(0, count, size)]
     receipts = []
-    with Progress(NAME, count, unit="images") as progress:
+    with Progress("searching", count, unit="images", first="starting workers and building the index") as progress:
         for row in map_rows(slices, step):
             receipts.append(row)
             progress.add(row["rows"])
@@ -155,7 +149,7 @@ def search_indexes(
         source = IndexSource(rows, table, nouns, choice, modality, context.config.seed)
         found = None
         if base is not None:
-            found = run_on_node(renew_index, source, output, base)
+            found = run_on_node(renew_index, source, output, base, doing=f"bringing {source.file_name} up to date")
         if found is None:
             found = _built_index(context, source, fingerprint=fingerprint, has_cells=has_cells, device=device)
         files[source.file_name], indexes[source.file_name] = found
@@ -168,11 +162,11 @@ def _built_index(
 ) -> tuple[Part, dict[str, Any]]:
     output, shards = context.stage(NAME), []
     prepare = partial(prepare_index, fingerprint=fingerprint, has_cells=has_cells, device=device)
-    empty = run_on_node(prepare, source, output, device=device)
+    empty = run_on_node(prepare, source, output, device=device, doing=f"preparing {source.file_name}")
     if source.choice.has_cells:
         shards = _fill_shards(source, output, empty, context.num_images, fingerprint=fingerprint)
     publish = partial(publish_index, min_recall=context.config.mine_neighbors.min_recall)
-    return run_on_node(publish, source, output, empty, shards)
+    return run_on_node(publish, source, output, empty, shards, doing=f"measuring and writing {source.file_name}")
 
 
 def _fill_shards(source: IndexSource, output: StageDir, empty: str, count: int, *, fingerprint: str) -> list[str]:
@@ -183,17 +177,12 @@ def _fill_shards(source: IndexSource, output: StageDir, empty: str, count: int, 
     slices = [
         {"start": start, "stop": min(start + _ROWS_PER_SHARD, count)} for start in range(0, count, _ROWS_PER_SHARD)
     ]
-    names = {receipt["part"]: receipt["name"] for receipt in map_rows(slices, step)}
+    names = {}
+    with Progress(f"filling {source.file_name}", len(slices), unit="shards") as progress:
+        for receipt in map_rows(slices, step):
+            names[receipt["part"]] = receipt["name"]
+            progress.add(1)
     return [names[start] for start in sorted(names)]
-
-
-def summary(context: RunContext) -> str:
-    metrics = context.stage(NAME).require_manifest().metrics
-    return (
-        f"{metrics['num_neighbors']} neighbors an image and modality, {metrics['index']} search, "
-        f"recall {metrics['recall']:.3f}; {metrics['near_duplicate_images']} images are near duplicates, in "
-        f"{metrics['near_duplicate_groups']} groups ({metrics['exact_copies']} exact copies)"
-    )
 
 
 if __name__ == "__main__":

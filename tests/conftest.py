@@ -20,7 +20,7 @@ from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.storage import S3
+from dxmc_core.artifacts.s3 import S3
 from dxmc_core.config import PipelineConfig, parse_config
 from dxmc_core.method.search_index import IndexChoice
 from dxmc_core.stages.search_index import FillShard, IndexSource, prepare_index, publish_index

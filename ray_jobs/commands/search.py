@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +149,8 @@ def _queries_of(path: str) -> list[str]:
 
 
 def _as_json(result: "SearchResult", run: "RunSearch") -> dict[str, Any]:
+    from dataclasses import asdict
+
     return {
         "run_dir": run.run_dir.uri,
         "query": result.query.text,

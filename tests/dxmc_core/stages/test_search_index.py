@@ -1,5 +1,7 @@
 """The published index: any FAISS opens it, and what it says of itself is so."""
 
+from typing import get_args
+
 import faiss
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,7 @@ from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.errors import InputError
-from dxmc_core.method.search_index import IndexChoice
+from dxmc_core.method.search_index import KINDS, IndexChoice
 from dxmc_core.stages import embed_images
 from dxmc_core.stages.mine_neighbors import MineNeighborsConfig, choose_search_index
 from dxmc_core.stages.search_index import (
@@ -118,6 +120,8 @@ def test_the_kind_is_set_chosen_or_none():
     assert choose_search_index(MineNeighborsConfig(), 10**6, 512).kind == "ivf"
     choice = choose_search_index(MineNeighborsConfig(search_index="hnsw"), 10**6, 512)
     assert (choice.kind, choice.reason) == ("hnsw", "mine_neighbors.search_index is hnsw")
+    settable = get_args(MineNeighborsConfig.model_fields["search_index"].annotation)
+    assert set(settable) == {"auto", "none", *KINDS}
     with pytest.raises(InputError, match="ivf_pq, which learns from at least 256 images, found 255"):
         choose_search_index(MineNeighborsConfig(search_index="ivf_pq"), 255, 512)
 
