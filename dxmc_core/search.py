@@ -33,6 +33,7 @@ __all__ = ["ClusterHit", "ImageHit", "Query", "QueryKind", "RunSearch", "SearchR
 
 #: Parts that are read while one is searched.
 _PARTS_AHEAD = 2
+_SCORES_AT_A_TIME = 2**24
 #: Row id of a result that is none.
 _NOTHING = -1
 
@@ -90,6 +91,7 @@ class RunSearch:
     def __init__(self, run_dir: RunDir, config: PipelineConfig) -> None:
         self.run_dir, self.config = run_dir, config
         self._held = ExitStack()
+        self._allowed_by: dict[tuple[str, ...], np.ndarray | None] = {}
         self._clusters = run_dir.stage("assign_clusters").read_table(
             "clusters", ["cluster_id", "name", "size"], schema=schemas.CLUSTERS
         )
@@ -187,9 +189,11 @@ class RunSearch:
         return RowFinder.open(self.run_dir.stage("embed_images"), "images")
 
     def _allowed(self, where: tuple[str, ...]) -> np.ndarray | None:
-        if not where:
-            return None
-        return allowed_rows(self.run_dir, [Condition.parse(text) for text in where], self._clusters)
+        """The images that meet the conditions, (M,) bool by row id; those of the last search are kept."""
+        if where not in self._allowed_by:
+            conditions = [Condition.parse(text) for text in where]
+            self._allowed_by = {where: allowed_rows(self.run_dir, conditions, self._clusters) if where else None}
+        return self._allowed_by[where]
 
     def _nearest(
         self, queries: np.ndarray, own: np.ndarray, top: int, allowed: np.ndarray | None
@@ -217,14 +221,18 @@ class RunSearch:
             row_ids, rows = part["row_id"].to_numpy(), matrix_of(part["embedding"])
             if allowed is not None:
                 row_ids, rows = row_ids[allowed[row_ids]], rows[allowed[row_ids]]
-            found = queries @ rows.astype(np.float32).T
-            best.add_result(found, np.broadcast_to(row_ids, found.shape))
+            step = max(_SCORES_AT_A_TIME // len(queries), 1)
+            for start in range(0, len(rows), step):
+                found = queries @ rows[start : start + step].astype(np.float32).T
+                best.add_result(found, np.broadcast_to(row_ids[start : start + step], found.shape))
         best.finalize()
         return best.I, best.D
 
     def _scores_of(self, queries: np.ndarray, row_ids: np.ndarray) -> np.ndarray:
         """Exact scores (Q, n) of candidates, by their stored rows."""
         wanted = np.unique(row_ids[row_ids != _NOTHING])
+        if len(wanted) == 0:
+            return np.zeros(row_ids.shape, dtype=np.float32)
         rows = matrix_of(self._stored_images.read(wanted, ["row_id", "embedding"])["embedding"]).astype(np.float32)
         places = np.searchsorted(wanted, row_ids).clip(max=len(wanted) - 1)
         return np.stack([rows[of_query] @ query for query, of_query in zip(queries, places, strict=True)])

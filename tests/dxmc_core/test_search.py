@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxmc_core import search_queries
+from dxmc_core import search, search_queries
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.search import QueryKind, RunSearch, open_run
@@ -177,6 +177,18 @@ def test_conditions_say_which_images_there_are(bare_run, where, expected):
     assert similarities == sorted(similarities, reverse=True)
 
 
+def test_many_queries_are_answered_with_few_scores_at_a_time(bare_run, monkeypatch):
+    expected = results(bare_run, QUERIES)
+    monkeypatch.setattr(search, "_SCORES_AT_A_TIME", 9)
+    assert results(bare_run, QUERIES) == expected
+
+
+def test_the_conditions_of_a_search_are_not_those_of_the_next(bare_run):
+    with open_run(bare_run.run_dir) as run:
+        counts = [len(run.query("red", top=12, where=where).images) for where in (["label=red"], [], ["label!=red"])]
+    assert counts == [4, 12, 8]
+
+
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
@@ -217,7 +229,7 @@ QUERIES = ["lemon tree", "green", "red/2.png", "blue/3.png"]
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq8", "hnsw"])
-@pytest.mark.parametrize("where", [[], ["label!=green", "confidence>0.55"]])
+@pytest.mark.parametrize("where", [[], ["label!=green", "confidence>0.55"], ["label=green", "label=red"]])
 def test_the_index_answers_as_reading_every_embedding_does(make_color_run, indexed, monkeypatch, kind, where):
     expected = results(make_color_run("plain", files=False), QUERIES, top=5, where=where)
     run = indexed(kind)
