@@ -141,7 +141,7 @@ def _without_cells(index: faiss.Index) -> bytes:
 def spot_checksum(path: Path) -> str:
     """A checksum over blocks of a file at even distances, the first and the last among them."""
     size, digest = path.stat().st_size, hashlib.sha256()
-    starts = range(0, size, _BLOCK_BYTES)
+    starts: Sequence[int] = range(0, size, _BLOCK_BYTES)
     if len(starts) > _NUM_CHECKED_BLOCKS:
         starts = [round(place) for place in np.linspace(0, size - _BLOCK_BYTES, _NUM_CHECKED_BLOCKS)]
     with path.open("rb") as file:

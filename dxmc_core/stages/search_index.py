@@ -235,8 +235,8 @@ def renew_index(source: IndexSource, output: StageDir, before: RunDir) -> tuple[
         arrivals.replace_invlists(room, False)
         arrivals.ntotal = 0
         for start in range(0, len(places), _ROWS_PER_BLOCK):
-            part = places[start : start + _ROWS_PER_BLOCK]
-            arrivals.add_with_ids(rows.take(part).astype(np.float32), rows.row_ids[part])
+            some = places[start : start + _ROWS_PER_BLOCK]
+            arrivals.add_with_ids(rows.take(some).astype(np.float32), rows.row_ids[some])
         samples, facts = _samples(source, rows), {}
 
         def write_and_measure(path: Path) -> None:
