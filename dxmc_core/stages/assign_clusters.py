@@ -20,6 +20,8 @@ from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
 from dxmc_core.vocabulary import hypernym_table
 
 NUM_NEAREST_CLUSTERS = 5
+#: 64 MiB.
+_PROBS_PER_BLOCK = 2**24
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def assign_sample(sample: RowMatrix, heads: Heads, counterparts: RowMatrix | Non
     texts = None
     if counterparts is not None:
         texts = counterparts.values[counterparts.positions_of(sample.row_ids)]
-    labels, confidences, _, margins = _decisions(_probs(heads, sample.values, texts))
+    labels, confidences, _, margins = _decide(heads, sample.values, texts)
     embeddings = sample.values.astype(np.float32)
     sums = np.zeros((heads.num_clusters, embeddings.shape[1]), dtype=np.float32)
     np.add.at(sums, labels, embeddings)
@@ -68,19 +70,34 @@ def assign_sample(sample: RowMatrix, heads: Heads, counterparts: RowMatrix | Non
     )
 
 
+def _decide(
+    heads: Heads, images: np.ndarray, texts: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Label, its probability, the runner-up and the margin between the two, of each of n images; K >= 2.
+
+    Ties go to the smaller cluster id. The probabilities of all exist for a block of images at a time.
+    """
+    size = max(_PROBS_PER_BLOCK // heads.num_clusters, 1)
+    found = [
+        _decisions(_probs(heads, images[start : start + size], None if texts is None else texts[start : start + size]))
+        for start in range(0, max(len(images), 1), size)
+    ]
+    labels, confidences, runner_up, margins = map(np.concatenate, zip(*found, strict=True))
+    return labels, confidences, runner_up, margins
+
+
 def _probs(heads: Heads, images: np.ndarray, texts: np.ndarray | None) -> np.ndarray:
     return assign(heads, torch.from_numpy(images), None if texts is None else torch.from_numpy(texts)).numpy()
 
 
 def _decisions(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Label, its probability, the runner-up and the margin between the two, of each row of (n, K), K >= 2."""
-    top = np.argpartition(-probs, 1, axis=1)[:, :2]
-    top_probs = np.take_along_axis(probs, top, axis=1)
-    # Ties go to the smaller cluster id, as argmax does.
-    order = np.lexsort((top, -top_probs), axis=1)
-    labels, runner_up = np.take_along_axis(top, order, axis=1).T
-    first, second = np.take_along_axis(top_probs, order, axis=1).T
-    return labels, first, runner_up, first - second
+    """See `_decide`. The array (n, K) is spent."""
+    rows = np.arange(len(probs))
+    labels = probs.argmax(axis=1)
+    first = probs[rows, labels]
+    probs[rows, labels] = -1
+    runner_up = probs.argmax(axis=1)
+    return labels, first, runner_up, first - probs[rows, runner_up]
 
 
 def center_table(sample: ClusterSample) -> pa.Table:
@@ -150,7 +167,7 @@ def assignment_table(
         centers, mean_distances: (K, D) and (K,), as in `ClusterSample`.
     """
     embeddings = matrix_of(rows["embedding"])
-    labels, confidences, runner_up, margins = _decisions(_probs(heads, embeddings, texts))
+    labels, confidences, runner_up, margins = _decide(heads, embeddings, texts)
     distances = 1 - np.einsum("nd,nd->n", embeddings.astype(np.float32), centers[labels])
     return pa.table(
         {
