@@ -10,6 +10,7 @@ from dxmc_core import __version__
 from ray_jobs.arguments import add_quiet
 from ray_jobs.commands import (
     Command,
+    clusters,
     completion,
     evaluate,
     export,
@@ -32,6 +33,7 @@ COMMANDS: tuple[Command, ...] = (
     rollback,
     preflight,
     status,
+    clusters,
     search,
     evaluate,
     suggest_k,

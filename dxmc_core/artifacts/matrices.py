@@ -1,6 +1,7 @@
 """Embedding columns as matrices: Arrow fixed-size lists to NumPy and back, tables in row order, whole or in blocks."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.errors import ArtifactError
 
 _BLOCK_ROWS = 65_536
+_FOOTER_THREADS = 32
 
 #: Makes an array of a shape and a type whose content does not matter, like `np.empty`.
 Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
@@ -30,6 +32,18 @@ def matrix_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     matrices = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width) for chunk in chunks]
     return matrices[0] if len(matrices) == 1 else np.concatenate(matrices or [np.empty((0, width))])
+
+
+def width_of(stage_dir: StageDir, table: str, column: str = "embedding") -> int:
+    """D of a published matrix; of one part the footer is read.
+
+    Raises:
+        ArtifactError: the stage is not done, or has no rows.
+    """
+    parts = stage_dir.require_manifest().tables.get(table, [])
+    if not parts:
+        raise ArtifactError(f"{stage_dir.storage.uri} has no rows in {table!r}; rerun {stage_dir.stage}")
+    return stage_dir.footer_of(parts[0]).schema.to_arrow_schema().field(column).type.list_size
 
 
 @dataclass(frozen=True)
@@ -262,3 +276,39 @@ def read_rows(stage_dir: StageDir, table: str, row_ids: np.ndarray, columns: Seq
     ]
     rows = pa.concat_tables(kept)
     return take_rows(rows, np.argsort(rows["row_id"].to_numpy(), kind="stable"))
+
+
+@dataclass(frozen=True)
+class RowFinder:
+    """Reads a few rows of a published table from the parts that hold them, as the parts' footers say.
+
+    Attributes:
+        bounds: (P, 2) lowest and highest row id of each part.
+    """
+
+    stage_dir: StageDir
+    parts: Sequence[Part]
+    bounds: np.ndarray
+
+    @classmethod
+    def open(cls, stage_dir: StageDir, table: str) -> "RowFinder":
+        """Read the footers of a table's parts."""
+        parts = [part for part in stage_dir.require_manifest().tables.get(table, []) if part.rows]
+        with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
+            bounds = list(threads.map(stage_dir.row_bounds_of, parts))
+        return cls(stage_dir, parts, np.array(bounds, dtype=np.int64).reshape(-1, 2))
+
+    def read(self, row_ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Rows by ascending row id; those that the table does not have are left out.
+
+        Args:
+            row_ids: (n,) in any order.
+            columns: with row_id among them.
+        """
+        row_ids = np.unique(row_ids)
+        lows, highs = np.searchsorted(row_ids, self.bounds[:, 0]), np.searchsorted(row_ids, self.bounds[:, 1], "right")
+        held = [part for part, has_any in zip(self.parts, lows < highs, strict=True) if has_any]
+        found = [self.stage_dir.read_part(part, columns) for part in held or self.parts[:1]]
+        kept = [table.filter(pa.array(np.isin(table["row_id"].to_numpy(), row_ids))) for table in found]
+        rows = pa.concat_tables(kept)
+        return take_rows(rows, np.argsort(rows["row_id"].to_numpy(), kind="stable"))

@@ -4,7 +4,7 @@
 loaded, so that reading a configuration does not wait for PyTorch.
 """
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -14,6 +14,9 @@ from dxmc_core.encoders.offline import OfflineConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.encoders.protocol import Encoder, Preprocess
 
+if TYPE_CHECKING:
+    from dxmc_core.workload import EncoderWork
+
 __all__ = [
     "Encoder",
     "EncoderConfig",
@@ -22,6 +25,7 @@ __all__ = [
     "Preprocess",
     "embedding_width",
     "encoder_identity",
+    "encoder_work",
     "load_encoder",
     "load_preprocess",
     "require_weights",
@@ -112,3 +116,18 @@ def encoder_identity(config: OpenClipConfig | OfflineConfig) -> dict:
 def embedding_width(config: OpenClipConfig | OfflineConfig) -> int | None:
     """The number of columns D of the embeddings; None when only loading the model would tell."""
     return offline.EMBEDDING_WIDTH if isinstance(config, OfflineConfig) else open_clip.width(config)
+
+
+def encoder_work(config: OpenClipConfig | OfflineConfig) -> "EncoderWork":
+    """What the encoder does for an image and for a noun, counted on the model without its weights.
+
+    Raises:
+        InputError: there is no such model, or its description is neither here nor to be had.
+    """
+    if isinstance(config, OfflineConfig):
+        from dxmc_core.encoders import offline_model
+
+        return offline_model.encoder_work()
+    from dxmc_core.encoders import open_clip_model
+
+    return open_clip_model.encoder_work(config)

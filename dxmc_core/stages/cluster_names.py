@@ -141,7 +141,7 @@ def settle_names(
         elif before is not None and before["name_source"] not in (PERSON, _UNNAMED):
             chosen.append((1, position, before["name"], before["name_source"]))
         elif row["name_source"] == _UNNAMED:
-            chosen.append((2, position, f"{_UNNAMED} {row['cluster_id']}", _UNNAMED))
+            chosen.append((2, position, f"cluster {row['cluster_id']}", _UNNAMED))
         else:
             chosen.append((2, position, row["name"], row["name_source"]))
     taken: set[str] = set()

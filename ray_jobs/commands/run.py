@@ -72,10 +72,11 @@ def _print(result: dict[str, Any]) -> None:
     images, groups, copies = result["near_duplicates"].values()
     if images:
         print(f"{images} of them have near duplicates, in {groups} groups; {copies} are exact copies")
+    print(f"  {'cluster':>7}  {'images':>8}  name")
     for row in clusters[:_SHOWN_CLUSTERS]:
-        print(f"  {row['size']:>8}  {row['name']}")
+        print(f"  {row['cluster_id']:>7}  {row['size']:>8}  {row['name']}")
     if len(clusters) > _SHOWN_CLUSTERS:
-        print(f"  {'...':>8}  {len(clusters) - _SHOWN_CLUSTERS} more")
+        print(f"  {'...':>7}  {len(clusters) - _SHOWN_CLUSTERS} more: dxmc clusters {shlex.quote(result['run_dir'])}")
     if result["external"]:
         scores = "  ".join(f"{name.upper()} {value:.3f}" for name, value in result["external"].items())
         print(f"against the labels: {scores}")
