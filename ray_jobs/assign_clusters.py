@@ -14,9 +14,9 @@ from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import parts_in_order
 from dxmc_core.errors import InputError
 from dxmc_core.method.cluster_identity import Identities
+from dxmc_core.method.cluster_sample import ClusterSample
 from dxmc_core.stages.assign_clusters import (
     AssignImages,
-    ClusterSample,
     assign_sample,
     center_table,
     describe_clusters,
@@ -45,8 +45,8 @@ NAME = "assign_clusters"
 KEEP_IDS_FROM = "keep_ids_from"
 
 
-def reads(_context: RunContext) -> tuple[str, ...]:
-    return ("embed_images", "build_semantic_space", "train_heads")
+def reads(context: RunContext) -> tuple[str, ...]:
+    return ("embed_images", *context.text_stages, "train_heads")
 
 
 def check(context: RunContext) -> None:
@@ -179,7 +179,7 @@ def _describe(
     comparison: Comparison | None,
 ) -> dict[str, pa.Table]:
     """The tables `clusters`, `cluster_tree` and `lineage`, with final ids and names."""
-    nouns = context.stage("build_semantic_space").read_table("selected_nouns")
+    nouns = context.stage("build_semantic_space").read_table("selected_nouns") if context.text_stages else None
     clusters = describe_clusters(sample, sizes, nouns, context.config.assign_clusters)
     clusters = settle_names(
         with_cluster_ids(clusters, identities.cluster_ids),

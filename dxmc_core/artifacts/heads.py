@@ -2,13 +2,16 @@
 
 import json
 import struct
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError
 from dxmc_core.method.heads import Heads, build_heads
+
+if TYPE_CHECKING:  # a file of heads is read without Arrow, see docs/EMBEDDINGS.md
+    from dxmc_core.artifacts.stage_dir import StageDir
 
 HEADS_NAME = "heads.safetensors"
 
@@ -35,6 +38,6 @@ def deserialize_heads(data: bytes, *, where: str = "heads.safetensors") -> Heads
     return heads.eval()
 
 
-def load_heads(stage_dir: StageDir) -> Heads:
+def load_heads(stage_dir: "StageDir") -> Heads:
     """The published heads of a run."""
     return deserialize_heads(stage_dir.read_file(HEADS_NAME), where=f"{stage_dir.storage.uri}/{HEADS_NAME}")

@@ -1,6 +1,6 @@
 """From a method's name and the training data to heads: the one way in, for the pipeline and for the estimator."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -111,9 +111,11 @@ def fit_heads(
     data: TrainingData,
     *,
     num_clusters: int,
+    weights: np.ndarray | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     on_epoch_end: EpochCallback | None = None,
+    on_look: Callable[[BestStart], None] | None = None,
     resume_state: TrainingState | None = None,
     warm_heads: Heads | None = None,
     best_start: BestStart | None = None,
@@ -126,7 +128,9 @@ def fit_heads(
     Args:
         method: one of `METHODS`.
         data: what `method_reads` asks for; the rest is not touched.
+        weights: (N,) what an image counts for in the centroid methods; the others take none.
         settings: see `method_settings`.
+        on_look: see `best_start.find_start`; only `best` looks.
         on_epoch_end, resume_state: see `training.train`; without effect on the centroid methods.
         warm_heads: of an earlier state of the same images, to start from where the method can (`Objective.start_from`).
         best_start: of these data, K and seed, where it was worked out before; only `best` has one.
@@ -141,10 +145,12 @@ def fit_heads(
     if copies is not None:
         return Fit(copies, [])
     if method in CENTROID_METHODS:
-        return Fit(_fit_centroids(data, chosen, num_clusters=num_clusters, seed=seed), [])
+        return Fit(_fit_centroids(data, chosen, num_clusters=num_clusters, weights=weights, seed=seed), [])
+    if weights is not None:
+        raise ValueError(f"method {method} counts all images alike: expected no weights")
     objective = build_objective(method, data.embedding_width, num_clusters, chosen, seed=seed)
     if isinstance(objective, BestObjective):
-        objective.start = best_start
+        objective.start, objective.on_look = best_start, on_look
     if warm_heads is not None:
         objective.start_from(warm_heads)
     reports = train(
@@ -200,7 +206,9 @@ def fit_seeds(
     return [Fit(one.heads.cpu().eval(), own) for one, own in zip(objectives, reports, strict=True)]
 
 
-def _fit_centroids(data: TrainingData, settings: CentroidSettings, *, num_clusters: int, seed: int) -> Heads:
+def _fit_centroids(
+    data: TrainingData, settings: CentroidSettings, *, num_clusters: int, weights: np.ndarray | None, seed: int
+) -> Heads:
     rows = data.image_embeddings.cpu().numpy()
     if data.text_counterparts is not None:
         rows = concatenate_modalities(rows, data.text_counterparts.cpu().numpy())
@@ -210,6 +218,7 @@ def _fit_centroids(data: TrainingData, settings: CentroidSettings, *, num_cluste
         num_restarts=settings.num_restarts,
         num_iterations=settings.num_iterations,
         max_points_per_center=None,
+        weights=weights,
         seed=seed,
     )
     return CentroidHead(

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from dxmc_core.method.hypernyms import HypernymEvidence, hypernym_evidence
-from dxmc_core.method.name_choice import ChosenName, NounEvidence, choose_names, spelling_key
+from dxmc_core.method.name_choice import ChosenName, NounEvidence, choose_names, numbered, spelling_key
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 
 #: How much of the mean image is taken off every image before nouns are compared. Taking off all of it also removes what
@@ -79,7 +79,7 @@ def name_clusters(
     2. the hypernym above most of what the members are near to, if that is more than in other clusters;
     3. the noun of the best score, if near to a quarter of the members;
     4. a hypernym above most of what the members are near to, though other clusters share it;
-    5. "unnamed" and the cluster id.
+    5. "cluster" and the cluster id.
 
     Where clusters want the same name, the best score has it.
 
@@ -118,6 +118,11 @@ def name_clusters(
             csr_array(weights @ per_image), synset_ids, hypernyms, synset_nouns, min_share=_MIN_HYPERNYM_SHARE
         )
     return [_cluster_name(*cluster) for cluster in zip(choose_names(described, above), described, strict=True)]
+
+
+def unnamed(num_clusters: int) -> list[ClusterName]:
+    """What clusters are called where there is no vocabulary: their numbers."""
+    return [ClusterName(numbered(cluster), [], [], "unnamed") for cluster in range(num_clusters)]
 
 
 def _cluster_name(chosen: ChosenName, described: list[NounEvidence]) -> ClusterName:

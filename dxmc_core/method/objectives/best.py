@@ -61,6 +61,7 @@ class BestObjective(Objective):
 
     Attributes:
         start: worked out before, or None.
+        on_look: called after each look where it is worked out here.
         targets: (N,) int32 clusters of the start.
         log_shares: (K,) logarithm of their shares.
     """
@@ -68,6 +69,7 @@ class BestObjective(Objective):
     heads: DiscriminantHead
     against_collapse = "raise shares_weight or target_weight"
     start: BestStart | None = None
+    on_look: Callable[[BestStart], None] | None = None
     targets: Tensor
     log_shares: Tensor
 
@@ -96,7 +98,9 @@ class BestObjective(Objective):
         self.targets = torch.zeros(data.num_images, dtype=torch.int32)
         if from_scratch:
             self._take_start(
-                self.start or find_start_of(data, num_clusters=self.heads.num_clusters, seed=self.seed), data
+                self.start
+                or find_start_of(data, num_clusters=self.heads.num_clusters, seed=self.seed, on_look=self.on_look),
+                data,
             )
 
     def _take_start(self, start: BestStart, data: TrainingData) -> None:

@@ -100,12 +100,12 @@ def test_a_person_comes_first_then_the_name_a_cluster_had_then_the_new_one():
 
 def test_a_name_taken_out_of_the_file_and_an_old_unnamed_give_way_to_the_new_name():
     table = clusters((4, "dog", "noun", ["dog"]), (7, "cat", "noun", ["cat"]))
-    found = settled(table, previous={4: ("Rex", "person"), 7: ("unnamed 7", "unnamed")})
+    found = settled(table, previous={4: ("Rex", "person"), 7: ("cluster 7", "unnamed")})
     assert found == [(4, "dog", "noun"), (7, "cat", "noun")]
 
 
 def test_unnamed_clusters_are_called_by_their_id():
-    assert settled(clusters((31, "unnamed 2", "unnamed", []))) == [(31, "unnamed 31", "unnamed")]
+    assert settled(clusters((31, "cluster 2", "unnamed", []))) == [(31, "cluster 31", "unnamed")]
 
 
 def test_names_stay_unique_and_the_lower_in_rank_is_told_apart():
@@ -118,5 +118,5 @@ def test_names_stay_unique_and_the_lower_in_rank_is_told_apart():
 
 
 def test_nothing_changes_without_an_earlier_run_and_a_file():
-    table = clusters((0, "dog", "noun", ["dog"]), (1, "unnamed 1", "unnamed", []))
+    table = clusters((0, "dog", "noun", ["dog"]), (1, "cluster 1", "unnamed", []))
     assert settle_names(table, previous={}, renames={}).equals(table)
