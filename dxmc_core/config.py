@@ -17,6 +17,8 @@ from dxmc_core.encoders import EncoderConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.errors import InputError, named
 from dxmc_core.images.sources import SourceConfig
+from dxmc_core.method.fit import method_reads
+from dxmc_core.method.preparation import TEXT_MATRICES
 from dxmc_core.reclustering import ReclusterConfig
 from dxmc_core.settings import Settings
 from dxmc_core.stages.assign_clusters import AssignClustersConfig
@@ -79,7 +81,8 @@ class PipelineConfig(Settings):
     """Where artifacts go: a local path or s3://bucket/prefix."""
     source: SourceConfig
     encoder: EncoderConfig = Field(default_factory=lambda: OpenClipConfig(kind="open_clip"))
-    vocabulary: VocabularyConfig = Field(default_factory=lambda: WordNetConfig(kind="wordnet"))
+    vocabulary: VocabularyConfig | None = Field(default_factory=lambda: WordNetConfig(kind="wordnet"))
+    """The nouns that clusters are named by; null for none: clusters have numbers, and the method reads images alone."""
     num_clusters: Annotated[int | Literal["auto"], BeforeValidator(_check_num_clusters)] = 10
     """K, or auto: three numbers of clusters are suggested without labels, and the best of them is taken."""
     method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="best"))
@@ -103,12 +106,35 @@ class PipelineConfig(Settings):
         for section, kind in (("source", "images"), ("encoder", "open_clip"), ("vocabulary", "wordnet")):
             if isinstance(values.get(section), dict):
                 values[section] = {"kind": kind, **values[section]}
+        if values.get("vocabulary", 0) is None:
+            values["method"] = _without_text(values.get("method") or {"name": "best"})
         return values
+
+    @model_validator(mode="after")
+    def _check_text(self) -> "PipelineConfig":
+        if self.vocabulary is None and TEXT_MATRICES.intersection(
+            method_reads(self.method.name, **self.method.settings)
+        ):
+            raise ValueError(
+                f"vocabulary is null, and method {self.method.name} with these settings reads text; choose a "
+                "vocabulary, or a method that needs none, such as best or kmeans"
+            )
+        return self
 
     @property
     def needs_encoder(self) -> bool:
         """False when images and nouns both come as embeddings."""
-        return self.source.kind != "embeddings" or self.vocabulary.kind != "embeddings"
+        return self.source.kind != "embeddings" or self.vocabulary_needs_encoder
+
+    @property
+    def vocabulary_needs_encoder(self) -> bool:
+        """True when there are nouns that are still to be embedded."""
+        return self.vocabulary is not None and self.vocabulary.kind != "embeddings"
+
+
+def _without_text(method: Any) -> Any:
+    """The section `method` where there is no text: `best` goes by the images alone, unless it is told otherwise."""
+    return {"use_text": False, **method} if isinstance(method, dict) and method.get("name") == "best" else method
 
 
 #: user:password@ in an address, and what a signed one has in its query.
@@ -216,7 +242,8 @@ def _explain(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     found = detail["input"]
     shown = f", found {found!r}" if isinstance(found, str | int | float | bool) or found is None else ""
-    return f"{'.'.join(names)}: {message[0].lower()}{message[1:]}{shown}"
+    where = f"{'.'.join(names)}: " if names else ""
+    return f"{where}{message[0].lower()}{message[1:]}{shown}"
 
 
 def _follow(location: list[str]) -> tuple[type[BaseModel] | None, list[str]]:

@@ -188,7 +188,9 @@ def _embed(load: Workload, machine: Machine) -> StageCost:
     )
 
 
-def _semantic_space(load: Workload, machine: Machine) -> StageCost:
+def _semantic_space(load: Workload, machine: Machine) -> StageCost | None:
+    if not load.num_nouns:
+        return None
     num_images, width = load.num_images, load.width
     centers = _num_centers(load)
     restarts, points_per_center, most_iterations = kmeans_effort(centers, num_images=num_images)

@@ -195,6 +195,10 @@ class _Queries:
         query = self._noun(text)
         if query is not None:
             return query
+        if self.config.vocabulary is None and self.config.source.kind == "embeddings":
+            raise InputError(
+                f"{text!r} cannot be searched for: this run has neither nouns nor an encoder. {self._possible()}"
+            )
         if not self.config.needs_encoder:
             raise InputError(self._unknown_noun(text))
         encoder = self._encoder()
@@ -210,6 +214,8 @@ class _Queries:
         return None
 
     def _noun_parts(self, columns: list[str]) -> Iterator[pa.Table]:
+        if self.config.vocabulary is None:
+            return iter(())
         return self.run_dir.stage("build_semantic_space").iter_parts("nouns", columns)
 
     def _unknown_noun(self, text: str) -> str:

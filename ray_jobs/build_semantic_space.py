@@ -25,7 +25,7 @@ from dxmc_core.stages.build_semantic_space import (
 from dxmc_core.stages.build_semantic_space import (
     fingerprint as stage_fingerprint,
 )
-from dxmc_core.vocabulary import Vocabulary, load_vocabulary
+from dxmc_core.vocabulary import Vocabulary, VocabularyConfig, load_vocabulary
 from ray_jobs.cluster import Progress, Step, map_rows, num_cores, num_gpus, run_on_node, workers_for
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
@@ -44,12 +44,18 @@ def fingerprint(context: RunContext) -> str:
     config = context.config
     return stage_fingerprint(
         config.build_semantic_space,
-        config.vocabulary,
+        _vocabulary(context),
         config.encoder if config.needs_encoder else None,
         num_clusters=context.num_clusters,
         seed=config.seed,
         inputs=context.inputs_of("embed_images") or {},
     )
+
+
+def _vocabulary(context: RunContext) -> VocabularyConfig:
+    if context.config.vocabulary is None:
+        raise InputError(f"vocabulary is null: there are no nouns for {NAME}; run the stages after it")
+    return context.config.vocabulary
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
@@ -87,17 +93,17 @@ def _select(
 
 
 def _embedded_nouns(context: RunContext, images: StageDir) -> pa.Table:
-    config = context.config
+    config, vocabulary_config = context.config, _vocabulary(context)
     width = matrix_of(next(images.iter_parts("images", ["embedding"]))["embedding"]).shape[1]
-    cache = NounCache.of(config.build_semantic_space, config.vocabulary, config.encoder, context.run_dir.uri)
-    if config.vocabulary.kind == "embeddings":
-        vocabulary = load_vocabulary(config.vocabulary)
+    cache = NounCache.of(config.build_semantic_space, vocabulary_config, config.encoder, context.run_dir.uri)
+    if vocabulary_config.kind == "embeddings":
+        vocabulary = load_vocabulary(vocabulary_config)
         check_vocabulary_width(vocabulary, width)
         assert vocabulary.embeddings is not None
         return noun_table(vocabulary, vocabulary.embeddings, temperature=CLIP_RETRIEVAL_TEMPERATURE)
     nouns = cache.load()
     if nouns is None:
-        vocabulary = load_vocabulary(config.vocabulary)
+        vocabulary = load_vocabulary(vocabulary_config)
         nouns = _encode_nouns(context, vocabulary)
         cache.save(nouns)
     if nouns.schema.field("embedding").type.list_size != width:

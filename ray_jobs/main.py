@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from dxmc_core.config import load_config
+from dxmc_core.config import PipelineConfig, load_config
 from dxmc_core.errors import DxmcError, InputError, WorkerError, on_one_line
 from ray_jobs.context import RunContext, check_outside, run_stages
 
@@ -42,8 +42,12 @@ def main_of(*stages: str) -> None:
 
 
 def run(stages: Sequence[str], arguments: argparse.Namespace) -> RunContext:
-    """Load the configuration, lock the run directory and run the stages (by default all) that are not up to date."""
-    config = load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir)
+    """Load the configuration and run the stages (by default all) that are not up to date."""
+    return run_config(load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir), stages)
+
+
+def run_config(config: PipelineConfig, stages: Sequence[str] = ()) -> RunContext:
+    """Lock the run directory and run the stages (by default all) that are not up to date."""
     context = RunContext.of(config)
     stages = stages or context.stages
     started = time.perf_counter()

@@ -7,12 +7,12 @@ from typing import Any
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.stage_dir import parts_in_order
 from dxmc_core.stages.mine_neighbors import (
-    MODALITIES,
     PlanSearch,
     SearchCells,
     SearchNeighbors,
     choose_index,
     group_near_duplicates,
+    modalities_of,
     near_duplicate_metrics,
     usable_num_neighbors,
 )
@@ -31,8 +31,8 @@ _ROWS_PER_CELL_SLICE = 262_144
 logger = logging.getLogger(__name__)
 
 
-def reads(_context: RunContext) -> tuple[str, ...]:
-    return ("embed_images", "build_semantic_space")
+def reads(context: RunContext) -> tuple[str, ...]:
+    return ("embed_images", *context.text_stages)
 
 
 def fingerprint(context: RunContext) -> str:
@@ -83,7 +83,7 @@ def _plan(context: RunContext, common: dict[str, Any]) -> dict[str, Any]:
         PlanSearch, kwargs, num_workers=1, num_cpus=1 if on_gpu else cores_per_node(), num_gpus=1 if on_gpu else 0
     )
     plans = {}
-    for plan in map_rows([{"modality": modality} for modality in MODALITIES], step):
+    for plan in map_rows([{"modality": modality} for modality in modalities_of(common["inputs"])], step):
         logger.info(
             "%-21s %s: each row looks through %d of %d cells, recall %.4f on %d rows",
             NAME, plan["modality"], plan["num_probes"], plan["cells"], plan["recall"], plan["sampled_rows"],

@@ -3,7 +3,6 @@
 import time
 
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.stages.write_report import (
     REPORT_NAME,
     build_report,
@@ -22,7 +21,7 @@ def reads(context: RunContext) -> tuple[str, ...]:
     return (
         "embed_images",
         *context.choice_of_k,
-        "build_semantic_space",
+        *context.text_stages,
         "mine_neighbors",
         "train_heads",
         "assign_clusters",
@@ -50,13 +49,12 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
 
 def _render(context: RunContext) -> str:
     config = context.config
-    source = config.source
     return build_report(
         context.run_dir,
         config.write_report,
         settings=config.model_dump(mode="json"),
         seed=config.seed,
-        source=None if isinstance(source, EmbeddingsSource) else source,
+        source=config.source,
     )
 
 

@@ -13,10 +13,10 @@ from pydantic import Field
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.matrices import load_rows, read_rows
-from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
+from dxmc_core.artifacts.run_dir import CHOICE_OF_K, SEMANTIC_SPACE, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.evaluation import evaluate_run, label_column
-from dxmc_core.images.sources import ImageSource, ImagesSource
+from dxmc_core.images.sources import EmbeddingsSource, ImagesSource, SourceConfig
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.report import (
     Changes,
@@ -78,13 +78,13 @@ def fingerprint(config: WriteReportConfig, *, inputs: dict[str, str]) -> str:
 
 
 def build_report(
-    run_dir: RunDir, config: WriteReportConfig, *, settings: Mapping[str, Any], seed: int, source: ImageSource | None
+    run_dir: RunDir, config: WriteReportConfig, *, settings: Mapping[str, Any], seed: int, source: SourceConfig
 ) -> str:
     """The page of a finished run as HTML.
 
     Args:
         settings: the run's configuration as plain values.
-        source: where thumbnails are made from; None when the run has no images.
+        source: where thumbnails are made from; embeddings have some where URIs came with them.
 
     Raises:
         ArtifactError: a stage is not finished or damaged.
@@ -229,7 +229,7 @@ def _changes(stage: StageDir) -> Changes | None:
 
 def _timings(run_dir: RunDir, settings: Mapping[str, Any]) -> list[StageTiming]:
     timings = []
-    first, *others = STAGES[:-1]
+    first, *others = (name for name in STAGES[:-1] if name != SEMANTIC_SPACE or settings["vocabulary"] is not None)
     choice = [CHOICE_OF_K] if settings["num_clusters"] == "auto" else []
     for name in (first, *choice, *others):
         manifest = run_dir.stage(name).manifest()
@@ -240,16 +240,20 @@ def _timings(run_dir: RunDir, settings: Mapping[str, Any]) -> list[StageTiming]:
 
 
 def _report_images(
-    run_dir: RunDir, rows: np.ndarray, *, source: ImageSource | None, config: WriteReportConfig
+    run_dir: RunDir, rows: np.ndarray, *, source: SourceConfig, config: WriteReportConfig
 ) -> dict[int, ReportImage]:
     catalog = read_rows(run_dir.stage("embed_images"), "catalog", rows)
     assigned = read_rows(run_dir.stage("assign_clusters"), "assignments", rows)
-    thumbnails = {} if source is None else make_thumbnails(catalog, source, size=config.thumbnail_size)
+    thumbnails = make_thumbnails(catalog, source, size=config.thumbnail_size)
+    uris = None
+    if isinstance(source, ImagesSource | EmbeddingsSource):
+        # Embeddings without a URI of their own have that of their file, which is no picture.
+        uris = ["" if uri == source.uri else uri for uri in catalog["uri"].to_pylist()]
     return report_images(
         rows,
         catalog["image_id"].to_pylist(),
         cluster_ids=assigned["cluster_id"].to_numpy(),
-        uris=catalog["uri"].to_pylist() if isinstance(source, ImagesSource) else None,
+        uris=uris,
         confidences=assigned["confidence"].to_numpy(),
         runner_ups=assigned["runner_up"].to_numpy(),
         outlier_scores=assigned["outlier_score"].to_numpy(),

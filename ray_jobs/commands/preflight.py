@@ -82,7 +82,7 @@ def workload_of(config: PipelineConfig, num_images: int | None = None) -> Worklo
         num_images=num_images,
         width=width or _USUAL_WIDTH,
         num_clusters=num_clusters,
-        num_nouns=len(load_vocabulary(config.vocabulary).nouns),
+        num_nouns=0 if config.vocabulary is None else len(load_vocabulary(config.vocabulary).nouns),
         encoder=None if config.source.kind == "embeddings" else config.encoder.kind,
         num_neighbors=config.mine_neighbors.num_neighbors,
         max_centers=config.build_semantic_space.max_centers,
