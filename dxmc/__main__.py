@@ -14,7 +14,7 @@ def main() -> None:
     if missing is not None:
         print(f"error: the command line needs the package {missing}: pip install 'dxmc[pipeline]'", file=sys.stderr)
         sys.exit(_UNUSABLE)
-    from ray_jobs.cli import main as run
+    from ray_jobs.entry import main as run
 
     run()
 

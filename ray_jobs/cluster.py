@@ -1,15 +1,19 @@
 """Every decision about Ray in one place: how it is started, how many workers a stage gets, how rows are mapped."""
 
+import json
 import logging
 import os
+import re
+import signal
 import sys
 import threading
 import time
 import traceback
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -17,6 +21,7 @@ import ray
 import ray.data
 import torch
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray._raylet import PlacementGroupID
 from ray.data import ActorPoolStrategy
 from ray.exceptions import (
@@ -31,6 +36,7 @@ from ray.exceptions import (
     RpcError,
     WorkerCrashedError,
 )
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 from ray.util.annotations import RayDeprecationWarning
 from ray.util.placement_group import (
     PlacementGroup,
@@ -39,16 +45,21 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from dxmc_core.artifacts.storage import storage_failure
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import onednn_products, prefer_onednn
 from dxmc_core.errors import ArtifactError, DxmcError, InputError, WorkerError, on_one_line
+from dxmc_core.method.steps import WorkStep
+from ray_jobs.progress import Progress, in_words
+from ray_jobs.threads import SET_HERE
 
 _LOCAL_OBJECT_STORE_BYTES = 2 << 30
-_LOG_EVERY_S = 15.0
 _TASK_RETRIES = 3
+_POLL_S = 1.0
+#: Of the line by which Ray's core (2.60) says that RAY_BACKEND_LOG_LEVEL is set.
+_LEVEL_IS_SET = b"logging.cc:"
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _SMALL_NUM_IMAGES = 200_000
 
 _Kind = TypeVar("_Kind", bound=Exception)
@@ -69,9 +80,12 @@ def start_ray(resources: ResourcesConfig) -> None:
     # Ray Data 2.60 makes Ray's core print an error about every pool of actors, one that does no harm.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    ray_worker.print_to_stdstream = _log_message
     if os.environ.get("RAY_ADDRESS"):
         try:
-            ray.init(**quiet)
+            # What a job's own environment has is in this process's too, and would clash; so only what is set here.
+            with without_lines(_LEVEL_IS_SET):
+                ray.init(runtime_env={"env_vars": dict(SET_HERE)} if SET_HERE else None, **quiet)
         except ConnectionError as error:
             address = os.environ["RAY_ADDRESS"]
             raise DxmcError(
@@ -79,22 +93,59 @@ def start_ray(resources: ResourcesConfig) -> None:
             ) from error
     else:
         _stay_on_loopback()
+        # Ray's own choice, 15, lets everything else on the machine go first. The variable is for its processes.
+        os.environ.setdefault(ray_constants.RAY_WORKER_NICENESS, "0")
         try:
-            ray.init(
-                address="local",
-                num_cpus=resources.num_cpus,
-                # Decoded images go through it on their way to GPUs; Ray's own choice is 30% of the memory.
-                object_store_memory=None if torch.cuda.is_available() else _LOCAL_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                **quiet,
-            )
+            with without_lines(_LEVEL_IS_SET):
+                ray.init(
+                    address="local",
+                    num_cpus=resources.num_cpus,
+                    # Decoded images go through it on their way to GPUs; Ray's own choice is 30% of the memory.
+                    object_store_memory=None if torch.cuda.is_available() else _LOCAL_OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    **quiet,
+                )
         except Exception as error:  # Ray (2.60) raises nothing more precise
             raise DxmcError(
                 f"Ray did not start on this machine ({on_one_line(error)}); free memory and cores, then run again"
             ) from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray's core (2.60) has put a handler below Python's, which prints the stack of its own code.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _log_message(data: dict[str, Any], **_: Any) -> None:
+    """What Ray's processes say of themselves, as a line of the log; Ray (2.60) prints it to stdout, in colours."""
+    for message in data["lines"]:
+        logger.info("Ray: %s", _COLORS.sub("", message).strip().partition("\n")[0])
+
+
+@contextmanager
+def without_lines(mark: bytes) -> Iterator[None]:
+    """Leave lines with a mark out of what this process writes to stderr, whatever library does, for a block."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+
+    def hand_on() -> None:
+        while chunk := os.read(reading, 65_536):
+            os.write(stderr, b"".join(line for line in chunk.splitlines(keepends=True) if mark not in line))
+        os.close(reading)
+        os.close(stderr)
+
+    thread = threading.Thread(target=hand_on, daemon=True, name="dxmc-stderr")
+    thread.start()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        thread.join(timeout=_POLL_S)  # it ends with the last process that was started with the pipe
 
 
 def _stay_on_loopback() -> None:
@@ -148,7 +199,9 @@ def _ask_for_gpus(wanted: int, timeout_s: float) -> None:
     logger.info("waiting for %d GPUs, %d are there (at most %.0f s)", wanted, _gpus_there(), timeout_s)
     group = placement_group([{"GPU": 1}] * wanted)
     try:
-        if not group.wait(timeout_s):
+        with Progress(f"waiting for {wanted} GPUs, at most {in_words(timeout_s)}"):
+            came = group.wait(timeout_s)
+        if not came:
             logger.warning(
                 "after %.0f s %d of %d GPUs are there; going on with these", timeout_s, _gpus_there(), wanted
             )
@@ -180,17 +233,52 @@ def workers_for(num_images: int) -> tuple[int, float]:
     return num_cores(), 1
 
 
-def run_on_node(function: Callable[..., Any], *args: Any, device: str = "cpu") -> Any:
-    """Call a function as one Ray task that has a whole node's cores, or a GPU, and wait for its result."""
+def run_on_node(function: Callable[..., Any], *args: Any, doing: str, device: str = "cpu", tells: bool = False) -> Any:
+    """Call a function as one Ray task that has a whole node's cores, or a GPU, and wait for its result.
+
+    Args:
+        doing: what is shown meanwhile, see `Progress`.
+        tells: the function has a keyword argument `on_step`, see `method.steps.OnStep`, and what it says is shown.
+    """
     cores, gpus = (cores_per_node(), 0) if device == "cpu" else (1, 1)
     task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=_TASK_RETRIES)(_call_on_cores)
-    with unwrapped_errors():
-        return ray.get(task.remote(function, args, cores))
+    mailbox = Mailbox(uuid.uuid4().hex)
+    result = task.remote(function, args, {"on_step": mailbox.put} if tells else {}, cores)
+    with unwrapped_errors(), Progress(doing) as progress:
+        try:
+            while not ray.wait([result], timeout=_POLL_S)[0]:
+                if (step := mailbox.latest()) is not None:
+                    progress.take(step)
+        finally:
+            mailbox.empty()
+        return ray.get(result)
 
 
-def _call_on_cores(function: Callable[..., Any], args: tuple, cores: int) -> Any:
+def _call_on_cores(function: Callable[..., Any], args: tuple, kwargs: dict[str, Any], cores: int) -> Any:
     with using_cores(cores), told_plainly():
-        return function(*args)
+        return function(*args, **kwargs)
+
+
+@dataclass
+class Mailbox:
+    """What a task says of how far it is, for the driver: about the latest alone, in the store of Ray's head."""
+
+    key: str
+    _next_at: float = 0.0
+
+    def put(self, step: WorkStep) -> None:
+        """Called by the task, which may have thousands of steps a second."""
+        if time.monotonic() >= self._next_at:
+            self._next_at = time.monotonic() + _POLL_S
+            _internal_kv_put(self.key, json.dumps(asdict(step)), overwrite=True)
+
+    def latest(self) -> WorkStep | None:
+        """Called by the driver."""
+        found = _internal_kv_get(self.key)
+        return None if found is None else WorkStep(**json.loads(found))
+
+    def empty(self) -> None:
+        _internal_kv_del(self.key)
 
 
 @contextmanager
@@ -425,38 +513,3 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         linked += getattr(error, "worker_failures", {}).values()
         left += [cause for cause in linked if isinstance(cause, BaseException)]
         left.append(error.__cause__ or error.__context__)
-
-
-class Progress:
-    """A progress bar on a terminal, a line every 15 s elsewhere."""
-
-    def __init__(self, name: str, total: int, *, unit: str, done: int = 0) -> None:
-        self._name, self._total, self._unit = name, total, unit
-        self._done = self._resumed = done
-        self._started = self._last_line = time.monotonic()
-        self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=done, desc=name, unit=f" {unit}", smoothing=0.05)
-
-    def add(self, count: int, **facts: Any) -> None:
-        """Count finished work and show the facts beside it."""
-        self._done += count
-        if self._bar is not None:
-            self._bar.set_postfix(facts, refresh=False)
-            self._bar.update(count)
-        elif time.monotonic() - self._last_line > _LOG_EVERY_S:
-            self._last_line = time.monotonic()
-            rate = (self._done - self._resumed) / (self._last_line - self._started)
-            left = (self._total - self._done) / max(rate, 1e-9)
-            shown = "".join(f", {name} {value}" for name, value in facts.items())
-            logger.info(
-                "%-21s %d of %d %s (%.0f/s, about %.0f s left%s)",
-                self._name, self._done, self._total, self._unit, rate, left, shown,
-            )  # fmt: skip
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()

@@ -8,21 +8,60 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import psutil
 
-from dxmc_core.artifacts.storage import STORAGE_ERRORS, Storage, write_error
+from dxmc_core.artifacts.storage import Storage, storage_errors, write_error
 from dxmc_core.errors import DxmcError, InputError
 
 logger = logging.getLogger(__name__)
 
 LOCK_NAME = "_lock.json"
 LEASE_S = 60.0
-RENEW_EVERY_S = 15.0
+RENEW_EVERY_S = 10.0
 _FIELDS = {"owner", "host", "pid", "pid_started", "expires_at"}
+
+
+#: What an owner tells of its work.
+Note = Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class LockHolder:
+    """Who holds a folder.
+
+    Attributes:
+        since: in seconds since 1970, by the clock of `host`.
+        is_gone: it is dead, or has not renewed its lock for longer than a lease lasts; whoever comes next takes over.
+        note: what it told of its work when it last renewed its lock.
+    """
+
+    host: str
+    pid: int
+    since: float
+    is_gone: bool
+    note: dict[str, Any]
+
+
+def lock_holder(storage: Storage) -> LockHolder | None:
+    """Who holds a folder; None where nobody does.
+
+    Raises:
+        InputError: another program's lock is there.
+    """
+    try:
+        holder = _parse(storage.read_bytes(LOCK_NAME))
+    except FileNotFoundError:
+        return None
+    if holder is None:
+        return None
+    since = holder.get("since", holder["expires_at"] - LEASE_S)  # an older dxmc told no more
+    return LockHolder(holder["host"], holder["pid"], since, _is_stale(holder), holder.get("note", {}))
 
 
 #: The leases that this process holds, by the URI of their folder.
@@ -52,8 +91,14 @@ class Lease:
     that; one that cannot reach the storage goes on and tries again.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, note: Note = dict) -> None:
+        """
+        Args:
+            note: what the lock tells of its owner's work, JSON types; asked for whenever the lock is renewed.
+        """
         self._storage = storage
+        self._note = note
+        self._since = time.time()
         self._owner = uuid.uuid4().hex
         self._content = b""
         self._is_lost = False
@@ -96,7 +141,7 @@ class Lease:
         try:
             if self._is_ours():
                 self._storage.delete(LOCK_NAME)
-        except STORAGE_ERRORS as error:  # it is free anyway once this process is gone
+        except storage_errors() as error:  # it is free anyway once this process is gone
             logger.warning("the lock of %s cannot be removed now: %s", self._storage.uri, error)
 
     @contextmanager
@@ -117,7 +162,8 @@ class Lease:
             signal.signal(signal.SIGINT, before)
 
     def _acquire(self) -> None:
-        content = _content_of(self._owner)
+        self._since = time.time()
+        content = self._new_content()
         try:
             for _ in range(3):
                 if self._storage.create_bytes(LOCK_NAME, content):
@@ -134,13 +180,13 @@ class Lease:
                     break
             else:
                 raise InputError(f"{self._storage.uri} is being started by several runs at once; try again")
-        except STORAGE_ERRORS as error:
+        except storage_errors() as error:
             raise write_error(f"{self._storage.uri}/{LOCK_NAME}", error) from error
         self._content = content
 
     def _renew(self, stop: threading.Event) -> None:
         while not stop.wait(RENEW_EVERY_S):
-            content = _content_of(self._owner)
+            content = self._new_content()
             try:
                 if self._storage.replace_bytes(LOCK_NAME, content, expected=self._content):
                     self._content = content
@@ -148,8 +194,20 @@ class Lease:
                     self._is_lost = True
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
-            except (DxmcError, *STORAGE_ERRORS) as error:
+            except (DxmcError, *storage_errors()) as error:
                 logger.warning("the lock of %s cannot be renewed now: %s", self._storage.uri, error)
+
+    def _new_content(self) -> bytes:
+        content = {
+            "owner": self._owner,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "pid_started": _process_start(os.getpid()),
+            "since": self._since,
+            "expires_at": time.time() + LEASE_S,
+            "note": self._note(),
+        }
+        return json.dumps(content).encode()
 
     def _is_ours(self) -> bool:
         """Whether the lock is this owner's; then it is remembered as it stands there."""
@@ -188,17 +246,6 @@ def is_lock(content: bytes) -> bool:
         return _parse(content) is not None
     except InputError:
         return False
-
-
-def _content_of(owner: str) -> bytes:
-    content = {
-        "owner": owner,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "pid_started": _process_start(os.getpid()),
-        "expires_at": time.time() + LEASE_S,
-    }
-    return json.dumps(content).encode()
 
 
 def _is_stale(holder: dict) -> bool:

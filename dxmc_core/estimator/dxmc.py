@@ -22,24 +22,14 @@ from dxmc_core.estimator.progress import FitProgress
 from dxmc_core.estimator.vocabulary import FLOATS, GivenNouns, given_nouns
 from dxmc_core.extras import needed_for
 from dxmc_core.method.cluster_sample import ClusterSample, cluster_rows
-from dxmc_core.method.fit import (
-    CENTROID_METHODS,
-    METHODS,
-    Fit,
-    assign,
-    check_num_images,
-    fit_heads,
-    fit_seeds,
-    method_reads,
-    method_settings,
-    usable_num_clusters,
-)
+from dxmc_core.method.fit import Fit, assign, check_num_images, fit_heads, fit_seeds
 from dxmc_core.method.heads import Heads
+from dxmc_core.method.hyperparameters import CENTROID_METHODS, METHODS, TEXT_MATRICES, method_reads, method_settings
 from dxmc_core.method.metrics import silhouette
 from dxmc_core.method.naming import unnamed
+from dxmc_core.method.near_duplicates import usable_num_clusters
 from dxmc_core.method.preparation import (
     CLIP_RETRIEVAL_TEMPERATURE,
-    TEXT_MATRICES,
     Prepared,
     as_stored,
     prepare,
@@ -60,7 +50,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
     Args:
         n_clusters: K, or "auto" to take the best of the numbers that are suggested without labels. With fewer distinct
             rows there are as many clusters as rows, and a warning (at least 2, of which one may stay empty).
-        method: one of `dxmc_core.method.fit.METHODS`. `best`, the default, works with nouns and without.
+        method: one of `dxmc_core.method.hyperparameters.METHODS`. `best`, the default, works with nouns and without.
         method_settings: settings of the method in the place of its published ones, such as `{"num_epochs": 50}`. Each
             is a parameter of its own too, `method_settings__num_epochs`, for `set_params` and `GridSearchCV`.
         temperature: softmax temperature at which nouns describe an image; 0.005 suits OpenAI's CLIP, 0.01-0.05 others.
@@ -191,7 +181,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
             weights=weights,
             seed=seed,
             device=self.device,
-            on_step=progress.begin,
+            on_begin=progress.begin,
         )
         progress.begin(f"fit {self.method}")
         fitted = self._fit_heads(
@@ -244,7 +234,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
                 seed=seed,
                 device=self.device,
                 on_epoch_end=progress.epoch,
-                on_look=progress.look,
+                on_step=progress.work,
                 **settings,
             )
         seeds = range(seed, seed + self.n_init)
@@ -408,7 +398,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         if self.n_clusters != "auto":
             return self.n_clusters
         progress.begin("choose the number of clusters")
-        self.k_choice_ = suggest_num_clusters(images, seed=seed)
+        self.k_choice_ = suggest_num_clusters(images, seed=seed, on_step=progress.work)
         return self.k_choice_.num_clusters
 
     def _check_parameters(self, num_clusters: int) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from tqdm.auto import tqdm
 
-from dxmc_core.method.best_start import BestStart
+from dxmc_core.method.steps import WorkStep
 from dxmc_core.method.training import EpochReport
 
 
@@ -34,6 +34,6 @@ class FitProgress:
         """An `EpochCallback`."""
         self._bar.set_postfix(epoch=f"{report.epoch}/{report.num_epochs}", loss=f"{report.terms['total']:.4g}")
 
-    def look(self, start: BestStart) -> None:
-        """Called after each look of `best`."""
-        self._bar.set_postfix(looks=start.num_looks)
+    def work(self, step: WorkStep) -> None:
+        """An `OnStep`: how far the step at hand is."""
+        self._bar.set_postfix_str(f"{step.doing}, {step.done} of {step.total} {step.unit}")

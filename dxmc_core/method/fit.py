@@ -1,7 +1,7 @@
 """From a method's name and the training data to heads: the one way in, for the pipeline and for the estimator."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,37 +11,16 @@ from torch import Tensor
 
 from dxmc_core.method.best_start import BestStart
 from dxmc_core.method.heads import CentroidHead, Heads
+from dxmc_core.method.hyperparameters import CENTROID_METHODS, CentroidSettings, method_reads, method_settings
 from dxmc_core.method.kmeans import concatenate_modalities, spherical_kmeans
 from dxmc_core.method.near_duplicates import distinct_rows
-from dxmc_core.method.objectives import (
-    GRADIENT_METHODS,
-    BestObjective,
-    build_objective,
-    default_hyperparameters,
-    objective_reads,
-)
+from dxmc_core.method.objectives import BestObjective, build_objective
 from dxmc_core.method.seeds import train_at_once
+from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training import EpochCallback, EpochReport, TrainingState, train
 from dxmc_core.method.training_data import TrainingData
 
-CENTROID_METHODS = ("kmeans", "concat_kmeans")
-METHODS = (*GRADIENT_METHODS, *CENTROID_METHODS)
 _ROWS_PER_BLOCK = 65_536
-
-
-@dataclass(frozen=True, kw_only=True)
-class CentroidSettings:
-    """Settings of kmeans and concat_kmeans (METHOD section 2: 20 restarts).
-
-    Attributes:
-        num_restarts: the best of this many by objective is kept.
-        num_iterations: at most this many a restart.
-        temperature: of the softmax over cosines that gives the confidence; assignments do not depend on it.
-    """
-
-    num_restarts: int = 20
-    num_iterations: int = 300
-    temperature: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -52,44 +31,10 @@ class Fit:
     reports: list[EpochReport]
 
 
-def method_settings(method: str, *, num_clusters: int, num_images: int, **given: Any) -> Any:
-    """All settings of a method, the given ones in the place of its defaults; None stands for the default.
-
-    Raises:
-        ValueError: the method or a setting is unknown.
-    """
-    if method not in CENTROID_METHODS:
-        return default_hyperparameters(method, num_clusters, num_images, **given)
-    known = [field.name for field in fields(CentroidSettings)]
-    for name in given:
-        if name not in known:
-            raise ValueError(f"method {method} has no setting {name}; it has {', '.join(known)}")
-    return replace(CentroidSettings(), **{name: value for name, value in given.items() if value is not None})
-
-
-def method_reads(method: str, **given: Any) -> tuple[str, ...]:
-    """Names of the `TrainingData` matrices that a method needs, with these settings, beyond the image embeddings."""
-    if method in CENTROID_METHODS:
-        return ("text_counterparts",) if method == "concat_kmeans" else ()
-    # What is read depends on no default that K and N decide.
-    return objective_reads(method, method_settings(method, num_clusters=2, num_images=2, **given))
-
-
 def check_num_images(num_images: int, num_clusters: int) -> None:
     """Raises ValueError when there are fewer images than clusters."""
     if num_images < num_clusters:
         raise ValueError(f"expected at least as many images as clusters, found {num_images} for {num_clusters}")
-
-
-def usable_num_clusters(num_clusters: int, blocks: Iterable[np.ndarray]) -> int:
-    """K, or the number of distinct embeddings where there are fewer; at least 2, of which one may stay empty.
-
-    Args:
-        blocks: the image embeddings as they are stored; read until K of them differ.
-    """
-    if num_clusters < 2:
-        return num_clusters
-    return max(len(distinct_rows(blocks, at_most=num_clusters)), 2)
 
 
 def heads_of_copies(data: TrainingData, num_clusters: int) -> CentroidHead | None:
@@ -115,7 +60,7 @@ def fit_heads(
     seed: int = 0,
     device: torch.device | str = "cpu",
     on_epoch_end: EpochCallback | None = None,
-    on_look: Callable[[BestStart], None] | None = None,
+    on_step: OnStep = no_report,
     resume_state: TrainingState | None = None,
     warm_heads: Heads | None = None,
     best_start: BestStart | None = None,
@@ -130,7 +75,7 @@ def fit_heads(
         data: what `method_reads` asks for; the rest is not touched.
         weights: (N,) what an image counts for in the centroid methods; the others take none.
         settings: see `method_settings`.
-        on_look: see `best_start.find_start`; only `best` looks.
+        on_step: told of the steps of what has no epochs: the start of `best`, k-means.
         on_epoch_end, resume_state: see `training.train`; without effect on the centroid methods.
         warm_heads: of an earlier state of the same images, to start from where the method can (`Objective.start_from`).
         best_start: of these data, K and seed, where it was worked out before; only `best` has one.
@@ -145,12 +90,14 @@ def fit_heads(
     if copies is not None:
         return Fit(copies, [])
     if method in CENTROID_METHODS:
-        return Fit(_fit_centroids(data, chosen, num_clusters=num_clusters, weights=weights, seed=seed), [])
+        return Fit(
+            _fit_centroids(data, chosen, num_clusters=num_clusters, weights=weights, seed=seed, on_step=on_step), []
+        )
     if weights is not None:
         raise ValueError(f"method {method} counts all images alike: expected no weights")
     objective = build_objective(method, data.embedding_width, num_clusters, chosen, seed=seed)
     if isinstance(objective, BestObjective):
-        objective.start, objective.on_look = best_start, on_look
+        objective.start, objective.on_step = best_start, on_step
     if warm_heads is not None:
         objective.start_from(warm_heads)
     reports = train(
@@ -207,7 +154,13 @@ def fit_seeds(
 
 
 def _fit_centroids(
-    data: TrainingData, settings: CentroidSettings, *, num_clusters: int, weights: np.ndarray | None, seed: int
+    data: TrainingData,
+    settings: CentroidSettings,
+    *,
+    num_clusters: int,
+    weights: np.ndarray | None,
+    seed: int,
+    on_step: OnStep,
 ) -> Heads:
     rows = data.image_embeddings.cpu().numpy()
     if data.text_counterparts is not None:
@@ -220,6 +173,7 @@ def _fit_centroids(
         max_points_per_center=None,
         weights=weights,
         seed=seed,
+        on_step=on_step,
     )
     return CentroidHead(
         torch.from_numpy(result.centers),

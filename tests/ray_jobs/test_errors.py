@@ -53,7 +53,7 @@ import sys
 import pyarrow as pa
 from dxmc_core.config import ResourcesConfig
 from ray_jobs.cluster import Step, map_rows, run_on_node, start_ray
-from ray_jobs.main import guarded
+from ray_jobs.program import guarded
 
 class Mapper:
     def __init__(self, is_made=True):
