@@ -21,7 +21,8 @@ from dxmc_core.artifacts.storage import filesystem_of
 from dxmc_core.config import PipelineConfig
 from dxmc_core.encoders import Encoder, load_encoder
 from dxmc_core.errors import InputError
-from dxmc_core.images.decode import MAX_PIXELS, ImageRejectedError, decode_image
+from dxmc_core.images.decode import ImageRejectedError, decode_image
+from dxmc_core.images.formats import MAX_PIXELS
 from dxmc_core.images.objects import fetch
 from dxmc_core.images.selection import IMAGE_SUFFIXES
 from dxmc_core.images.sources import EmbeddingsSource

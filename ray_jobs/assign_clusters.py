@@ -31,10 +31,11 @@ from dxmc_core.stages.previous_clusters import (
     lineage_table,
     with_cluster_ids,
 )
-from ray_jobs.cluster import Progress, Step, map_rows, run_on_node, workers_for
+from ray_jobs.cluster import Step, map_rows, run_on_node, workers_for
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 from ray_jobs.plans.assign_clusters import NAME, inputs_of_stage, renames_of
+from ray_jobs.progress import Progress
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:

@@ -24,10 +24,11 @@ from dxmc_core.stages.build_semantic_space import (
     retrieval_temperature,
 )
 from dxmc_core.vocabulary import Vocabulary, load_vocabulary
-from ray_jobs.cluster import Progress, Step, map_rows, num_cores, num_gpus, run_on_node, workers_for
+from ray_jobs.cluster import Step, map_rows, num_cores, num_gpus, run_on_node, workers_for
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 from ray_jobs.plans.build_semantic_space import NAME, vocabulary_of
+from ray_jobs.progress import Progress
 
 _NOUNS_PER_BLOCK = 512
 

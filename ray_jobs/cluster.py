@@ -49,9 +49,10 @@ from threadpoolctl import threadpool_limits
 from dxmc_core.artifacts.storage import storage_failure
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import onednn_products, prefer_onednn
+from dxmc_core.durations import duration
 from dxmc_core.errors import ArtifactError, DxmcError, InputError, WorkerError, on_one_line
 from dxmc_core.method.steps import WorkStep
-from ray_jobs.progress import Progress, in_words
+from ray_jobs.progress import Progress
 from ray_jobs.threads import SET_HERE
 
 _LOCAL_OBJECT_STORE_BYTES = 2 << 30
@@ -117,7 +118,7 @@ def start_ray(resources: ResourcesConfig) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def _log_message(data: dict[str, Any], **_: Any) -> None:
+def _log_message(data: dict[str, Any], ignore_prefix: bool) -> None:
     """What Ray's processes say of themselves, as a line of the log; Ray (2.60) prints it to stdout, in colours."""
     for message in data["lines"]:
         logger.info("Ray: %s", _COLORS.sub("", message).strip().partition("\n")[0])
@@ -199,7 +200,7 @@ def _ask_for_gpus(wanted: int, timeout_s: float) -> None:
     logger.info("waiting for %d GPUs, %d are there (at most %.0f s)", wanted, _gpus_there(), timeout_s)
     group = placement_group([{"GPU": 1}] * wanted)
     try:
-        with Progress(f"waiting for {wanted} GPUs, at most {in_words(timeout_s)}"):
+        with Progress(f"waiting for {wanted} GPUs, at most {duration(timeout_s)}"):
             came = group.wait(timeout_s)
         if not came:
             logger.warning(

@@ -32,12 +32,14 @@ class RunContext:
     Attributes:
         base: the run that embeddings of unchanged images and the heads to start from are taken from, if any.
         listing: what the source of images held when this command first asked.
+        counts_distinct: look into the embeddings whether there are as many distinct ones as clusters are wanted.
     """
 
     config: PipelineConfig
     run_dir: RunDir
     base: RunDir | None = None
     listing: "Listing | None" = None
+    counts_distinct: bool = True
     _manifests: dict[str, Manifest] = field(default_factory=dict)
     _num_clusters: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -112,6 +114,8 @@ class RunContext:
         """
         wanted, embedded = self._wanted_num_clusters, self.manifest("embed_images")
         if embedded is None or embedded.rows("images") < wanted:  # which `check_num_clusters` refuses
+            return wanted
+        if not self.counts_distinct:
             return wanted
         key = (embedded.fingerprint, wanted)
         if key not in self._num_clusters:

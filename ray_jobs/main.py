@@ -55,7 +55,8 @@ def run_in_order(context: RunContext, stages: Sequence[str]) -> int:
 
 def start_ray_for(context: RunContext) -> None:
     """Join or start Ray, where this process has not yet; imported late, as most reruns have nothing to do."""
-    from ray_jobs.cluster import start_ray
+    with Progress("loading Ray and PyTorch"):
+        from ray_jobs.cluster import start_ray
 
     with Progress("waiting for Ray to start"):
         start_ray(context.config.resources)

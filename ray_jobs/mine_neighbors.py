@@ -16,10 +16,11 @@ from dxmc_core.stages.mine_neighbors import (
     near_duplicate_metrics,
     usable_num_neighbors,
 )
-from ray_jobs.cluster import Progress, Step, cores_per_node, map_rows, num_cores, num_gpus, run_on_node
+from ray_jobs.cluster import Step, cores_per_node, map_rows, num_cores, num_gpus, run_on_node
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 from ray_jobs.plans.mine_neighbors import NAME, reads
+from ray_jobs.progress import Progress
 
 _ROWS_PER_SLICE = 8192
 #: A cell's candidates are read once a slice, so slices are to hold many rows of each cell.

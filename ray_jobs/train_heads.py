@@ -30,7 +30,6 @@ from dxmc_core.stages.train_heads import (
 )
 from dxmc_core.training_log import LogEpoch, training_log
 from ray_jobs.cluster import (
-    Progress,
     causes,
     is_on_loopback,
     num_cores,
@@ -43,6 +42,7 @@ from ray_jobs.cluster import (
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 from ray_jobs.plans.train_heads import NAME, inputs_of_stage
+from ray_jobs.progress import Progress
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -88,7 +88,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
                 partial(find_best_start, device=device), job, device=device, doing="looking for the start", tells=True
             )
         if job.num_epochs == 0 or (config.resources.train_workers == 1 and not use_gpu):
-            run_on_node(train_heads, job, doing="training")
+            run_on_node(train_heads, job, doing="training" if job.num_epochs else "fitting the heads")
         else:
             _fit(job, num_workers=config.resources.train_workers, use_gpu=use_gpu)
     history = [json.loads(line) for line in output.storage.read_bytes(METRICS_NAME).splitlines()]

@@ -21,7 +21,7 @@ from dxmc_core.estimator.model_file import read_model, write_model, write_whole
 from dxmc_core.estimator.progress import FitProgress
 from dxmc_core.estimator.vocabulary import FLOATS, GivenNouns, given_nouns
 from dxmc_core.extras import needed_for
-from dxmc_core.method.cluster_sample import ClusterSample, cluster_rows
+from dxmc_core.method.cluster_sample import ClusterSample, cluster_rows, decide
 from dxmc_core.method.fit import Fit, assign, check_num_images, fit_heads, fit_seeds
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.hyperparameters import CENTROID_METHODS, METHODS, TEXT_MATRICES, method_reads, method_settings
@@ -200,10 +200,12 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         self.noun_ids_ = None
         if vocabulary is not None and selection is not None:
             self.noun_ids_ = vocabulary.positions[selection.noun_ids]
-        sample = ClusterSample.of(np.arange(len(images)), images, self._probs(images, prepared), weights=weights)
+        found = decide(self.heads_, images, self._texts(images, prepared))
+        num_clusters = self.heads_.num_clusters
+        sample = ClusterSample.of(np.arange(len(images)), images, found, num_clusters=num_clusters, weights=weights)
         names = None if vocabulary is None else vocabulary.names(sample, prepared)
         self.labels_, self.cluster_centers_ = sample.labels, sample.centers
-        self.n_clusters_ = len(sample.centers)
+        self.n_clusters_ = num_clusters
         self.cluster_names_ = None if names is None else [name.name for name in names]
         self.clusters_ = cluster_rows(
             sample,
@@ -259,7 +261,9 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         """Assignment probabilities (n, K) float32 of images, known or new; see `predict`."""
         check_is_fitted(self)
         images = validate_data(self, X, dtype=FLOATS, reset=False)
-        return self._probs(as_stored(images, name="X"))
+        rows = as_stored(images, name="X")
+        texts = self._texts(rows)
+        return assign(self.heads_, torch.from_numpy(rows), None if texts is None else torch.from_numpy(texts)).numpy()
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Cosine distances (n, K) float32, in 0..2, of images to `cluster_centers_`; see `predict`.
@@ -306,7 +310,9 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
 
         check_is_fitted(self)
         rows = as_stored(validate_data(self, X, dtype=FLOATS, reset=False), name="X")
-        page = render(self, rows, self._probs(rows), images=images, labels=labels, title=title)
+        page = render(
+            self, rows, decide(self.heads_, rows, self._texts(rows)), images=images, labels=labels, title=title
+        )
         write_whole(path, page.encode(), mark=PAGE_MARK)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -381,16 +387,14 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
             )
         return weights
 
-    def _probs(self, images: np.ndarray, prepared: Prepared | None = None) -> np.ndarray:
-        """Probabilities (n, K) of stored rows; `prepared` brings text counterparts that are known already."""
-        texts = None
-        if self.heads_.needs_text:
-            texts = None if prepared is None else prepared.data.text_counterparts
-            if texts is None:
-                assert self.noun_embeddings_ is not None, "heads that read text were trained with nouns"
-                counterparts = text_counterparts_as_stored(images, self.noun_embeddings_, temperature=self.temperature)
-                texts = torch.from_numpy(counterparts)
-        return assign(self.heads_, torch.from_numpy(images), texts).numpy()
+    def _texts(self, images: np.ndarray, prepared: Prepared | None = None) -> np.ndarray | None:
+        """Text counterparts (n, D) of stored rows where the heads need them; `prepared` has those known already."""
+        if not self.heads_.needs_text:
+            return None
+        if prepared is not None and prepared.data.text_counterparts is not None:
+            return prepared.data.text_counterparts.numpy()
+        assert self.noun_embeddings_ is not None, "heads that read text were trained with nouns"
+        return text_counterparts_as_stored(images, self.noun_embeddings_, temperature=self.temperature)
 
     def _choose_num_clusters(self, images: np.ndarray, *, seed: int, progress: FitProgress) -> int:
         """K as given, or the best suggestion; what it rests on is kept."""

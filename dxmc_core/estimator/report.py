@@ -13,7 +13,7 @@ from PIL import Image
 from dxmc_core.errors import DxmcError
 from dxmc_core.extras import needed_for
 from dxmc_core.images.decode import ImageRejectedError, decode_image, thumbnail
-from dxmc_core.method.cluster_sample import ClusterSample, cluster_rows, decisions, outlier_scores
+from dxmc_core.method.cluster_sample import ClusterSample, Decisions, cluster_rows, outlier_scores
 from dxmc_core.method.metrics import external_scores, label_free_scores
 from dxmc_core.method.naming import ClusterName, unnamed
 from dxmc_core.report import (
@@ -46,7 +46,7 @@ _SHOWN_PACKAGES = ("dxmc", "torch", "scikit-learn")
 def render(
     model: "DXMC",
     rows: np.ndarray,
-    probs: np.ndarray,
+    found: Decisions,
     *,
     images: Sequence[Any] | None,
     labels: Sequence[str | None] | None,
@@ -55,13 +55,13 @@ def render(
     """The page as HTML; see `DXMC.to_report`.
 
     Args:
-        rows: (n, D) float16 unit rows; probs (n, K) their assignment.
+        rows: (n, D) float16 unit rows; found: what was decided of them.
     """
     for name, given in (("images", images), ("labels", labels)):
         if given is not None and len(given) != len(rows):
             raise ValueError(f"expected {name} of length {len(rows)} like X, found {len(given)}")
-    sample = ClusterSample.of(np.arange(len(rows)), rows, probs)
-    runner_ups = decisions(probs)[2]
+    sample = ClusterSample.of(np.arange(len(rows)), rows, found, num_clusters=model.n_clusters_)
+    runner_ups = found.runner_up
     distances = 1 - np.einsum("nd,nd->n", sample.embeddings, sample.centers[sample.labels])
     scores = outlier_scores(distances, sample.mean_distances[sample.labels])
     sizes = np.bincount(sample.labels, minlength=model.n_clusters_)

@@ -29,12 +29,11 @@ from PIL import (
 )
 
 from dxmc_core.errors import on_one_line
-from dxmc_core.images.formats import UNDECODABLE, Format, announced_size, ends_early, sniff_format
+from dxmc_core.images.formats import MAX_PIXELS, UNDECODABLE, Format, announced_size, ends_early, sniff_format
 from dxmc_core.images.levels import float_to_bytes
 from dxmc_core.images.png import mend_transparent_level, without_needless_chunks
 from dxmc_core.images.tiff import TiffFile
 
-MAX_PIXELS = 200_000_000
 THUMBNAIL_QUALITY = 80
 _HEIF_PACKAGE = "pillow_heif"
 

@@ -5,14 +5,31 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 
+from dxmc_core.method.fit import assign
+from dxmc_core.method.heads import Heads
 from dxmc_core.method.naming import ClusterName
 
 NUM_NEAREST_CLUSTERS = 5
+#: 64 MiB.
+_PROBS_PER_BLOCK = 2**24
+
+
+class Decisions(NamedTuple):
+    """What was decided of n images: their labels (n,) int64, the labels' probabilities, and how near another was.
+
+    A single cluster is its own runner-up, with a margin of its whole probability.
+    """
+
+    labels: np.ndarray
+    confidences: np.ndarray
+    runner_up: np.ndarray
+    margins: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -35,15 +52,21 @@ class ClusterSample:
 
     @classmethod
     def of(
-        cls, row_ids: np.ndarray, embeddings: np.ndarray, probs: np.ndarray, *, weights: np.ndarray | None = None
+        cls,
+        row_ids: np.ndarray,
+        embeddings: np.ndarray,
+        found: Decisions,
+        *,
+        num_clusters: int,
+        weights: np.ndarray | None = None,
     ) -> "ClusterSample":
-        """Measure the clusters of unit rows (n, D) of any float type by their assignment probabilities (n, K).
+        """Measure the clusters of unit rows (n, D) of any float type by what was decided of them.
 
         Args:
             weights: (n,) what a row counts for in its centre; by default all count alike.
         """
-        labels, confidences, _, margins = decisions(probs)
-        embeddings, num_clusters = embeddings.astype(np.float32), probs.shape[1]
+        labels, confidences, _, margins = found
+        embeddings = embeddings.astype(np.float32)
         shares = np.ones(len(labels), dtype=np.float32) if weights is None else weights
         sums = csr_array((shares, (labels, np.arange(len(labels)))), shape=(num_clusters, len(labels))) @ embeddings
         centers = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
@@ -53,21 +76,31 @@ class ClusterSample:
         return cls(row_ids, embeddings, labels, confidences, margins, centers, mean_distances.astype(np.float32))
 
 
-def decisions(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Label, its probability, the runner-up and the margin between the two, of each row of (n, K).
+def decide(heads: Heads, images: np.ndarray, texts: np.ndarray | None) -> Decisions:
+    """Assign unit rows (n, D), with their text counterparts (n, D) where the heads need them.
 
-    A single cluster is its own runner-up, with a margin of its whole probability.
+    Ties go to the smaller cluster id. The probabilities of all exist for a block of images at a time.
     """
+    size = max(_PROBS_PER_BLOCK // heads.num_clusters, 1)
+    blocks = [slice(start, start + size) for start in range(0, max(len(images), 1), size)]
+    found = [_decisions(_probs(heads, images[block], None if texts is None else texts[block])) for block in blocks]
+    return Decisions(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def _probs(heads: Heads, images: np.ndarray, texts: np.ndarray | None) -> np.ndarray:
+    return assign(heads, torch.from_numpy(images), None if texts is None else torch.from_numpy(texts)).numpy()
+
+
+def _decisions(probs: np.ndarray) -> Decisions:
+    """See `decide`. The array (n, K) is spent."""
+    rows = np.arange(len(probs))
+    labels = probs.argmax(axis=1)
+    first = probs[rows, labels]
     if probs.shape[1] == 1:
-        only = np.zeros(len(probs), dtype=np.int64)
-        return only, probs[:, 0], only, probs[:, 0]
-    top = np.argpartition(-probs, 1, axis=1)[:, :2]
-    top_probs = np.take_along_axis(probs, top, axis=1)
-    # Ties go to the smaller cluster id, as argmax does.
-    order = np.lexsort((top, -top_probs), axis=1)
-    labels, runner_up = np.take_along_axis(top, order, axis=1).T
-    first, second = np.take_along_axis(top_probs, order, axis=1).T
-    return labels, first, runner_up, first - second
+        return Decisions(labels, first, labels, first)
+    probs[rows, labels] = -1
+    runner_up = probs.argmax(axis=1)
+    return Decisions(labels, first, runner_up, first - probs[rows, runner_up])
 
 
 def outlier_scores(distances: np.ndarray, mean_distances: np.ndarray) -> np.ndarray:

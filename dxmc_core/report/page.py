@@ -7,6 +7,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from dxmc_core.durations import duration
 from dxmc_core.report import wording
 from dxmc_core.report.palette import DARK_COLORS, LIGHT_COLORS
 
@@ -28,7 +29,7 @@ def environment() -> Environment:
         "thousands": wording.thousands,
         "percent": wording.percent,
         "decimal": wording.decimal,
-        "duration": wording.duration,
+        "duration": duration,
         "counted": wording.counted,
         "date": wording.date,
     }

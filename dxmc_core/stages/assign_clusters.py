@@ -4,16 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import load_heads
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.method.cluster_sample import ClusterSample, cluster_rows, decisions, outlier_scores
+from dxmc_core.method.cluster_sample import ClusterSample, cluster_rows, decide, outlier_scores
 from dxmc_core.method.cluster_tree import NamedCluster, cluster_tree, name_inner_nodes
-from dxmc_core.method.fit import assign
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.naming import ClusterName, name_clusters, unnamed
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
@@ -34,11 +32,8 @@ def assign_sample(sample: RowMatrix, heads: Heads, counterparts: RowMatrix | Non
     texts = None
     if counterparts is not None:
         texts = counterparts.values[counterparts.positions_of(sample.row_ids)]
-    return ClusterSample.of(sample.row_ids, sample.values, _probs(heads, sample.values, texts))
-
-
-def _probs(heads: Heads, images: np.ndarray, texts: np.ndarray | None) -> np.ndarray:
-    return assign(heads, torch.from_numpy(images), None if texts is None else torch.from_numpy(texts)).numpy()
+    found = decide(heads, sample.values, texts)
+    return ClusterSample.of(sample.row_ids, sample.values, found, num_clusters=heads.num_clusters)
 
 
 def center_table(sample: ClusterSample) -> pa.Table:
@@ -108,7 +103,7 @@ def assignment_table(
         centers, mean_distances: (K, D) and (K,), as in `ClusterSample`.
     """
     embeddings = matrix_of(rows["embedding"])
-    labels, confidences, runner_up, margins = decisions(_probs(heads, embeddings, texts))
+    labels, confidences, runner_up, margins = decide(heads, embeddings, texts)
     distances = 1 - np.einsum("nd,nd->n", embeddings.astype(np.float32), centers[labels])
     return pa.table(
         {

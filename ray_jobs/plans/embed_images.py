@@ -5,7 +5,6 @@ import time
 from typing import TYPE_CHECKING
 
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.images.decode import optional_decoders
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.stages.settings import embed_images as settings
 from dxmc_core.stages.settings.embed_images import embeddings_digest, source_identity
@@ -29,6 +28,8 @@ def fingerprint(context: RunContext) -> str:
     identity = source_identity(source, context.config.encoder)
     if isinstance(source, EmbeddingsSource):
         return settings.fingerprint(identity, embeddings_digest(source))
+    from dxmc_core.images.decode import optional_decoders  # late, as it brings Pillow
+
     return settings.fingerprint(identity, list_once(context, source).digest, decoders=optional_decoders())
 
 

@@ -10,8 +10,8 @@ import pytest
 from dxmc_core.artifacts.run_dir import STAGES, RunDir
 from dxmc_core.config import parse_config
 from dxmc_core.errors import InputError
-from ray_jobs import assign_clusters
 from ray_jobs.context import RunContext
+from ray_jobs.plans import assign_clusters
 
 STAGE = "assign_clusters"
 
