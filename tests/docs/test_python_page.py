@@ -12,12 +12,13 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "PYTHON.md").read_text()
+#: The block that needs Ray is run by tests/ray_jobs/test_run_pipeline.py.
 BLOCK = re.compile(r"(<!-- with Ray -->\n)?```python\n(.*?)```", re.DOTALL)
 WORDS = ["apple", "bicycle", "castle", "dolphin", "engine", "forest"]
 
 
-def blocks(*, with_ray: bool) -> str:
-    return "\n".join(code for mark, code in BLOCK.findall(PAGE) if bool(mark) == with_ray)
+def blocks() -> str:
+    return "\n".join(code for mark, code in BLOCK.findall(PAGE) if not mark)
 
 
 @pytest.fixture
@@ -32,29 +33,12 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "photos").mkdir()
     for row in range(240):
         Image.new("RGB", (32, 24), (row, 80, 120)).save(tmp_path / f"photos/{row}.png")
-    uris = np.array([f"photos/{row}.png" for row in range(240)])
-    np.savez(tmp_path / "images.npz", embeddings=images.astype(np.float32), uris=uris)
+    np.savez(tmp_path / "images.npz", embeddings=images.astype(np.float32))
     np.savez(tmp_path / "nouns.npz", embeddings=centers.astype(np.float32), nouns=np.array(WORDS))
     heads = tmp_path / "runs/mine/train_heads/heads.safetensors"
     heads.parent.mkdir(parents=True)
     heads.write_bytes(serialize_heads(DXMC(6).fit(images).heads_))
     return tmp_path
-
-
-def run(code: str, folder: Path, environment: dict[str, str]) -> str:
-    """Run code in a process of its own, in a folder; what it printed."""
-    path = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={**environment, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_every_block_runs_and_says_what_the_page_says(folder: Path):
@@ -68,38 +52,14 @@ assert len(set(labels.tolist())) == 1 and labels.shape == (20,)
 import sys
 assert not {"ray", "pyarrow.parquet", "s3fs"} & set(sys.modules)
 """
-    run(blocks(with_ray=False) + seen, folder, dict(os.environ))
-
-
-@pytest.mark.ray
-def test_the_pipeline_is_a_function_and_needs_no_vocabulary(folder: Path, ray_cluster):
-    seen = """
-assert assignments["cluster_id"].nunique() == 6 and len(assignments) == 240
-clusters = run_dir.stage("assign_clusters").read_table("clusters").to_pandas()
-assert sorted(clusters["name"]) == [f"cluster {number}" for number in range(6)]
-assert run_dir.stage("build_semantic_space").manifest() is None
-"""
-    code = blocks(with_ray=True) + seen
-    run(code, folder, ray_cluster)
-    page = (folder / "runs/dino/report/index.html").read_text()
-    assert "cluster 0" in page
-    assert "data:image/webp" in page
-
-    def dxmc(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-m", "ray_jobs.cli", *arguments],
-            cwd=folder,
-            env={**ray_cluster, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    for command in ("status", "evaluate"):
-        done = dxmc(command, "runs/dino")
-        assert done.returncode == 0, done.stderr
-        assert "build_semantic_space" not in done.stdout
-    assert dxmc("search", "runs/dino", "17").returncode == 0
-    done = dxmc("search", "runs/dino", "apple")
-    assert done.returncode == 2
-    assert "neither nouns nor an encoder" in done.stderr
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", blocks() + seen],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
