@@ -41,10 +41,14 @@ _REFUSALS = {
 }
 
 
-def storage_errors() -> tuple[type[Exception], ...]:
-    """What a file system raises when a service fails for good: s3fs hands on what botocore and aiohttp raised last."""
+def storage_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """What a file system raises when a service fails for good: s3fs hands on what botocore and aiohttp raised last.
+
+    Args:
+        others: to be caught with them.
+    """
     aiohttp = sys.modules.get("aiohttp")  # it takes long to load, and what is not loaded has raised nothing
-    own = (OSError, BotoCoreError, ClientError)
+    own = (OSError, BotoCoreError, ClientError, *others)
     return own if aiohttp is None else (*own, aiohttp.ClientError)
 
 
@@ -190,7 +194,7 @@ def stat_file(uri: str) -> FileStat:
         info = fs.info(path)
     except FileNotFoundError as error:
         raise InputError(f"{uri} does not exist; check the path in the configuration") from error
-    except (*storage_errors(), ValueError) as error:
+    except storage_errors(ValueError) as error:
         raise _read_error(uri, error) from error
     if info["type"] == "directory":
         raise InputError(f"{uri} is a folder, expected a file")
@@ -216,7 +220,7 @@ def read_user_file(uri: str) -> bytes:
         return fs.cat_file(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(f"there is no file {uri}; check the path") from error
-    except (*storage_errors(), ValueError) as error:
+    except storage_errors(ValueError) as error:
         raise _read_error(uri, error) from error
 
 
