@@ -335,7 +335,8 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         """
         parameters, fitted = read_model(path)
         model = cls(**parameters)
-        vars(model).update(fitted)
+        for name, value in fitted.items():
+            setattr(model, name, value)
         return model
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

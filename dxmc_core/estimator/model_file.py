@@ -72,7 +72,7 @@ def read_model(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]
         heads.load_state_dict(
             {name.removeprefix(_HEADS): tensor for name, tensor in tensors.items() if name.startswith(_HEADS)}
         )
-        fitted = {name: tensors[name].numpy() if name in tensors else None for name in _ARRAYS}
+        fitted: dict[str, Any] = {name: tensors[name].numpy() if name in tensors else None for name in _ARRAYS}
         fitted |= {name: document[name] for name in _VALUES}
         fitted |= {
             "heads_": heads.eval(),

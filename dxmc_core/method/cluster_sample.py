@@ -132,14 +132,14 @@ def cluster_rows(
     """
     nearest = nearest_clusters(sample.centers, sizes)
     rows = []
-    for label in np.flatnonzero(sizes):
+    for label in np.flatnonzero(sizes).tolist():
         name, members = names[label], np.flatnonzero(sample.labels == label)
         similarity = sample.embeddings[members] @ sample.centers[label]
         central = members[np.argsort(-similarity, kind="stable")[:num_exemplars]]
         border = members[np.argsort(sample.margins[members], kind="stable")[:num_border]]
         rows.append(
             {
-                "cluster_id": int(label),
+                "cluster_id": label,
                 "size": int(sizes[label]),
                 "name": name.name,
                 "names": list(name.names),
