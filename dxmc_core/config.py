@@ -27,8 +27,8 @@ from dxmc_core.stages.train_heads import MethodConfig, TrainHeadsConfig
 from dxmc_core.stages.write_report import WriteReportConfig
 from dxmc_core.vocabulary import VocabularyConfig, WordNetConfig
 
-#: `num_clusters: auto`: the stage suggest_k chooses.
-AUTO = "auto"
+#: `num_clusters: auto`: the stage suggest_k chooses. `train_workers: auto`: the hosts that there are.
+AUTO: Literal["auto"] = "auto"
 
 
 def _check_num_clusters(value: Any) -> Any:
@@ -38,13 +38,15 @@ def _check_num_clusters(value: Any) -> Any:
 
 
 def _check_train_workers(value: Any) -> Any:
-    """A number, or the least and the most of them."""
+    """A number, the least and the most of them, or auto."""
+    if value == AUTO:
+        return value
     bounds = list(value) if isinstance(value, list | tuple) and len(value) == 2 else [value, value]
     if (
         any(not isinstance(bound, int) or isinstance(bound, bool) for bound in bounds)
         or not 1 <= bounds[0] <= bounds[1]
     ):
-        raise ValueError("expected a whole number of at least 1, or a range such as [2, 8]")
+        raise ValueError("expected a whole number of at least 1, a range such as [2, 8], or auto")
     return value
 
 
@@ -67,9 +69,10 @@ class ResourcesConfig(Settings):
     processes leave. With 0, and without GPUs by default, each process that runs the encoder decodes for itself."""
     embed_batch_size: int | None = Field(None, ge=1)
     """Images a forward pass; by default 32 on CPU, and on a GPU what is found to be best when the model is loaded."""
-    train_workers: Annotated[int | tuple[int, int], BeforeValidator(_check_train_workers)] = 1
+    train_workers: Annotated[int | tuple[int, int] | Literal["auto"], BeforeValidator(_check_train_workers)] = AUTO
     """Processes that train the heads together; the global batch is the same for any number of them. A range [2, 8]
-    starts with as many as there is room for, and goes on with fewer or more when machines go or come."""
+    starts with as many as there is room for, and goes on with fewer or more when machines go or come. auto: one, and on
+    several hosts a range up to one per host where there are many images (docs/TRAINING.md)."""
 
 
 class PipelineConfig(Settings):

@@ -30,7 +30,7 @@ from dxmc_core.stages.cluster_names import settle_names
 from dxmc_core.stages.mine_neighbors import near_duplicate_metrics
 from dxmc_core.stages.previous_clusters import IDS_GIVEN, Comparison, lineage_table
 from ray_jobs.assign_clusters import NAME, map_parts
-from ray_jobs.cluster import run_on_node
+from ray_jobs.cluster import run_on_host
 from ray_jobs.context import RunContext
 
 
@@ -56,7 +56,7 @@ class Arrivals:
 def assign_arrivals(context: RunContext, base: RunDir, since: SinceFull, *, fingerprint: str) -> Arrivals:
     """Write assignments of all images, by the heads of the base where it has none; nothing is published yet."""
     images, output = context.stage("embed_images"), context.stage(NAME)
-    kept: Kept = run_on_node(_keep, base, context, fingerprint)
+    kept: Kept = run_on_host(_keep, base, context, fingerprint)
     kwargs = {
         "images": images,
         "output": output,
@@ -100,7 +100,7 @@ def publish_assignments(
     _publish_near_duplicates(context, base, arrivals.kept.near_duplicates)
     tables: dict[str, pa.Table]
     comparison: Comparison
-    tables, comparison, confidence = run_on_node(_describe, context, base, arrivals, renames)
+    tables, comparison, confidence = run_on_host(_describe, context, base, arrivals, renames)
     return output.publish(
         fingerprint=fingerprint,
         inputs=inputs,

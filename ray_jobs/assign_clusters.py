@@ -36,7 +36,7 @@ from dxmc_core.stages.previous_clusters import (
     previous_manifest,
     with_cluster_ids,
 )
-from ray_jobs.cluster import Progress, Step, map_rows, run_on_node, workers_for
+from ray_jobs.cluster import Progress, light_step, map_rows, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
@@ -89,12 +89,14 @@ def _inputs(context: RunContext) -> dict[str, str]:
 def run(context: RunContext, fingerprint: str) -> Manifest:
     started = time.perf_counter()
     output = context.stage(NAME)
-    sample: ClusterSample = run_on_node(_measure, context)
+    sample: ClusterSample = run_on_host(_measure, context)
     centers = center_table(sample)
     assignments, sizes = _assign(context, fingerprint, centers)
     assignments, comparison = _keep_ids(context, fingerprint, assignments, sizes)
     identities = Identities.first(len(sizes)) if comparison is None else comparison.identities
-    tables: dict[str, pa.Table] = run_on_node(_describe, context, sample, sizes, identities, comparison)
+    tables: dict[str, pa.Table] = run_on_host(
+        _describe, context, sample, sizes, identities, comparison, _renames(context)
+    )
     tables["centers"] = with_cluster_ids(centers, identities.cluster_ids)
     return output.publish(
         fingerprint=fingerprint,
@@ -148,7 +150,7 @@ def _keep_ids(
     if RunDir.at(previous_run) == context.run_dir and context.manifest(NAME) is None:
         return assignments, None
     output = context.stage(NAME)
-    comparison: Comparison = run_on_node(compare_with_previous, previous_run, output, assignments, sizes)
+    comparison: Comparison = run_on_host(compare_with_previous, previous_run, output, assignments, sizes)
     kwargs = {
         "output": output,
         "fingerprint": fingerprint,
@@ -161,11 +163,10 @@ def _keep_ids(
 def map_parts(mapper: type, kwargs: dict[str, Any], parts: Mapping[int, Part]) -> list[dict[str, Any]]:
     """Have a mapper of this stage do parts, given with their indexes; what it reports of each."""
     num_images = sum(part.rows for part in parts.values())
-    workers, cores = workers_for(num_images)
     receipts = []
     with Progress(NAME, num_images, unit="images") as progress:
         rows = [{"part": index} for index in parts]
-        for row in map_rows(rows, Step(mapper, kwargs, workers, num_cpus=cores)):
+        for row in map_rows(rows, light_step(mapper, kwargs, num_images)):
             receipts.append(row)
             progress.add(row["rows"])
     return receipts
@@ -177,6 +178,7 @@ def _describe(
     sizes: np.ndarray,
     identities: Identities,
     comparison: Comparison | None,
+    renames: dict[int, str],
 ) -> dict[str, pa.Table]:
     """The tables `clusters`, `cluster_tree` and `lineage`, with final ids and names."""
     nouns = context.stage("build_semantic_space").read_table("selected_nouns")
@@ -184,7 +186,7 @@ def _describe(
     clusters = settle_names(
         with_cluster_ids(clusters, identities.cluster_ids),
         previous={} if comparison is None else comparison.previous_clusters,
-        renames=_renames(context),
+        renames=renames,
     )
     return {
         "clusters": clusters,

@@ -71,10 +71,20 @@ def job_of(stage: str) -> ModuleType:
 
 
 def start_ray_for(context: RunContext) -> None:
-    """Join or start Ray, where this process has not yet; imported late, as most reruns have nothing to do."""
-    from ray_jobs.cluster import start_ray
+    """Join or start Ray, where this process has not yet, and have all hosts look for local paths that they will read.
+
+    Imported late, as most reruns have nothing to do.
+
+    Raises:
+        InputError: a host lacks one.
+    """
+    from ray_jobs.cluster import require_on_all_hosts, start_ray
+    from ray_jobs.hosts import is_on_loopback
+    from ray_jobs.local_places import local_files_of
 
     start_ray(context.config.resources)
+    if not is_on_loopback():
+        require_on_all_hosts(local_files_of(context))
 
 
 def guarded(program: Callable[[], object]) -> int:

@@ -1,4 +1,4 @@
-"""Stage 3 as a Ray job: an actor a node (or GPU) holds the index of both modalities and searches slices of the rows."""
+"""Stage 3 as a Ray job: one actor per host (or GPU) holds the index of both modalities and searches slices of rows."""
 
 import logging
 import time
@@ -19,8 +19,9 @@ from dxmc_core.stages.mine_neighbors import (
 from dxmc_core.stages.mine_neighbors import (
     fingerprint as stage_fingerprint,
 )
-from ray_jobs.cluster import Progress, Step, cores_per_node, map_rows, num_cores, num_gpus, run_on_node
+from ray_jobs.cluster import Progress, Step, map_rows, num_gpus, run_on_host
 from ray_jobs.context import RunContext
+from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
 
 NAME = "mine_neighbors"
@@ -56,7 +57,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     recall = _plan(context, common) if choice.index == "ivf" else {"recall": 1.0}
     receipts = _search(context, choice.index, common, fingerprint=fingerprint)
     pairs = [Part(**receipt["pairs"]) for receipt in receipts]
-    duplicates = run_on_node(group_near_duplicates, context.stage("embed_images"), output, pairs)
+    duplicates = run_on_host(group_near_duplicates, context.stage("embed_images"), output, pairs)
     return output.publish(
         fingerprint=fingerprint,
         inputs=context.inputs_of(*reads(context)) or {},
@@ -79,9 +80,7 @@ def _plan(context: RunContext, common: dict[str, Any]) -> dict[str, Any]:
     """Make the cells of both modalities; what the manifest says of them."""
     kwargs = common | {"min_recall": context.config.mine_neighbors.min_recall, "seed": context.config.seed}
     on_gpu = common["device"] == "cuda"
-    step = Step(
-        PlanSearch, kwargs, num_workers=1, num_cpus=1 if on_gpu else cores_per_node(), num_gpus=1 if on_gpu else 0
-    )
+    step = Step(PlanSearch, kwargs, num_workers=1, num_gpus=1 if on_gpu else 0, on_whole_hosts=not on_gpu)
     plans = {}
     for plan in map_rows([{"modality": modality} for modality in MODALITIES], step):
         logger.info(
@@ -96,16 +95,9 @@ def _search(context: RunContext, index: str, common: dict[str, Any], *, fingerpr
     config, count = context.config.mine_neighbors, context.num_images
     kwargs = common | {"fingerprint": fingerprint, "near_duplicate_cosine": config.near_duplicate_cosine}
     gpus = num_gpus(context.config.resources)
-    cores = cores_per_node()
     mapper: type
     mapper, size = (SearchNeighbors, _ROWS_PER_SLICE) if index == "exact" else (SearchCells, _ROWS_PER_CELL_SLICE)
-    step = Step(
-        mapper,
-        kwargs,
-        num_workers=gpus or max(num_cores() // cores, 1),
-        num_cpus=1 if gpus else cores,
-        num_gpus=1 if gpus else 0,
-    )
+    step = Step(mapper, kwargs, gpus or num_cores(), num_gpus=1 if gpus else 0, on_whole_hosts=not gpus)
     slices = [{"start": start, "stop": min(start + size, count)} for start in range(0, count, size)]
     receipts = []
     with Progress(NAME, count, unit="images") as progress:

@@ -14,7 +14,7 @@ from dxmc_core.stages.suggest_k import (
 from dxmc_core.stages.suggest_k import (
     fingerprint as stage_fingerprint,
 )
-from ray_jobs.cluster import run_on_node
+from ray_jobs.cluster import run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
@@ -36,7 +36,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     started = time.perf_counter()
     config = context.config
     output = context.stage(NAME)
-    choice: KChoice = run_on_node(_suggest, context)
+    choice: KChoice = run_on_host(_suggest, context)
     table = score_table(choice)
     page = plot(table, title=config.source.uri)
     for suggestion in choice.suggestions:

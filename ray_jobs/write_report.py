@@ -11,7 +11,7 @@ from dxmc_core.stages.write_report import (
 from dxmc_core.stages.write_report import (
     fingerprint as stage_fingerprint,
 )
-from ray_jobs.cluster import run_on_node
+from ray_jobs.cluster import run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 
@@ -37,7 +37,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     started = time.perf_counter()
     config = context.config
     output = context.stage(NAME)
-    page = run_on_node(_render, context)
+    page = run_on_host(_render, context)
     return output.publish(
         fingerprint=fingerprint,
         inputs=context.inputs_of(*reads(context)) or {},
