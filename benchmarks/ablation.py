@@ -20,7 +20,8 @@ from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import InputError
 from dxmc_core.method.discriminant import fit_discriminant
-from dxmc_core.method.fit import assign, fit_heads, method_reads
+from dxmc_core.method.fit import assign, fit_heads
+from dxmc_core.method.hyperparameters import method_reads
 from dxmc_core.method.kmeans import spherical_kmeans
 from dxmc_core.method.metrics import external_scores
 from dxmc_core.method.objectives.best import find_start_of

@@ -41,7 +41,7 @@ from s3_server import S3Server
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.run_dir import STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.artifacts.storage import STORAGE_ERRORS
+from dxmc_core.artifacts.storage import storage_errors
 from dxmc_core.errors import ArtifactError
 from dxmc_core.stages.train_heads import METRICS_NAME
 from dxmc_core.vocabulary import WordNetConfig, load_vocabulary
@@ -286,7 +286,7 @@ def watched(run_dir: RunDir, tally: Tally) -> Iterator[None]:
         while not stop.wait(_READ_EVERY_S):
             for name in STAGES:
                 stage = run_dir.stage(name)
-                with suppress(*STORAGE_ERRORS):  # the server is away
+                with suppress(*storage_errors()):  # the server is away
                     try:
                         _check_published(stage, seen)
                         tally.reads += name in seen

@@ -33,10 +33,10 @@ from dxmc_core import __version__
 from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.encoders import EncoderConfig, OfflineConfig, OpenClipConfig
 from dxmc_core.errors import InputError
-from dxmc_core.method.fit import METHODS, assign, fit_heads, method_reads, method_settings
+from dxmc_core.method.fit import assign, fit_heads
+from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads, method_settings
 from dxmc_core.method.metrics import external_scores, label_free_scores
 from dxmc_core.method.preparation import (
-    TEXT_MATRICES,
     Prepared,
     hypernym_pairs,
     prepare,

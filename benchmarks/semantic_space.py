@@ -26,7 +26,8 @@ from dxmc_core.method.noun_selection import num_image_centers
 from dxmc_core.method.preparation import CLIP_RETRIEVAL_TEMPERATURE
 from dxmc_core.method.text_counterparts import compute_text_counterparts
 from dxmc_core.method.unit_rows import unit_rows
-from dxmc_core.stages.build_semantic_space import BuildSemanticSpaceConfig, build_semantic_space
+from dxmc_core.stages.build_semantic_space import build_semantic_space
+from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig
 
 _NOUNS_PER_CENTER = 5
 _COMPARED_COUNTERPARTS = 8192

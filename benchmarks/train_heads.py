@@ -33,12 +33,14 @@ from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.cpu_products import onednn_products, prefer_onednn
-from dxmc_core.method.objectives import Objective, build_objective, default_hyperparameters
+from dxmc_core.method.hyperparameters import default_hyperparameters
+from dxmc_core.method.objectives import Objective, build_objective
 from dxmc_core.method.preparation import CLIP_RETRIEVAL_TEMPERATURE, prepare
 from dxmc_core.method.seeds import train_at_once
 from dxmc_core.method.training import EpochReport, train
 from dxmc_core.method.training_data import TrainingData
-from dxmc_core.stages.train_heads import METRICS_NAME, MethodConfig, TrainingJob, train_heads
+from dxmc_core.stages.settings.train_heads import MethodConfig
+from dxmc_core.stages.train_heads import METRICS_NAME, TrainingJob, train_heads
 
 NUM_CLASSES = 101
 _FINGERPRINT = "c" * 32

@@ -19,12 +19,12 @@ from dxmc_core.errors import InputError, named
 from dxmc_core.images.sources import SourceConfig
 from dxmc_core.reclustering import ReclusterConfig
 from dxmc_core.settings import Settings
-from dxmc_core.stages.assign_clusters import AssignClustersConfig
-from dxmc_core.stages.build_semantic_space import BuildSemanticSpaceConfig
-from dxmc_core.stages.mine_neighbors import MineNeighborsConfig
-from dxmc_core.stages.suggest_k import SuggestKConfig
-from dxmc_core.stages.train_heads import MethodConfig, TrainHeadsConfig
-from dxmc_core.stages.write_report import WriteReportConfig
+from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
+from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig
+from dxmc_core.stages.settings.mine_neighbors import MineNeighborsConfig
+from dxmc_core.stages.settings.suggest_k import SuggestKConfig
+from dxmc_core.stages.settings.train_heads import MethodConfig, TrainHeadsConfig
+from dxmc_core.stages.settings.write_report import WriteReportConfig
 from dxmc_core.vocabulary import VocabularyConfig, WordNetConfig
 
 #: `num_clusters: auto`: the stage suggest_k chooses. `train_workers: auto`: the hosts that there are.

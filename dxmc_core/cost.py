@@ -76,7 +76,7 @@ class Workload:
     """The sizes that decide the cost.
 
     Attributes:
-        reads: the matrices beyond the image embeddings that the method trains on, as of `fit.method_reads`.
+        reads: the matrices beyond the image embeddings that the method trains on, as of `hyperparameters.method_reads`.
         num_epochs: of gradient steps; none for methods without.
         num_restarts, num_iterations: of the methods that are a k-means.
     """

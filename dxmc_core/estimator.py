@@ -21,22 +21,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dxmc_core.cpu_products import onednn_products
 from dxmc_core.errors import InputError
-from dxmc_core.method.fit import (
-    CENTROID_METHODS,
-    METHODS,
-    Fit,
-    assign,
-    check_num_images,
-    fit_heads,
-    fit_seeds,
-    method_reads,
-    usable_num_clusters,
-)
+from dxmc_core.method.fit import Fit, assign, check_num_images, fit_heads, fit_seeds
 from dxmc_core.method.heads import Heads
+from dxmc_core.method.hyperparameters import CENTROID_METHODS, METHODS, TEXT_MATRICES, method_reads
 from dxmc_core.method.naming import name_clusters
+from dxmc_core.method.near_duplicates import usable_num_clusters
 from dxmc_core.method.preparation import (
     CLIP_RETRIEVAL_TEMPERATURE,
-    TEXT_MATRICES,
     Prepared,
     as_stored,
     hypernym_pairs,
@@ -60,7 +51,7 @@ class DXMC(ClusterMixin, BaseEstimator):
     Args:
         n_clusters: K, or "auto" to take the best of the numbers that are suggested without labels. With fewer distinct
             rows there are as many clusters as rows, and a warning (at least 2, of which one may stay empty).
-        method: one of `dxmc_core.method.fit.METHODS`. `best`, the default, works with nouns and without.
+        method: one of `dxmc_core.method.hyperparameters.METHODS`. `best`, the default, works with nouns and without.
         method_settings: settings of the method in the place of its published ones, such as `{"num_epochs": 50}`.
         temperature: softmax temperature at which nouns describe an image; 0.005 suits OpenAI's CLIP, 0.01-0.05 others.
         nouns_per_center: most confident nouns kept of each image centre.

@@ -14,7 +14,6 @@ from dxmc_core.method.drift import AssignmentFigures, Drift, measure_drift
 from dxmc_core.settings import Settings
 
 Mode = Literal["assign", "full"]
-MODES = ("auto", "assign", "full")
 
 #: Sections of a configuration that decide what clusters there are; a change of one asks for a full clustering.
 _CLUSTERING = (

@@ -1,7 +1,37 @@
-"""Numbers on the command line: argparse refuses what is out of range, with the option's name and exit code 2."""
+"""Arguments that commands and jobs share, and numbers, which argparse refuses by their option when out of range."""
 
 import argparse
 import math
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that every job takes."""
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file, local or s3://")
+    parser.add_argument("--run-dir", metavar="URI", help="where artifacts go, in place of the file's run_dir")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, such as --set method.name=kmeans; may be repeated",
+    )
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """What every command and job takes that says how far it is."""
+    parser.add_argument("--quiet", action="store_true", help="no progress and no log lines but warnings and errors")
+
+
+def add_recluster_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a scheduled run."""
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--mode",
+        choices=("auto", "assign", "full"),
+        default="auto",
+        help="assign new images by the heads there are, cluster anew, or whichever the drift asks for (default)",
+    )
 
 
 def at_least_one(text: str) -> int:

@@ -56,7 +56,7 @@ class Arrivals:
 def assign_arrivals(context: RunContext, base: RunDir, since: SinceFull, *, fingerprint: str) -> Arrivals:
     """Write assignments of all images, by the heads of the base where it has none; nothing is published yet."""
     images, output = context.stage("embed_images"), context.stage(NAME)
-    kept: Kept = run_on_host(_keep, base, context, fingerprint)
+    kept: Kept = run_on_host(_keep, base, context, fingerprint, doing="looking for images that are new")
     kwargs = {
         "images": images,
         "output": output,
@@ -100,7 +100,9 @@ def publish_assignments(
     _publish_near_duplicates(context, base, arrivals.kept.near_duplicates)
     tables: dict[str, pa.Table]
     comparison: Comparison
-    tables, comparison, confidence = run_on_host(_describe, context, base, arrivals, renames)
+    tables, comparison, confidence = run_on_host(
+        _describe, context, base, arrivals, renames, doing="describing the clusters"
+    )
     return output.publish(
         fingerprint=fingerprint,
         inputs=inputs,

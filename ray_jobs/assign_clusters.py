@@ -12,7 +12,6 @@ from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import parts_in_order
-from dxmc_core.errors import InputError
 from dxmc_core.method.cluster_identity import Identities
 from dxmc_core.stages.assign_clusters import (
     AssignImages,
@@ -23,84 +22,43 @@ from dxmc_core.stages.assign_clusters import (
     describe_tree,
     sample_images,
 )
-from dxmc_core.stages.assign_clusters import (
-    fingerprint as stage_fingerprint,
-)
-from dxmc_core.stages.cluster_names import read_renames, settle_names
+from dxmc_core.stages.cluster_names import settle_names
 from dxmc_core.stages.previous_clusters import (
     IDS_GIVEN,
     Comparison,
     RenumberAssignments,
     compare_with_previous,
     lineage_table,
-    previous_manifest,
     with_cluster_ids,
 )
 from ray_jobs.cluster import Progress, light_step, map_rows, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
-
-NAME = "assign_clusters"
-#: Under this name the manifest's inputs hold the fingerprint of the earlier run's assignments.
-KEEP_IDS_FROM = "keep_ids_from"
-
-
-def reads(_context: RunContext) -> tuple[str, ...]:
-    return ("embed_images", "build_semantic_space", "train_heads")
-
-
-def check(context: RunContext) -> None:
-    """Look at what lies outside the run directory before anything runs.
-
-    Raises:
-        InputError: the earlier run or the file of names cannot be used.
-    """
-    uri = context.config.assign_clusters.keep_ids_from
-    if uri is not None:
-        previous_manifest(uri)
-    _inputs(context)
-    _renames(context)
-
-
-def fingerprint(context: RunContext) -> str:
-    return stage_fingerprint(context.config.assign_clusters, inputs=_inputs(context), renames=_renames(context))
-
-
-def _renames(context: RunContext) -> dict[int, str]:
-    uri = context.config.assign_clusters.renames
-    return read_renames(uri) if uri is not None else {}
-
-
-def _inputs(context: RunContext) -> dict[str, str]:
-    inputs = context.inputs_of(*reads(context)) or {}
-    uri = context.config.assign_clusters.keep_ids_from
-    # What this run directory held before is no input: a run that changes nothing must find itself up to date.
-    if uri is None or RunDir.at(uri) == context.run_dir:
-        return inputs
-    previous, own = previous_manifest(uri), context.manifest(NAME)
-    if previous is not None:
-        return {**inputs, KEEP_IDS_FROM: previous.fingerprint}
-    if own is not None and KEEP_IDS_FROM in own.inputs:
-        # Once its ids are taken over, an earlier run may be deleted.
-        return {**inputs, KEEP_IDS_FROM: own.inputs[KEEP_IDS_FROM]}
-    raise InputError(f"assign_clusters.keep_ids_from: {uri} holds no finished run")
+from ray_jobs.plans.assign_clusters import NAME, inputs_of_stage, renames_of
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
     started = time.perf_counter()
     output = context.stage(NAME)
-    sample: ClusterSample = run_on_host(_measure, context)
+    sample: ClusterSample = run_on_host(_measure, context, doing="measuring the clusters on a sample")
     centers = center_table(sample)
     assignments, sizes = _assign(context, fingerprint, centers)
     assignments, comparison = _keep_ids(context, fingerprint, assignments, sizes)
     identities = Identities.first(len(sizes)) if comparison is None else comparison.identities
     tables: dict[str, pa.Table] = run_on_host(
-        _describe, context, sample, sizes, identities, comparison, _renames(context)
+        _describe,
+        context,
+        sample,
+        sizes,
+        identities,
+        comparison,
+        renames_of(context),
+        doing="naming and describing the clusters",
     )
     tables["centers"] = with_cluster_ids(centers, identities.cluster_ids)
     return output.publish(
         fingerprint=fingerprint,
-        inputs=_inputs(context),
+        inputs=inputs_of_stage(context),
         tables={
             "assignments": assignments,
             **{name: [output.write_part(name, table, fingerprint=fingerprint)] for name, table in tables.items()},
@@ -150,7 +108,9 @@ def _keep_ids(
     if RunDir.at(previous_run) == context.run_dir and context.manifest(NAME) is None:
         return assignments, None
     output = context.stage(NAME)
-    comparison: Comparison = run_on_host(compare_with_previous, previous_run, output, assignments, sizes)
+    comparison: Comparison = run_on_host(
+        compare_with_previous, previous_run, output, assignments, sizes, doing="comparing with the earlier run"
+    )
     kwargs = {
         "output": output,
         "fingerprint": fingerprint,
@@ -164,7 +124,7 @@ def map_parts(mapper: type, kwargs: dict[str, Any], parts: Mapping[int, Part]) -
     """Have a mapper of this stage do parts, given with their indexes; what it reports of each."""
     num_images = sum(part.rows for part in parts.values())
     receipts = []
-    with Progress(NAME, num_images, unit="images") as progress:
+    with Progress("assigning", num_images, unit="images", first="starting workers") as progress:
         rows = [{"part": index} for index in parts]
         for row in map_rows(rows, light_step(mapper, kwargs, num_images)):
             receipts.append(row)
@@ -193,17 +153,6 @@ def _describe(
         "cluster_tree": describe_tree(sample.centers[sizes > 0], clusters),
         "lineage": lineage_table(comparison, clusters),
     }
-
-
-def summary(context: RunContext) -> str:
-    metrics = context.stage(NAME).require_manifest().metrics
-    text = f"{metrics['clusters_with_images']} clusters, mean confidence {metrics['mean_confidence']:.2f}"
-    if lineage := metrics.get("lineage"):
-        text += (
-            f"; kept {lineage['kept']} ids of {lineage['previous_run']}, born {lineage['born']}, "
-            f"died {lineage['died']}, churn {lineage['churn']:.1%}"
-        )
-    return text
 
 
 if __name__ == "__main__":

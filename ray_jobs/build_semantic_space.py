@@ -10,6 +10,7 @@ from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import StoredRows, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.errors import InputError
+from dxmc_core.method.steps import OnStep
 from dxmc_core.stages.build_semantic_space import (
     CLIP_RETRIEVAL_TEMPERATURE,
     BuildSemanticSpaceConfig,
@@ -22,35 +23,16 @@ from dxmc_core.stages.build_semantic_space import (
     noun_table,
     retrieval_temperature,
 )
-from dxmc_core.stages.build_semantic_space import (
-    fingerprint as stage_fingerprint,
-)
 from dxmc_core.vocabulary import Vocabulary, load_vocabulary
 from ray_jobs.cluster import Progress, Step, light_step, map_rows, num_gpus, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
+from ray_jobs.plans.build_semantic_space import NAME
 
-NAME = "build_semantic_space"
 _NOUNS_PER_BLOCK = 512
 
 logger = logging.getLogger(__name__)
-
-
-def reads(context: RunContext) -> tuple[str, ...]:
-    return ("embed_images", *context.choice_of_k)
-
-
-def fingerprint(context: RunContext) -> str:
-    config = context.config
-    return stage_fingerprint(
-        config.build_semantic_space,
-        config.vocabulary,
-        config.encoder if config.needs_encoder else None,
-        num_clusters=context.num_clusters,
-        seed=config.seed,
-        inputs=context.inputs_of("embed_images") or {},
-    )
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
@@ -60,7 +42,16 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     nouns = _embedded_nouns(context, images)
     device = "cuda" if num_gpus(config.resources) else "cpu"
     space: SemanticSpace = run_on_host(
-        _select, images, nouns, config.build_semantic_space, context.num_clusters, config.seed, device, device=device
+        _select,
+        images,
+        nouns,
+        config.build_semantic_space,
+        context.num_clusters,
+        config.seed,
+        device,
+        device=device,
+        doing="choosing nouns by image centers",
+        tells=True,
     )
     temperature = retrieval_temperature(config.build_semantic_space, nouns)
     selected = output.write_part("selected_nouns", space.selected_nouns, fingerprint=fingerprint)
@@ -81,10 +72,19 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
 
 
 def _select(
-    images: StageDir, nouns: pa.Table, config: BuildSemanticSpaceConfig, num_clusters: int, seed: int, device: str
+    images: StageDir,
+    nouns: pa.Table,
+    config: BuildSemanticSpaceConfig,
+    num_clusters: int,
+    seed: int,
+    device: str,
+    *,
+    on_step: OnStep,
 ) -> SemanticSpace:
     rows = StoredRows.open(images, "images")
-    return build_semantic_space(rows, nouns, config, num_clusters=num_clusters, seed=seed, device=device)
+    return build_semantic_space(
+        rows, nouns, config, num_clusters=num_clusters, seed=seed, device=device, on_step=on_step
+    )
 
 
 def _embedded_nouns(context: RunContext, images: StageDir) -> pa.Table:
@@ -126,7 +126,7 @@ def _encode_nouns(context: RunContext, vocabulary: Vocabulary) -> pa.Table:
     ]
     encoded: dict[int, np.ndarray] = {}
     temperature = CLIP_RETRIEVAL_TEMPERATURE
-    with Progress("encode nouns", count, unit="nouns") as progress:
+    with Progress("encoding nouns", count, unit="nouns", first="starting workers and loading the encoder") as progress:
         for row in map_rows(blocks, Step(EncodeNouns, kwargs, num_workers, num_gpus=gpus / num_workers)):
             encoded[row["start"]] = np.frombuffer(row["embeddings"], dtype=np.float16).reshape(row["count"], -1)
             temperature = row["temperature"]
@@ -148,8 +148,9 @@ def _map_counterparts(context: RunContext, selected_nouns: Part, temperature: fl
         "top_nouns": context.config.build_semantic_space.top_nouns,
         "device": "cuda" if gpus else "cpu",
     }
+    count = sum(part.rows for part in parts)
     receipts = []
-    with Progress("text counterparts", sum(part.rows for part in parts), unit="images") as progress:
+    with Progress("mixing text counterparts", count, unit="images", first="starting workers") as progress:
         rows = [{"part": index} for index in range(len(parts))]
         if gpus:
             step = Step(ComputeTextCounterparts, kwargs, gpus, num_gpus=1)
@@ -159,14 +160,6 @@ def _map_counterparts(context: RunContext, selected_nouns: Part, temperature: fl
             receipts.append(row)
             progress.add(row["rows"])
     return receipts
-
-
-def summary(context: RunContext) -> str:
-    metrics = context.stage(NAME).require_manifest().metrics
-    return (
-        f"{metrics['selected_nouns']} of {metrics['vocabulary_nouns']} nouns selected by {metrics['image_centers']} "
-        "image centers"
-    )
 
 
 if __name__ == "__main__":

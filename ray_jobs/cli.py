@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import shtab
 
 from dxmc_core import __version__
+from ray_jobs.arguments import add_quiet
 from ray_jobs.commands import (
     Command,
     completion,
@@ -21,7 +22,7 @@ from ray_jobs.commands import (
     status,
     suggest_k,
 )
-from ray_jobs.main import guarded
+from ray_jobs.program import guarded
 
 COMMANDS: tuple[Command, ...] = (
     run,
@@ -50,7 +51,7 @@ dxmc COMMAND --help                                                 shows more o
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, run the command, exit with its code."""
     parsed = make_parser().parse_args(arguments)
-    sys.exit(guarded(lambda: parsed.command(parsed)))
+    sys.exit(guarded(lambda: parsed.command(parsed), name=parsed.name, quiet=getattr(parsed, "quiet", False)))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -76,7 +77,8 @@ def make_parser() -> argparse.ArgumentParser:
             subparser.set_defaults(root_parser=parser)
         else:
             subparser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
-        subparser.set_defaults(command=command.execute)
+            add_quiet(subparser)
+        subparser.set_defaults(command=command.execute, name=command.NAME)
         _complete_files(subparser)
     return parser
 

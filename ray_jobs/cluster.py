@@ -1,15 +1,19 @@
 """Every decision about Ray in one place: how it is started, how many workers a stage gets, how rows are mapped."""
 
+import json
 import logging
 import os
+import re
+import signal
 import sys
 import threading
 import time
 import traceback
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -34,12 +38,12 @@ from ray.util.annotations import RayDeprecationWarning
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from dxmc_core.artifacts.storage import storage_failure
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import onednn_products, prefer_onednn
 from dxmc_core.errors import ArtifactError, DxmcError, InputError, WorkerError, on_one_line
+from dxmc_core.method.steps import WorkStep
 from ray_jobs.hosts import (
     Ask,
     Host,
@@ -52,17 +56,27 @@ from ray_jobs.hosts import (
     until,
 )
 from ray_jobs.local_places import LocalFile, require_here
+from ray_jobs.progress import Progress, in_words
 from ray_jobs.ray_internals import (
+    forget,
     job_of_placement_group,
     kept_causes,
     placement_group_of,
     preferring,
+    recall,
+    remember,
     stay_on_loopback,
+    tell_messages_to,
+    use_own_niceness,
 )
+from ray_jobs.threads import SET_HERE
 
 _LOCAL_OBJECT_STORE_BYTES = 2 << 30
-_LOG_EVERY_S = 15.0
 _TASK_RETRIES = 3
+_POLL_S = 1.0
+#: Of the line by which Ray's core (2.60) says that RAY_BACKEND_LOG_LEVEL is set.
+_LEVEL_IS_SET = b"logging.cc:"
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _SMALL_NUM_IMAGES = 200_000
 _PROBE_TIMEOUT_S = 60.0
 
@@ -87,9 +101,12 @@ def start_ray(resources: ResourcesConfig) -> None:
     # Ray Data 2.60 makes Ray's core print an error about every pool of actors, one that does no harm.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    tell_messages_to(_log_message)
     if os.environ.get("RAY_ADDRESS"):
         try:
-            ray.init(**quiet)
+            # What a job's own environment has is in this process's too, and would clash; so only what is set here.
+            with without_lines(_LEVEL_IS_SET):
+                ray.init(runtime_env={"env_vars": dict(SET_HERE)} if SET_HERE else None, **quiet)
         except ConnectionError as error:
             address = os.environ["RAY_ADDRESS"]
             raise DxmcError(
@@ -97,19 +114,24 @@ def start_ray(resources: ResourcesConfig) -> None:
             ) from error
     else:
         stay_on_loopback()
+        use_own_niceness()
         try:
-            ray.init(
-                address="local",
-                num_cpus=resources.num_cpus,
-                # Decoded images go through it on their way to GPUs; Ray's own choice is 30% of the memory.
-                object_store_memory=None if torch.cuda.is_available() else _LOCAL_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                **quiet,
-            )
+            with without_lines(_LEVEL_IS_SET):
+                ray.init(
+                    address="local",
+                    num_cpus=resources.num_cpus,
+                    # Decoded images go through it on their way to GPUs; Ray's own choice is 30% of the memory.
+                    object_store_memory=None if torch.cuda.is_available() else _LOCAL_OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    **quiet,
+                )
         except Exception as error:  # Ray (2.60) raises nothing more precise
             raise DxmcError(
                 f"Ray did not start on this machine ({on_one_line(error)}); free memory and cores, then run again"
             ) from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray's core (2.60) has put a handler below Python's, which prints the stack of its own code.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     _quieten_ray_data()
 
 
@@ -162,6 +184,37 @@ def _look_for(files: tuple[LocalFile, ...]) -> None:
         require_here(files)
 
 
+def _log_message(data: dict[str, Any], **_: Any) -> None:
+    """What Ray's processes say of themselves, as a line of the log; Ray (2.60) prints it to stdout, in colours."""
+    for message in data["lines"]:
+        logger.info("Ray: %s", _COLORS.sub("", message).strip().partition("\n")[0])
+
+
+@contextmanager
+def without_lines(mark: bytes) -> Iterator[None]:
+    """Leave lines with a mark out of what this process writes to stderr, whatever library does, for a block."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+
+    def hand_on() -> None:
+        while chunk := os.read(reading, 65_536):
+            os.write(stderr, b"".join(line for line in chunk.splitlines(keepends=True) if mark not in line))
+        os.close(reading)
+        os.close(stderr)
+
+    thread = threading.Thread(target=hand_on, daemon=True, name="dxmc-stderr")
+    thread.start()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        thread.join(timeout=_POLL_S)  # it ends with the last process that was started with the pipe
+
+
 def num_gpus(resources: ResourcesConfig) -> int:
     """GPUs to use; those of `resources.num_gpus` that are missing are waited for.
 
@@ -197,7 +250,9 @@ def _ask_for_gpus(wanted: int, timeout_s: float) -> None:
     logger.info("waiting for %d GPUs, %d are there (at most %.0f s)", wanted, _gpus_there(), timeout_s)
     group = placement_group([{"GPU": 1}] * wanted)
     try:
-        if not group.wait(timeout_s):
+        with Progress(f"waiting for {wanted} GPUs, at most {in_words(timeout_s)}"):
+            came = group.wait(timeout_s)
+        if not came:
             logger.warning(
                 "after %.0f s %d of %d GPUs are there; going on with these", timeout_s, _gpus_there(), wanted
             )
@@ -213,20 +268,34 @@ def remove_placement_groups() -> None:
             remove_placement_group(placement_group_of(group_id))
 
 
-def run_on_host(function: Callable[..., Any], *args: Any, device: str = "cpu") -> Any:
+def run_on_host(function: Callable[..., Any], *args: Any, doing: str, device: str = "cpu", tells: bool = False) -> Any:
     """Call a function as one Ray task that has all cores of a host, or a GPU, and wait for its result.
 
     When hosts leave so that none has these cores any more, it starts again on the largest that is left.
+
+    Args:
+        doing: what is shown meanwhile, see `Progress`.
+        tells: the function has a keyword argument `on_step`, see `method.steps.OnStep`, and what it says is shown.
     """
-    while True:
-        best = roomiest(hosts()) if device == "cpu" else None
-        ask = Ask(best.cores if best is not None else 1, gpus=0 if device == "cpu" else 1)
-        options = _task_options(ask, best)
-        result = ray.remote(**options)(_call_on_cores).remote(function, args, int(ask.cores), _required_files)
+    mailbox = Mailbox(uuid.uuid4().hex)
+    kwargs = {"on_step": mailbox.put} if tells else {}
+    with Progress(doing) as progress:
+
+        def show() -> None:
+            if (step := mailbox.latest()) is not None:
+                progress.take(step)
+
         try:
-            return wait_for(result, ask)
-        except NoHostLeftError as error:
-            logger.warning("%s; asking anew", error)
+            while True:
+                best = roomiest(hosts()) if device == "cpu" else None
+                ask = Ask(best.cores if best is not None else 1, gpus=0 if device == "cpu" else 1)
+                task = ray.remote(**_task_options(ask, best))(_call_on_cores)
+                try:
+                    return wait_for(task.remote(function, args, kwargs, int(ask.cores), _required_files), ask, show)
+                except NoHostLeftError as error:
+                    logger.warning("%s; asking anew", error)
+        finally:
+            mailbox.empty()
 
 
 def _task_options(ask: Ask, preferred: Host | None) -> dict[str, Any]:
@@ -234,14 +303,21 @@ def _task_options(ask: Ask, preferred: Host | None) -> dict[str, Any]:
     return options if preferred is None else {**options, "scheduling_strategy": preferring(preferred.node_id)}
 
 
-def wait_for(result: ray.ObjectRef, ask: Ask) -> Any:
+def wait_for(result: ray.ObjectRef, ask: Ask, meanwhile: Callable[[], None] = lambda: None) -> Any:
     """The result of a task, or what it raised. A task that is no longer waited for is ended.
 
     Raises:
         NoHostLeftError: what the task waits for can not be placed any more, and less could.
     """
+
+    def is_done() -> bool:
+        if ray.wait([result], timeout=_POLL_S)[0]:
+            return True
+        meanwhile()
+        return False
+
     try:
-        until(lambda timeout_s: bool(ray.wait([result], timeout=timeout_s)[0]), ask)
+        until(is_done, ask)
     except BaseException:
         ray.cancel(result, force=True)
         raise
@@ -268,10 +344,34 @@ def _beside_driver() -> dict[str, Any]:
     return {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": here}
 
 
-def _call_on_cores(function: Callable[..., Any], args: tuple, cores: int, files: tuple[LocalFile, ...]) -> Any:
+def _call_on_cores(
+    function: Callable[..., Any], args: tuple, kwargs: dict[str, Any], cores: int, files: tuple[LocalFile, ...]
+) -> Any:
     with using_cores(cores), told_plainly():
         require_here(files)
-        return function(*args)
+        return function(*args, **kwargs)
+
+
+@dataclass
+class Mailbox:
+    """What a task says of how far it is, for the driver: about the latest alone, in the store of Ray's head."""
+
+    key: str
+    _next_at: float = 0.0
+
+    def put(self, step: WorkStep) -> None:
+        """Called by the task, which may have thousands of steps a second."""
+        if time.monotonic() >= self._next_at:
+            self._next_at = time.monotonic() + _POLL_S
+            remember(self.key, json.dumps(asdict(step)))
+
+    def latest(self) -> WorkStep | None:
+        """Called by the driver."""
+        found = recall(self.key)
+        return None if found is None else WorkStep(**json.loads(found))
+
+    def empty(self) -> None:
+        forget(self.key)
 
 
 @contextmanager
@@ -396,7 +496,7 @@ def _streamed(
     results: Any = ray.remote(**options, num_returns="streaming")(function).remote(*args)
     try:
         while True:
-            until(lambda timeout_s: bool(ray.wait([results], timeout=timeout_s)[0]), ask)
+            until(lambda: bool(ray.wait([results], timeout=_POLL_S)[0]), ask)
             try:
                 reference = next(results)
             except StopIteration:
@@ -578,38 +678,3 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         left += [cause for cause in kept_causes(error) if isinstance(cause, BaseException)]
         left.append(error.__cause__ or error.__context__)
-
-
-class Progress:
-    """A progress bar on a terminal, a line every 15 s elsewhere."""
-
-    def __init__(self, name: str, total: int, *, unit: str, done: int = 0) -> None:
-        self._name, self._total, self._unit = name, total, unit
-        self._done = self._resumed = done
-        self._started = self._last_line = time.monotonic()
-        self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=done, desc=name, unit=f" {unit}", smoothing=0.05)
-
-    def add(self, count: int, **facts: Any) -> None:
-        """Count finished work and show the facts beside it."""
-        self._done += count
-        if self._bar is not None:
-            self._bar.set_postfix(facts, refresh=False)
-            self._bar.update(count)
-        elif time.monotonic() - self._last_line > _LOG_EVERY_S:
-            self._last_line = time.monotonic()
-            rate = (self._done - self._resumed) / (self._last_line - self._started)
-            left = (self._total - self._done) / max(rate, 1e-9)
-            shown = "".join(f", {name} {value}" for name, value in facts.items())
-            logger.info(
-                "%-21s %d of %d %s (%.0f/s, about %.0f s left%s)",
-                self._name, self._done, self._total, self._unit, rate, left, shown,
-            )  # fmt: skip
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()

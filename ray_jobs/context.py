@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dxmc_core.artifacts.generations import CURRENT_NAME, RECORD_NAME, folders_of, open_run_dir
 from dxmc_core.artifacts.manifest import Manifest
@@ -14,10 +14,13 @@ from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.config import AUTO, PipelineConfig, read_run_config
 from dxmc_core.errors import ArtifactError, InputError
-from dxmc_core.images.catalog import Listing
-from dxmc_core.stages.build_semantic_space import cache_uri
-from dxmc_core.stages.embed_images import source_identity
-from dxmc_core.stages.train_heads import distinct_num_clusters
+from dxmc_core.stages.settings.build_semantic_space import cache_uri
+from dxmc_core.stages.settings.embed_images import source_identity
+from dxmc_core.stages.settings.train_heads import distinct_num_clusters
+from ray_jobs.progress import Progress, named
+
+if TYPE_CHECKING:
+    from dxmc_core.images.catalog import Listing
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ class RunContext:
     config: PipelineConfig
     run_dir: RunDir
     base: RunDir | None = None
-    listing: Listing | None = None
+    listing: "Listing | None" = None
     _manifests: dict[str, Manifest] = field(default_factory=dict)
     _num_clusters: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -199,8 +202,13 @@ class StageState:
     manifest: Manifest | None
 
 
-def stage_states(context: RunContext, jobs: dict[str, ModuleType]) -> list[StageState]:
-    """The state of every stage, in order; one that reads a stage that will be rebuilt is waiting."""
+def stage_states(context: RunContext, jobs: dict[str, ModuleType], *, with_source: bool = True) -> list[StageState]:
+    """The state of every stage, in order; one that reads a stage that will be rebuilt is waiting.
+
+    Args:
+        with_source: look whether the source has changed, for which one of images has to be listed; otherwise what is
+            embedded counts as done.
+    """
     states: list[StageState] = []
     unfinished: set[str] = set()
     for name in context.stages:
@@ -210,7 +218,10 @@ def stage_states(context: RunContext, jobs: dict[str, ModuleType]) -> list[Stage
             states.append(StageState(name, "waiting", None, manifest))
             unfinished.add(name)
             continue
-        fingerprint = job.fingerprint(context)
+        if with_source or name != "embed_images" or context.config.source.kind == "embeddings":
+            fingerprint = job.fingerprint(context)
+        else:
+            fingerprint = None if manifest is None else manifest.fingerprint
         state = "missing"
         if manifest is not None:
             state = "done" if manifest.fingerprint == fingerprint else "stale"
@@ -226,9 +237,10 @@ def check_outside(context: RunContext, jobs: Sequence[tuple[str, ModuleType]]) -
     Raises:
         InputError: something cannot be used.
     """
-    for _, job in jobs:
+    for name, job in jobs:
         if hasattr(job, "check"):
-            job.check(context)
+            with named(name), Progress("looking at what it depends on"):
+                job.check(context)
 
 
 def run_stages(context: RunContext, jobs: Sequence[tuple[str, ModuleType]], start_ray: Callable[[], None]) -> int:
@@ -244,7 +256,8 @@ def run_stages(context: RunContext, jobs: Sequence[tuple[str, ModuleType]], star
                 raise InputError(
                     f"{name} reads {needed}, which {context.run_dir.uri} does not have; run {needed} first"
                 )
-        fingerprint = job.fingerprint(context)
+        with named(name), Progress("looking at what is done"):
+            fingerprint = job.fingerprint(context)
         manifest = context.manifest(name)
         if manifest is not None and manifest.fingerprint == fingerprint:
             logger.info("%-21s up to date", name)
@@ -253,7 +266,7 @@ def run_stages(context: RunContext, jobs: Sequence[tuple[str, ModuleType]], star
             start_ray()
         num_run += 1
         context.stage(name).begin(fingerprint)
-        with _logged(name, fingerprint):
+        with _logged(name, fingerprint), Progress("at work"):
             context.published(job.run(context, fingerprint))
         logger.info("%-21s done: %s", name, job.summary(context))
     return num_run
@@ -263,5 +276,6 @@ def run_stages(context: RunContext, jobs: Sequence[tuple[str, ModuleType]], star
 def _logged(name: str, fingerprint: str) -> Iterator[None]:
     logger.info("%-21s starts (fingerprint %s)", name, fingerprint[:12])
     started = time.perf_counter()
-    yield
+    with named(name):
+        yield
     logger.info("%-21s took %.1f s", name, time.perf_counter() - started)

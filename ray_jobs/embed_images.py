@@ -2,32 +2,22 @@
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from dxmc_core import allocator
-from dxmc_core.artifacts.manifest import Manifest, Part
-from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.encoders import embedding_width, load_preprocess
-from dxmc_core.errors import InputError
-from dxmc_core.images.catalog import Catalog, Listing, list_source, read_catalog
-from dxmc_core.images.decode import optional_decoders
+from dxmc_core.images.catalog import Catalog, read_catalog
 from dxmc_core.images.quarantine import OUT_OF_REACH, Quarantine, forget_transient_rejects, scouts_first
 from dxmc_core.images.renewal import renew_catalog
-from dxmc_core.images.sources import EmbeddingsSource, ImageSource
+from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.stages.embed_images import (
     check_disk,
-    describe_rejects,
-    embeddings_digest,
     import_embeddings,
     publish_embeddings,
-    source_identity,
-)
-from dxmc_core.stages.embed_images import (
-    fingerprint as stage_fingerprint,
+    require_few_rejects,
+    too_many_rejects,
 )
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import DecodeChunks, EmbedDecoded, EmbedImages, decoded_chunk_rows
@@ -35,48 +25,13 @@ from ray_jobs.cluster import Progress, Step, map_rows, num_gpus
 from ray_jobs.context import RunContext
 from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
+from ray_jobs.plans.embed_images import NAME, list_once
 
-NAME = "embed_images"
 _CHUNKS_AHEAD = 2  # one is written, or begun, while one is in the model, or decoded
 _CHUNKS_PER_GPU = 6  # two are in the GPU, the others are on their way from or to storage
 _USUAL_WIDTH = 1024  # for the estimate of disk space, where only loading the model would tell
 
 logger = logging.getLogger(__name__)
-
-
-def reads(_context: RunContext) -> tuple[str, ...]:
-    return ()
-
-
-def fingerprint(context: RunContext) -> str:
-    source = context.config.source
-    identity = source_identity(source, context.config.encoder)
-    if isinstance(source, EmbeddingsSource):
-        return stage_fingerprint(identity, embeddings_digest(source))
-    return stage_fingerprint(identity, _listing(context, source).digest, decoders=optional_decoders())
-
-
-def check(context: RunContext) -> None:
-    """Hold what is embedded against the limit of now: it may have been lowered since.
-
-    Raises:
-        InputError: too many images are rejected.
-    """
-    source, manifest = context.config.source, context.manifest(NAME)
-    if isinstance(source, EmbeddingsSource) or manifest is None or manifest.fingerprint != fingerprint(context):
-        return
-    num_images, rejects = manifest.rows("images"), manifest.tables["rejects"]
-    _require_few_rejects(source, context.stage(NAME), num_images, rejects, manifest.rows("catalog"))
-
-
-def _listing(context: RunContext, source: ImageSource) -> Listing:
-    """What the source holds, listed once a command."""
-    if context.listing is None:
-        started = time.perf_counter()
-        context.listing = list_source(source, own=context.own_places)
-        seconds = time.perf_counter() - started
-        logger.info("%s: %d images listed in %.1f s", NAME, context.listing.num_rows, seconds)
-    return context.listing
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
@@ -89,7 +44,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     catalog_found = read_catalog(stage_dir)
     if catalog_found is None or catalog_found.manifest.fingerprint != fingerprint:
         base = context.base.stage(NAME) if context.base is not None else None
-        catalog_found = renew_catalog(stage_dir, _listing(context, source), fingerprint=fingerprint, base=base)
+        catalog_found = renew_catalog(stage_dir, list_once(context, source), fingerprint=fingerprint, base=base)
     num_forgotten = forget_transient_rejects(stage_dir, fingerprint=fingerprint)
     if num_forgotten:
         logger.info("%s: %d rejects are tried again with what is left", NAME, num_forgotten)
@@ -102,7 +57,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     )
     if num_resumed:
         logger.info("%s: %d of %d images were done before", NAME, num_resumed, catalog_found.num_rows)
-    _require_few_rejects(source, stage_dir, done.num_rows_of("images"), done.parts("rejects"), catalog_found.num_rows)
+    require_few_rejects(source, stage_dir, done.num_rows_of("images"), done.parts("rejects"), catalog_found.num_rows)
     _embed(context, catalog_found, done, fingerprint=fingerprint)
     num_out_of_reach = forget_transient_rejects(stage_dir, fingerprint=fingerprint, reasons=OUT_OF_REACH)
     if num_out_of_reach:
@@ -110,7 +65,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         done = EmbeddedRows.of(catalog_found, fingerprint=fingerprint)
         _embed(context, catalog_found, done, fingerprint=fingerprint)
     # What earlier attempts have rejected counts too: this one may have had little left to try.
-    _require_few_rejects(source, stage_dir, done.num_rows_of("images"), done.parts("rejects"), catalog_found.num_rows)
+    require_few_rejects(source, stage_dir, done.num_rows_of("images"), done.parts("rejects"), catalog_found.num_rows)
     return publish_embeddings(
         catalog_found,
         done,
@@ -165,7 +120,13 @@ def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerp
         chunk_rows = catalog.chunk_rows
         steps = _all_in_one(context, catalog, layout, fingerprint=fingerprint)
     quarantine = Quarantine(catalog.num_rows, max_fraction=source.max_reject_fraction, done=done.counts(chunk_rows))
-    with Progress(NAME, catalog.num_rows, unit="images", done=done.num_done) as progress:
+    with Progress(
+        "embedding",
+        catalog.num_rows,
+        unit="images",
+        done=done.num_done,
+        first="starting workers and loading the encoder",
+    ) as progress:
         for receipt in map_rows(scouts_first(list(done.chunks(chunk_rows))), *steps):
             if not done.add_receipt(receipt):
                 continue
@@ -173,26 +134,7 @@ def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerp
             progress.add(receipt["rows"], rejects=done.num_rows_of("rejects"))
             quarantine.add(receipt["row_start"] // chunk_rows, receipt["rows"], rejected=is_reject)
             if is_reject and quarantine.is_exceeded:
-                raise _too_many(quarantine, catalog.stage_dir, done.parts("rejects"))
-
-
-def _require_few_rejects(
-    source: ImageSource, stage_dir: StageDir, num_images: int, rejects: Sequence[Part], num_rows: int
-) -> None:
-    """Check that not more of the catalog is rejected than may be, whenever that was.
-
-    Raises:
-        InputError: there are more.
-    """
-    counts = np.array([[num_images, sum(part.rows for part in rejects)]])
-    quarantine = Quarantine(num_rows, max_fraction=source.max_reject_fraction, done=counts)
-    if quarantine.is_exceeded:
-        raise _too_many(quarantine, stage_dir, rejects)
-
-
-def _too_many(quarantine: Quarantine, stage_dir: StageDir, rejects: Sequence[Part]) -> InputError:
-    found = describe_rejects(stage_dir, rejects)
-    return InputError(f"{quarantine.finding}: {found}; mend the source or raise it, and run again to go on")
+                raise too_many_rejects(quarantine, catalog.stage_dir, done.parts("rejects"))
 
 
 def _all_in_one(context: RunContext, catalog: Catalog, layout: Layout, *, fingerprint: str) -> tuple[Step, ...]:
@@ -254,13 +196,6 @@ def _decode_then_embed(
             calls_at_a_time=_CHUNKS_PER_GPU,
         ),
     )
-
-
-def summary(context: RunContext) -> str:
-    manifest = context.stage(NAME).require_manifest()
-    metrics = manifest.metrics
-    rate = (metrics["images"] + metrics["rejects"] - metrics["rows_resumed"]) / max(manifest.seconds, 1e-9)
-    return f"{metrics['images']} images, {metrics['rejects']} rejects, {rate:.0f} images/s"
 
 
 if __name__ == "__main__":

@@ -195,14 +195,14 @@ def _is_unplaced(ask: Ask) -> bool:
     )
 
 
-def until(is_done: Callable[[float], bool], ask: Ask) -> None:
-    """Call something that waits for so many seconds at most, again and again until it says that it is done.
+def until(is_done: Callable[[], bool], ask: Ask) -> None:
+    """Call something that waits for a moment, again and again until it says that it is done.
 
     Raises:
         NoHostLeftError: as of `Waiting.look`.
     """
     waiting = Waiting(ask)
-    while not is_done(_LOOK_EVERY_S):
+    while not is_done():
         waiting.look()
 
 

@@ -16,28 +16,17 @@ from dxmc_core.stages.mine_neighbors import (
     near_duplicate_metrics,
     usable_num_neighbors,
 )
-from dxmc_core.stages.mine_neighbors import (
-    fingerprint as stage_fingerprint,
-)
 from ray_jobs.cluster import Progress, Step, map_rows, num_gpus, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
+from ray_jobs.plans.mine_neighbors import NAME, reads
 
-NAME = "mine_neighbors"
 _ROWS_PER_SLICE = 8192
 #: A cell's candidates are read once a slice, so slices are to hold many rows of each cell.
 _ROWS_PER_CELL_SLICE = 262_144
 
 logger = logging.getLogger(__name__)
-
-
-def reads(_context: RunContext) -> tuple[str, ...]:
-    return ("embed_images", "build_semantic_space")
-
-
-def fingerprint(context: RunContext) -> str:
-    return stage_fingerprint(context.config.mine_neighbors, inputs=context.inputs_of(*reads(context)) or {})
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
@@ -57,7 +46,9 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     recall = _plan(context, common) if choice.index == "ivf" else {"recall": 1.0}
     receipts = _search(context, choice.index, common, fingerprint=fingerprint)
     pairs = [Part(**receipt["pairs"]) for receipt in receipts]
-    duplicates = run_on_host(group_near_duplicates, context.stage("embed_images"), output, pairs)
+    duplicates = run_on_host(
+        group_near_duplicates, context.stage("embed_images"), output, pairs, doing="grouping near duplicates"
+    )
     return output.publish(
         fingerprint=fingerprint,
         inputs=context.inputs_of(*reads(context)) or {},
@@ -82,12 +73,15 @@ def _plan(context: RunContext, common: dict[str, Any]) -> dict[str, Any]:
     on_gpu = common["device"] == "cuda"
     step = Step(PlanSearch, kwargs, num_workers=1, num_gpus=1 if on_gpu else 0, on_whole_hosts=not on_gpu)
     plans = {}
-    for plan in map_rows([{"modality": modality} for modality in MODALITIES], step):
-        logger.info(
-            "%-21s %s: each row looks through %d of %d cells, recall %.4f on %d rows",
-            NAME, plan["modality"], plan["num_probes"], plan["cells"], plan["recall"], plan["sampled_rows"],
-        )  # fmt: skip
-        plans[plan.pop("modality")] = plan
+    rows = [{"modality": modality} for modality in MODALITIES]
+    with Progress("grouping rows into cells", len(rows), unit="modalities") as progress:
+        for plan in map_rows(rows, step):
+            progress.add(1)
+            logger.info(
+                "%-21s %s: each row looks through %d of %d cells, recall %.4f on %d rows",
+                NAME, plan["modality"], plan["num_probes"], plan["cells"], plan["recall"], plan["sampled_rows"],
+            )  # fmt: skip
+            plans[plan.pop("modality")] = plan
     return {"recall": min(plan["recall"] for plan in plans.values()), "cells": plans}
 
 
@@ -100,20 +94,11 @@ def _search(context: RunContext, index: str, common: dict[str, Any], *, fingerpr
     step = Step(mapper, kwargs, gpus or num_cores(), num_gpus=1 if gpus else 0, on_whole_hosts=not gpus)
     slices = [{"start": start, "stop": min(start + size, count)} for start in range(0, count, size)]
     receipts = []
-    with Progress(NAME, count, unit="images") as progress:
+    with Progress("searching", count, unit="images", first="starting workers and building the index") as progress:
         for row in map_rows(slices, step):
             receipts.append(row)
             progress.add(row["rows"])
     return receipts
-
-
-def summary(context: RunContext) -> str:
-    metrics = context.stage(NAME).require_manifest().metrics
-    return (
-        f"{metrics['num_neighbors']} neighbors an image and modality, {metrics['index']} search, "
-        f"recall {metrics['recall']:.3f}; {metrics['near_duplicate_images']} images are near duplicates, in "
-        f"{metrics['near_duplicate_groups']} groups ({metrics['exact_copies']} exact copies)"
-    )
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, worker
 from ray._raylet import PlacementGroupID
 from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -24,6 +26,30 @@ def stay_on_loopback() -> None:
     """
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def use_own_niceness() -> None:
+    """Have workers of the Ray that is started next run at nice 0, unless it is set: at Ray's 15 all others go first."""
+    os.environ.setdefault(ray_constants.RAY_WORKER_NICENESS, "0")
+
+
+def tell_messages_to(tell: Callable[..., None]) -> None:
+    """Hand over what Ray's processes say of themselves, which Ray prints to stdout, in colours."""
+    worker.print_to_stdstream = tell
+
+
+def remember(key: str, value: str) -> None:
+    """Keep a text in the store of Ray's head, in place of what was kept there."""
+    _internal_kv_put(key, value, overwrite=True)
+
+
+def recall(key: str) -> Any:
+    """What is kept there, bytes; None when there is nothing."""
+    return _internal_kv_get(key)
+
+
+def forget(key: str) -> None:
+    _internal_kv_del(key)
 
 
 def placement_group_of(group_id: str) -> PlacementGroup:

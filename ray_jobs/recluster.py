@@ -17,14 +17,18 @@ from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.config import PipelineConfig, load_config, read_run_config
 from dxmc_core.errors import InputError
-from dxmc_core.reclustering import MODES, Decision, SinceFull, clustering_settings, decide, describing_settings
+from dxmc_core.reclustering import Decision, SinceFull, clustering_settings, decide, describing_settings
 from dxmc_core.run_metrics import stage_metrics
 from dxmc_core.stages.assign_arrivals import reference_figures
 from dxmc_core.stages.cluster_names import read_renames
+from ray_jobs.arguments import add_quiet, add_recluster_arguments
 from ray_jobs.assign_arrivals import Arrivals, assign_arrivals, publish_assignments
 from ray_jobs.cluster import num_gpus_used
 from ray_jobs.context import RunContext, check_outside, record_of
-from ray_jobs.main import add_run_arguments, guarded, job_of, run_in_order, start_ray_for
+from ray_jobs.main import run_in_order, start_ray_for
+from ray_jobs.plans import plan_of
+from ray_jobs.program import guarded
+from ray_jobs.progress import snapshot
 from ray_jobs.run_report import reported
 
 NAME = "recluster"
@@ -60,23 +64,13 @@ class Night:
         return describing_settings(self.context.config.model_dump(mode="json"), self.renames)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_run_arguments(parser)
-    parser.add_argument(
-        "--mode",
-        choices=MODES,
-        default="auto",
-        help="assign new images by the heads there are, cluster anew, or whichever the drift asks for (default)",
-    )
-
-
 def run(arguments: argparse.Namespace) -> GenerationRecord | None:
     """Load the configuration and make the next generation; None when there is nothing to do."""
     config = load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir)
     home = RunDir.at(config.run_dir)
     Generations(home).require_own_or_empty()
     # A run that is refused says nothing about the one at work, so only one that holds the lock is reported.
-    with home.locked(), reported(home, prometheus_uri=config.recluster.prometheus_uri) as report:
+    with home.locked(snapshot), reported(home, prometheus_uri=config.recluster.prometheus_uri) as report:
         record = recluster(config, home, mode=arguments.mode)
         pointer = Generations(home).pointer()
         report["generation"] = pointer.current if pointer is not None else None
@@ -98,7 +92,7 @@ def recluster(config: PipelineConfig, home: RunDir, *, mode: str = "auto") -> Ge
     if not _has_clusters(Generations(home)):
         home.write_record(record_of(config))  # by which the next night knows that the place is dxmc's
     night = _begin(config, Generations(home), mode)
-    check_outside(night.context, [(name, job_of(name)) for name in night.context.stages])
+    check_outside(night.context, [(name, plan_of(name)) for name in night.context.stages])
     if mode == "auto" and _is_up_to_date(night):
         logger.info("nothing to do: generation %d is up to date with its source", _number_of(night.record))
         return None
@@ -151,7 +145,7 @@ def _is_up_to_date(night: Night) -> bool:
     if night.base is None or night.record is None or night.record.metrics.get("describing") != night.describing:
         return False
     embedded = night.base.stage("embed_images").require_manifest()
-    return embedded.fingerprint == job_of("embed_images").fingerprint(night.context) and not _changed_settings(night)
+    return embedded.fingerprint == plan_of("embed_images").fingerprint(night.context) and not _changed_settings(night)
 
 
 def _changed_settings(night: Night) -> bool:
@@ -235,7 +229,7 @@ def _publish_assignments(night: Night, arrivals: Arrivals) -> None:
             inputs=_assign_inputs(night),
         )
     )
-    logger.info("%-21s done: %s", _ASSIGN, job_of(_ASSIGN).summary(context))
+    logger.info("%-21s done: %s", _ASSIGN, plan_of(_ASSIGN).summary(context))
 
 
 def _publish(night: Night, made: Made, *, seconds: float) -> GenerationRecord:
@@ -274,9 +268,10 @@ def _stage_metrics(night: Night, decision: Decision) -> dict[str, Any]:
 def main() -> None:
     """Run as a program and exit."""
     parser = argparse.ArgumentParser(description="Makes the next generation of a clustering that is kept up to date.")
-    add_arguments(parser)
+    add_recluster_arguments(parser)
+    add_quiet(parser)
     arguments = parser.parse_args()
-    sys.exit(guarded(lambda: run(arguments)))
+    sys.exit(guarded(lambda: run(arguments), name=NAME, quiet=arguments.quiet))
 
 
 if __name__ == "__main__":

@@ -4,39 +4,27 @@ import logging
 import time
 
 from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.method.steps import OnStep
 from dxmc_core.method.suggest_k import KChoice
+from dxmc_core.stages.settings.suggest_k import PLOT_NAME
 from dxmc_core.stages.suggest_k import (
-    PLOT_NAME,
     plot,
     score_table,
     suggest_k,
 )
-from dxmc_core.stages.suggest_k import (
-    fingerprint as stage_fingerprint,
-)
 from ray_jobs.cluster import run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
-
-NAME = "suggest_k"
+from ray_jobs.plans.suggest_k import NAME, reads
 
 logger = logging.getLogger(__name__)
-
-
-def reads(_context: RunContext) -> tuple[str, ...]:
-    return ("embed_images",)
-
-
-def fingerprint(context: RunContext) -> str:
-    config = context.config
-    return stage_fingerprint(config.suggest_k, seed=config.seed, inputs=context.inputs_of(*reads(context)) or {})
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
     started = time.perf_counter()
     config = context.config
     output = context.stage(NAME)
-    choice: KChoice = run_on_host(_suggest, context)
+    choice: KChoice = run_on_host(_suggest, context, doing="scoring numbers of clusters", tells=True)
     table = score_table(choice)
     page = plot(table, title=config.source.uri)
     for suggestion in choice.suggestions:
@@ -59,13 +47,9 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     )
 
 
-def _suggest(context: RunContext) -> KChoice:
-    return suggest_k(context.stage("embed_images"), context.config.suggest_k, seed=context.config.seed)
-
-
-def summary(context: RunContext) -> str:
-    metrics = context.stage(NAME).require_manifest().metrics
-    return f"best K {metrics['num_clusters']}, by {metrics['scored_images']} images"
+def _suggest(context: RunContext, *, on_step: OnStep) -> KChoice:
+    config = context.config
+    return suggest_k(context.stage("embed_images"), config.suggest_k, seed=config.seed, on_step=on_step)
 
 
 if __name__ == "__main__":

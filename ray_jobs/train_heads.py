@@ -19,22 +19,17 @@ from ray.exceptions import RayActorError, RayTaskError
 from dxmc_core.artifacts.best_start import START_NAME, evidence_of, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.artifacts.storage import STORAGE_ERRORS
+from dxmc_core.artifacts.storage import storage_errors
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.report import flatten_settings
 from dxmc_core.stages.train_heads import (
     METRICS_NAME,
     TrainingJob,
-    check_num_clusters,
     find_best_start,
     live_metrics,
     read_start,
-    stages_read,
     train_heads,
-)
-from dxmc_core.stages.train_heads import (
-    fingerprint as stage_fingerprint,
 )
 from dxmc_core.training_log import LogEpoch, training_log
 from ray_jobs.cluster import (
@@ -59,13 +54,11 @@ from ray_jobs.hosts import (
 )
 from ray_jobs.local_places import LocalFile, require_here
 from ray_jobs.main import main_of
+from ray_jobs.plans.train_heads import NAME, inputs_of_stage
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
-NAME = "train_heads"
-#: Under this name the manifest's inputs hold the fingerprint of the heads that training started from.
-WARM_START = "warm_start"
 _MAX_FAILURES = 3
 #: The longest that one worker waits for the others, who may be reading their rows. Ray notices a dead one by itself.
 _COLLECTIVE_TIMEOUT_S = 600
@@ -74,35 +67,6 @@ _POLL_S = 1.0
 _MANY_IMAGES = 200_000
 
 logger = logging.getLogger(__name__)
-
-
-def reads(context: RunContext) -> tuple[str, ...]:
-    return (*context.choice_of_k, *_stages_read(context))
-
-
-def _stages_read(context: RunContext) -> tuple[str, ...]:
-    config = context.config
-    return stages_read(config.method, count_near_duplicates_once=config.train_heads.count_near_duplicates_once)
-
-
-def fingerprint(context: RunContext) -> str:
-    config = context.config
-    check_num_clusters(context.num_clusters, context.num_images)
-    return stage_fingerprint(
-        config.method,
-        num_clusters=context.num_clusters,
-        num_images=context.num_images,
-        seed=config.seed,
-        inputs=_inputs(context),
-        count_near_duplicates_once=config.train_heads.count_near_duplicates_once,
-    )
-
-
-def _inputs(context: RunContext) -> dict[str, str]:
-    inputs = context.inputs_of(*_stages_read(context)) or {}
-    if context.base is not None:
-        inputs[WARM_START] = context.base.stage(NAME).require_manifest().fingerprint
-    return inputs
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
@@ -134,9 +98,11 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     ):
         if config.method.name == "best":
             device = "cuda" if use_gpu else "cpu"
-            run_on_host(partial(find_best_start, device=device), job, device=device)
+            run_on_host(
+                partial(find_best_start, device=device), job, device=device, doing="looking for the start", tells=True
+            )
         if job.num_epochs == 0:
-            run_on_host(train_heads, job)
+            run_on_host(train_heads, job, doing="training")
         else:
             _train(job, config.resources, num_images=context.num_images)
     history = [json.loads(line) for line in output.storage.read_bytes(METRICS_NAME).splitlines()]
@@ -148,7 +114,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         evidence["start"] = evidence_of(start)
     return output.publish(
         fingerprint=fingerprint,
-        inputs=_inputs(context),
+        inputs=inputs_of_stage(context),
         tables={},
         files={name: output.describe_file(name) for name in names},
         metrics={
@@ -226,7 +192,7 @@ def _train(job: TrainingJob, resources: ResourcesConfig, *, num_images: int) -> 
         if layout.note is not None:
             logger.info("%s: %s", NAME, layout.note)
         if layout.is_single_task:
-            run_on_host(train_heads, job)
+            run_on_host(train_heads, job, doing="training")
             return
         try:
             _fit(job, layout)
@@ -324,12 +290,12 @@ class _LiveView:
             stopping = self._stop.wait(_POLL_S)
             try:
                 epochs = live_metrics(self._job)
-            except STORAGE_ERRORS:  # nothing to show, and training has its own way of telling
+            except storage_errors():  # nothing to show, and training has its own way of telling
                 continue
             if not epochs or len(epochs) <= shown:
                 continue
             if progress is None:
-                progress = Progress(NAME, epochs[-1]["num_epochs"], unit="epochs", done=0)
+                progress = Progress("training", epochs[-1]["num_epochs"], unit="epochs").__enter__()
             last = epochs[-1]
             progress.add(len(epochs) - shown, **_facts(last))
             for epoch in epochs[shown:]:
@@ -357,23 +323,6 @@ def _facts(epoch: dict[str, Any]) -> dict[str, Any]:
     if epoch["num_changed"] is not None:
         facts["changed"] = epoch["num_changed"]
     return {"loss": f"{epoch['terms']['total']:.3f}", **facts}
-
-
-def summary(context: RunContext) -> str:
-    metrics = context.stage(NAME).require_manifest().metrics
-    last = metrics["last_epoch"]
-    if last is None:
-        return f"{metrics['method']} fitted" + _told(metrics.get("start"))
-    return f"{metrics['method']}, {metrics['epochs']} epochs, loss {last['terms']['total']:.4f}"
-
-
-def _told(start: dict[str, Any] | None) -> str:
-    """What a start's evidence says, for the summary."""
-    if start is None:
-        return ""
-    text = f", text counts {start['text_weight']:.2f}" if start["text_agreement"] is not None else ""
-    sizes = "" if start["size_exponent"] == 1 else ", classes of very different sizes"
-    return f" in {start['num_looks']} looks at {start['num_rows']:,} images{text}{sizes}"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from s3fs import S3FileSystem
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.storage import S3
+from dxmc_core.artifacts.s3 import S3
 from dxmc_core.config import PipelineConfig, parse_config
 
 _REPOSITORY = Path(__file__).parents[1]

@@ -11,12 +11,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from dxmc_core.artifacts.process_identity import identify, known_state
-from dxmc_core.artifacts.storage import STORAGE_ERRORS, Storage, write_error
+from dxmc_core.artifacts.storage import Storage, storage_errors, write_error
 from dxmc_core.errors import DxmcError, InputError
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,43 @@ LEASE_S = 60.0
 RENEW_EVERY_S = 10.0
 _WATCH_EVERY_S = 1.0
 _FIELDS = {"owner", "host", "pid"}
+
+
+#: What an owner tells of its work.
+Note = Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class LockHolder:
+    """Who holds a folder.
+
+    Attributes:
+        since: in seconds since 1970, by the clock of `host`; None where an older dxmc did not tell.
+        is_gone: it is known to be dead; None where only watching its lock would tell, see `Lease`.
+        note: what it told of its work when it last renewed its lock.
+    """
+
+    host: str
+    pid: int
+    since: float | None
+    is_gone: bool | None
+    note: dict[str, Any]
+
+
+def lock_holder(storage: Storage) -> LockHolder | None:
+    """Who holds a folder; None where nobody does.
+
+    Raises:
+        InputError: another program's lock is there.
+    """
+    try:
+        holder = _parse(storage.read_bytes(LOCK_NAME))
+    except FileNotFoundError:
+        return None
+    if holder is None:
+        return None
+    is_gone = {"alive": False, "dead": True, "unknown": None}[known_state(holder)]
+    return LockHolder(holder["host"], holder["pid"], holder.get("since"), is_gone, holder.get("note", {}))
 
 
 #: The leases that this process holds, by the URI of their folder.
@@ -64,8 +103,14 @@ class Lease:
     another took over is interrupted as soon as it sees that; one that cannot reach the storage goes on and tries again.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, note: Note = dict) -> None:
+        """
+        Args:
+            note: what the lock tells of its owner's work, JSON types; asked for whenever the lock is renewed.
+        """
         self._storage = storage
+        self._note = note
+        self._since = time.time()
         self.owner = uuid.uuid4().hex
         self._num_renewals = 0
         self._content = b""
@@ -109,7 +154,7 @@ class Lease:
         try:
             if self._is_ours():
                 self._storage.delete(LOCK_NAME)
-        except STORAGE_ERRORS as error:  # it is free anyway once this process is gone
+        except storage_errors() as error:  # it is free anyway once this process is gone
             logger.warning("the lock of %s cannot be removed now: %s", self._storage.uri, error)
 
     @contextmanager
@@ -130,6 +175,7 @@ class Lease:
             signal.signal(signal.SIGINT, before)
 
     def _acquire(self) -> None:
+        self._since = time.time()
         content = self._next_content()
         try:
             for _ in range(3):
@@ -145,7 +191,7 @@ class Lease:
                     break
             else:
                 raise InputError(f"{self._storage.uri} is being started by several runs at once; try again")
-        except STORAGE_ERRORS as error:
+        except storage_errors() as error:
             raise write_error(f"{self._storage.uri}/{LOCK_NAME}", error) from error
         self._content = content
 
@@ -178,7 +224,14 @@ class Lease:
     def _next_content(self) -> bytes:
         """The lock as it is written next: every renewal differs from the one before."""
         self._num_renewals += 1
-        content = {"owner": self.owner, "host": socket.gethostname(), "renewal": self._num_renewals, **identify()}
+        content = {
+            "owner": self.owner,
+            "host": socket.gethostname(),
+            **identify(),
+            "renewal": self._num_renewals,
+            "since": self._since,
+            "note": self._note(),
+        }
         return json.dumps(content).encode()
 
     def _renew(self, stop: threading.Event) -> None:
@@ -191,7 +244,7 @@ class Lease:
                     self._is_lost = True
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
-            except (DxmcError, *STORAGE_ERRORS) as error:
+            except (DxmcError, *storage_errors()) as error:
                 logger.warning("the lock of %s cannot be renewed now: %s", self._storage.uri, error)
 
     def _is_ours(self) -> bool:

@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dxmc_core.artifacts.lease import LOCK_NAME, Lease, is_lock
+from dxmc_core.artifacts.lease import LOCK_NAME, Lease, LockHolder, Note, is_lock, lock_holder
 from dxmc_core.artifacts.ownership import TEMPORARY_NAME, listed, read_ownership
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.artifacts.storage import STORAGE_ERRORS, Storage, normalize_uri, write_error
+from dxmc_core.artifacts.storage import Storage, normalize_uri, storage_errors, write_error
 from dxmc_core.errors import InputError
 
 #: The stages in the order they run; the names of config sections, jobs, modules, folders and tests.
@@ -85,7 +85,7 @@ class RunDir:
         try:
             self.storage.names(1)  # S3 says why it refuses this, but not why it refuses to say what a file is like
             return self.record() is not None
-        except STORAGE_ERRORS as error:
+        except storage_errors() as error:
             raise write_error(self.uri, error) from error
 
     def require_empty(self) -> None:
@@ -96,7 +96,7 @@ class RunDir:
         """
         try:
             foreign = [name for name in self.storage.names(_MAX_NAMES) if not self._is_of_a_beginning(name)]
-        except STORAGE_ERRORS as error:
+        except storage_errors() as error:
             raise write_error(self.uri, error) from error
         if foreign:
             raise InputError(
@@ -133,6 +133,10 @@ class RunDir:
         matches = map(_TENSORBOARD_NAME.match, self.storage.list_files("tensorboard"))
         return [match.string for match in matches if match and match["fingerprint"] in fingerprints]
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Hold the run directory against other writers for a block; see `Lease.held`."""
-        return Lease(self.storage).held()
+    def locked(self, note: Note = dict) -> AbstractContextManager[None]:
+        """Hold the run directory against other writers for a block; see `Lease`, also for `note`."""
+        return Lease(self.storage, note).held()
+
+    def holder(self) -> LockHolder | None:
+        """Who works in it; see `lock_holder`."""
+        return lock_holder(self.storage)

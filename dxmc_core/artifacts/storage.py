@@ -12,27 +12,24 @@ import os
 import re
 import shutil
 import stat
+import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import aiohttp
 import fsspec
-import s3fs
-import s3fs.core
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from fsspec import AbstractFileSystem
-from fsspec.implementations.http import HTTPStreamFile
 from fsspec.implementations.local import LocalFileSystem
 
 from dxmc_core.errors import DxmcError, InputError, on_one_line
 
-#: What a file system raises when a service fails for good: s3fs hands on what botocore and aiohttp raised last.
-STORAGE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
+_S3_SCHEMES = ("s3", "s3a")
+
 
 #: What S3 refuses every request of a process for, and what a person can do about it.
 _REFUSALS = {
@@ -42,6 +39,13 @@ _REFUSALS = {
     "RequestTimeTooSkewed": "the clock of this machine differs too much from that of the service; set it",
     "NoSuchBucket": "there is no such bucket; make it, or give another address",
 }
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """What a file system raises when a service fails for good: s3fs hands on what botocore and aiohttp raised last."""
+    aiohttp = sys.modules.get("aiohttp")  # it takes long to load, and what is not loaded has raised nothing
+    own = (OSError, BotoCoreError, ClientError)
+    return own if aiohttp is None else (*own, aiohttp.ClientError)
 
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -70,18 +74,6 @@ def is_http(uri: str) -> bool:
     return scheme_of(uri) in ("http", "https")
 
 
-class S3(s3fs.S3FileSystem):
-    """s3fs for keys that are any text. By itself it reads the object a.jpg where a.jpg?versionId=7 is asked for."""
-
-    def split_path(self, path: str) -> tuple[str, str, None]:
-        slashes = path[len(path.rstrip("/")) :]
-        path = self._strip_protocol(path).lstrip("/")
-        if "/" not in path:
-            return path, "", None
-        bucket, key = self._find_bucket_key(path)
-        return bucket, f"{key}{slashes}", None
-
-
 def filesystem_of(uri: str) -> tuple[AbstractFileSystem, str]:
     """The fsspec file system of a URI and the path in it.
 
@@ -99,8 +91,10 @@ def filesystem_of(uri: str) -> tuple[AbstractFileSystem, str]:
     uri = normalize_uri(uri)
     if scheme is None:
         return LocalFileSystem(), uri
-    if scheme in S3.protocol:
-        _retry_refused_connections()
+    if scheme in _S3_SCHEMES:
+        from dxmc_core.artifacts.s3 import S3, retry_refused_connections  # late: it takes long to load
+
+        retry_refused_connections()
         return S3(use_listings_cache=False), uri.partition("://")[2]
     try:
         kind = fsspec.get_filesystem_class(scheme)
@@ -126,13 +120,20 @@ def open_file(uri: str, *, within: bool = False, **options: Any) -> Any:
     if isinstance(fs, LocalFileSystem):
         require_file(path)
     file = fs.open(path, "rb", **options)
-    if within and isinstance(file, HTTPStreamFile):
+    if within and is_http(uri) and _is_stream(file):
         if fs.info(path)["size"] == 0:
             return io.BytesIO()
         raise InputError(
             f"{uri} cannot be read in parts: the server says no length, or sends all or nothing; copy it elsewhere"
         )
     return file
+
+
+def _is_stream(file: Any) -> bool:
+    """Whether the parts of a file on a server cannot be asked for."""
+    from fsspec.implementations.http import HTTPStreamFile  # late, as above
+
+    return isinstance(file, HTTPStreamFile)
 
 
 def require_file(path: str) -> None:
@@ -149,15 +150,6 @@ def kind_of_place(mode: int) -> str:
         (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
     )  # fmt: skip
     return next((name for is_kind, name in kinds if is_kind(mode)), "no file")
-
-
-@cache
-def _retry_refused_connections() -> None:
-    """To s3fs (2026.9) they are none of the errors that pass, but a service that is started again refuses for a while.
-
-    botocore gives up after some seconds; with this its attempts are repeated like those that broke off.
-    """
-    s3fs.core.add_retryable_error(EndpointConnectionError)
 
 
 @dataclass(frozen=True)
@@ -198,7 +190,7 @@ def stat_file(uri: str) -> FileStat:
         info = fs.info(path)
     except FileNotFoundError as error:
         raise InputError(f"{uri} does not exist; check the path in the configuration") from error
-    except (*STORAGE_ERRORS, ValueError) as error:
+    except (*storage_errors(), ValueError) as error:
         raise _read_error(uri, error) from error
     if info["type"] == "directory":
         raise InputError(f"{uri} is a folder, expected a file")
@@ -224,7 +216,7 @@ def read_user_file(uri: str) -> bytes:
         return fs.cat_file(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(f"there is no file {uri}; check the path") from error
-    except (*STORAGE_ERRORS, ValueError) as error:
+    except (*storage_errors(), ValueError) as error:
         raise _read_error(uri, error) from error
 
 
@@ -280,7 +272,7 @@ class Storage:
                 _write_local(Path(self.path(name)), data)
             else:
                 self.fs.pipe_file(self.path(name), data)
-        except STORAGE_ERRORS as error:
+        except storage_errors() as error:
             raise write_error(f"{self.uri}/{name}", error) from error
 
     def create_bytes(self, name: str, data: bytes) -> bool:
@@ -414,7 +406,7 @@ def storage_failure(error: BaseException) -> DxmcError | None:
     if refusal is not None:
         return InputError(f"object storage refuses: {refusal}, then run again to go on from here")
     causes = (error, error.__cause__)
-    is_failure = any(isinstance(cause, BotoCoreError | ClientError | aiohttp.ClientError) for cause in causes)
+    is_failure = any(isinstance(cause, storage_errors()[1:]) for cause in causes)
     # pyarrow's own client, which Ray Train writes with, has no errors of its own.
     if not is_failure and not (isinstance(error, OSError) and "AWS Error" in str(error)):
         return None
@@ -459,7 +451,7 @@ def write_output(uri: str, data: bytes, *, mark: bytes) -> str:
             _write_local(Path(path), data)
         else:
             fs.pipe_file(path, data)
-    except STORAGE_ERRORS as error:
+    except storage_errors() as error:
         raise InputError(f"cannot write {uri}: {getattr(error, 'strerror', None) or error}") from error
     return uri
 

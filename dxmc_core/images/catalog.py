@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import mmap
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,11 +57,14 @@ class Listing:
             yield pa.Table.from_batches(waiting)
 
 
-def list_source(source: ImageSource, *, own: Sequence[str] = ()) -> Listing:
+def list_source(
+    source: ImageSource, *, own: Sequence[str] = (), on_listed: Callable[[int], None] = lambda count: None
+) -> Listing:
     """List an image source; memory holds one part of the catalog and 16 bytes an image. Says what was passed over.
 
     Args:
         own: folders that dxmc writes into; what lies there is no image of the source.
+        on_listed: is told of images that have been listed, in numbers.
 
     Raises:
         InputError: there is nothing, it may not be listed, or an image id comes twice.
@@ -69,7 +72,7 @@ def list_source(source: ImageSource, *, own: Sequence[str] = ()) -> Listing:
     digest = hashlib.sha256()
     ids, num_rows = _Ids(), 0
     selection = Selection.of(source, own=own)
-    tables = catalog_tables(_tables(source, selection))
+    tables = catalog_tables(_counted(_tables(source, selection), on_listed))
     first = next(tables, None)
     if first is None:
         raise InputError(selection.passed_over.said_after(f"{source.uri} holds no images; check source.uri"))
@@ -90,6 +93,12 @@ def list_source(source: ImageSource, *, own: Sequence[str] = ()) -> Listing:
     listing = Listing(stream, digest.hexdigest()[:32], num_rows, selection.passed_over.counts)
     _require_unique_ids(listing, ids, source.uri)
     return listing
+
+
+def _counted(tables: Iterable[pa.Table], on_listed: Callable[[int], None]) -> Iterator[pa.Table]:
+    for table in tables:
+        on_listed(table.num_rows)
+        yield table
 
 
 def _tables(source: ImageSource, selection: Selection) -> Iterator[pa.Table]:

@@ -15,7 +15,6 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
 from dxmc_core.artifacts.storage import (
-    STORAGE_ERRORS,
     filesystem_of,
     is_http,
     kind_of_place,
@@ -24,6 +23,7 @@ from dxmc_core.artifacts.storage import (
     require_file,
     stat_file,
     stat_of,
+    storage_errors,
 )
 from dxmc_core.errors import DxmcError, InputError, on_one_line
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
@@ -129,7 +129,7 @@ def _is_known(uri: str, kind: str) -> bool:
     fs, path = filesystem_of(uri)
     try:
         return fs.info(path)["type"] == kind
-    except (*STORAGE_ERRORS, ValueError):
+    except (*storage_errors(), ValueError):
         return False
 
 
@@ -148,7 +148,7 @@ def literal_part(fs: Any, path: str, is_pattern: Callable[[str], bool]) -> tuple
 def _is_known_to_exist(fs: Any, path: str) -> bool:
     try:
         return fs.exists(path)
-    except (*STORAGE_ERRORS, ValueError):
+    except (*storage_errors(), ValueError):
         return False
 
 
@@ -344,7 +344,7 @@ def _s3_files(fs: Any, root: str, wanted: _Wanted, *, uri: str) -> Iterator[Foun
                     wanted.selection.passed_over.add(Reason.NOT_A_FILE, "object named like a folder")
             elif wanted(name := item.key.removeprefix(prefix)):
                 yield FoundFile(name, f"s3://{bucket}/{item.key}", item.size, item.etag)
-    except STORAGE_ERRORS as error:
+    except storage_errors() as error:
         raise _listing_error(uri, error) from error
     if not found_any:
         if folder and not wanted.is_glob and fs.isfile(root):
@@ -373,7 +373,7 @@ def _other_files(fs: Any, root: str, wanted: _Wanted, *, uri: str) -> Iterator[F
         if not wanted.is_glob and fs.isfile(root) and fs.info(root).get("mimetype") != "text/html":
             raise InputError(f"{uri} is one file; source.uri takes a folder, a glob, or a list of files")
         listed = fs.find(root, detail=True)
-    except (*STORAGE_ERRORS, ValueError) as error:
+    except (*storage_errors(), ValueError) as error:
         raise _listing_error(uri, error) from error
     for path, info in sorted(listed.items()):
         name = path.removeprefix(f"{root}/")

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.storage import (
-    STORAGE_ERRORS,
     filesystem_of,
     is_http,
     normalize_uri,
@@ -25,6 +24,7 @@ from dxmc_core.artifacts.storage import (
     refusal_of,
     scheme_of,
     stat_of,
+    storage_errors,
 )
 from dxmc_core.errors import InputError, on_one_line
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
@@ -295,7 +295,7 @@ def _read_list(uri: str, kind: str) -> Iterator[pa.Table]:
             _require_uri_column(uri, names)
             while found := list(itertools.islice(rows, TABLE_ROWS)):
                 yield _csv_table(uri, names, found)
-    except STORAGE_ERRORS as error:
+    except storage_errors() as error:
         said = refusal_of(error) or on_one_line(error)
         raise InputError(f"cannot read the list {uri}: {said}; check source.uri") from error
     except (UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:

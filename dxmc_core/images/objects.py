@@ -11,7 +11,7 @@ import fsspec.asyn
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, kind_of_place, refusal_of
+from dxmc_core.artifacts.storage import filesystem_of, kind_of_place, refusal_of, storage_errors
 from dxmc_core.errors import InputError
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
 
@@ -51,7 +51,7 @@ def fetch(uri: str, *, start: int | None = None, stop: int | None = None, timeou
         return _rejected(RejectReason.ACCESS_DENIED, error, hint if uri.startswith("s3://") else "")
     except TimeoutError:
         return ImageRejectedError(RejectReason.TIMEOUT, f"not delivered within {timeout_s:g} s, with all retries")
-    except STORAGE_ERRORS as error:
+    except storage_errors() as error:
         _require_not_refused(uri, error)
         return _rejected(_reason_of(error), error)
     except InputError as error:  # a scheme without its package, which may be installed

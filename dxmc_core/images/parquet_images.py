@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, normalize_uri, open_file
+from dxmc_core.artifacts.storage import filesystem_of, normalize_uri, open_file, storage_errors
 from dxmc_core.artifacts.user_tables import common_types, open_parquet, require_once, require_utf8
 from dxmc_core.errors import DxmcError, InputError, on_one_line
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
@@ -291,7 +291,7 @@ class ParquetCells:
             return self._lose(uri, row, RejectReason.ACCESS_DENIED, str(error))
         except (pa.ArrowException, InputError, StopIteration) as error:
             return self._lose(uri, row, RejectReason.UNREADABLE, f"damaged Parquet file: {error}")
-        except STORAGE_ERRORS as error:
+        except storage_errors() as error:
             if _is_damage(error):
                 return self._lose(uri, row, RejectReason.UNREADABLE, f"damaged Parquet file: {error}")
             return self._lose(uri, row, RejectReason.UNREACHABLE, f"{type(error).__name__}: {error}")

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from dxmc_core.artifacts.storage import STORAGE_ERRORS, filesystem_of, normalize_uri, open_file
+from dxmc_core.artifacts.storage import filesystem_of, normalize_uri, open_file, storage_errors
 from dxmc_core.errors import DxmcError, InputError, on_one_line
 from dxmc_core.images.decode import RejectReason
 from dxmc_core.images.files import FoundFile, as_text, find_holders, is_glob, literal_part
@@ -288,7 +288,7 @@ def _members(tar: FoundFile, selection: Selection) -> Iterator[tuple[_Member, Bi
     except _TAR_ERRORS as error:
         reason = RejectReason.TRUNCATED if end else RejectReason.EMPTY if tar.size == 0 else RejectReason.UNREADABLE
         yield _Damage(end, reason, f"the tar cannot be read from byte {end} on: {on_one_line(error)}")
-    except STORAGE_ERRORS as error:
+    except storage_errors() as error:
         raise DxmcError(f"reading {tar.uri} failed: {on_one_line(error)}; run again") from error
 
 

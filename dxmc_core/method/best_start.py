@@ -34,6 +34,7 @@ from dxmc_core.method.smoothing import (
     smoothing_block_bytes,
     smoothing_work,
 )
+from dxmc_core.method.steps import OnStep, WorkStep, no_report
 from dxmc_core.method.text_gate import text_agreement, text_weight
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.method.ward import merge_points, merge_work
@@ -133,6 +134,7 @@ def find_start(
     device: str = "cpu",
     resume_from: BestStart | None = None,
     on_look: Callable[[BestStart], None] | None = None,
+    on_step: OnStep = no_report,
 ) -> BestStart:
     """Cluster images without labels; same seed and machine, same result.
 
@@ -146,6 +148,7 @@ def find_start(
         device: where products, searches and k-means run.
         resume_from: an earlier look at the same images with the same settings.
         on_look: called after each look with what is known by then.
+        on_step: told of every step of a look, before it.
 
     Raises:
         ValueError: unusable rows, fewer rows than clusters, rows all equal, or text without nouns.
@@ -155,16 +158,17 @@ def find_start(
     images = unit_rows(_taken(image_embeddings, rows), name="image_embeddings")
     candidates = image_neighbors[:, :_MAX_CANDIDATES] if image_neighbors is not None and rows is None else None
     if candidates is None:
+        on_step(_step(1, "searching neighbors"))
         candidates = nearest_neighbors(images, num_neighbors=min(_MAX_CANDIDATES, len(images) - 1), device=device)
     texts = None if text_counterparts is None else _centered(_taken(text_counterparts, rows), device)
     sample = _Sample(images, candidates, texts, None)
     start = resume_from
     if start is None:
-        start = _first_look(sample, selected_nouns, num_clusters, seed=seed, device=device)
+        start = _first_look(sample, selected_nouns, num_clusters, seed=seed, device=device, on_step=on_step)
         _tell(on_look, start)
     sample = _with_text(sample, selected_nouns, start.text_weight, device)
     while not start.is_done:
-        start = _look_again(sample, start, num_clusters, seed=seed, device=device)
+        start = _look_again(sample, start, num_clusters, seed=seed, device=device, on_step=on_step)
         _tell(on_look, start)
     return start
 
@@ -201,23 +205,38 @@ def _tell(on_look: Callable[[BestStart], None] | None, start: BestStart) -> None
         on_look(start)
 
 
+def _step(look: int, doing: str) -> WorkStep:
+    return WorkStep(f"look {look} for the start, {doing}", look - 1, NUM_LOOKS, "looks")
+
+
 def _first_look(
-    sample: _Sample, selected_nouns: np.ndarray | None, num_clusters: int, *, seed: int, device: str
+    sample: _Sample,
+    selected_nouns: np.ndarray | None,
+    num_clusters: int,
+    *,
+    seed: int,
+    device: str,
+    on_step: OnStep,
 ) -> BestStart:
     """Under two whitenings that err differently.
 
     The neighbours' one is right where neighbours share clusters, the half-power one asks nothing of them.
     """
     images, candidates = sample.images, sample.candidates
+    on_step(_step(1, "whitening"))
     near = candidates[:, : num_smoothing_neighbors(len(images), num_clusters)]
     whitenings = neighbor_whitening(images, near, device=device), half_power_whitening(images, device=device)
     agreement = None
     if sample.texts is not None:
+        on_step(_step(1, "weighing the text"))
         agreement = _agreement_of_text(sample, whitenings[0], num_clusters, seed=seed, device=device)
     weight = 0.0 if agreement is None else text_weight(agreement)
+    on_step(_step(1, "joining views"))
     sample = _with_text(sample, selected_nouns, weight, device)
     space = _joined(sample, whitenings, weight, num_clusters, device)
+    on_step(_step(1, "choosing between like and unlike sizes"))
     exponent, agreements = choose_size_exponent(space, num_clusters, seed=seed, device=device)
+    on_step(_step(1, "clustering"))
     discriminant = _clusters_of(sample.images, space, num_clusters, exponent, seed=seed, device=device)
     return BestStart(
         discriminant,
@@ -232,17 +251,22 @@ def _first_look(
     )
 
 
-def _look_again(sample: _Sample, start: BestStart, num_clusters: int, *, seed: int, device: str) -> BestStart:
+def _look_again(
+    sample: _Sample, start: BestStart, num_clusters: int, *, seed: int, device: str, on_step: OnStep
+) -> BestStart:
     """Under the whitening of the clusters found so far."""
-    labels = start.discriminant.labels
+    look, labels = start.num_looks + 1, start.discriminant.labels
+    on_step(_step(look, "whitening"))
     whitening = cluster_whitening(sample.images, labels, num_clusters, device=device)
+    on_step(_step(look, "joining views"))
     space = _joined(sample, (whitening,), start.text_weight, num_clusters, device)
+    on_step(_step(look, "clustering"))
     discriminant = _clusters_of(sample.images, space, num_clusters, start.size_exponent, seed=seed, device=device)
     return replace(
         start,
         discriminant=discriminant,
         cluster_shares=_shares(discriminant, num_clusters),
-        num_looks=start.num_looks + 1,
+        num_looks=look,
         is_settled=bool(adjusted_rand_score(labels, discriminant.labels) > _SETTLED),
     )
 

@@ -1,7 +1,7 @@
 """From a method's name and the training data to heads: the one way in, for the pipeline and for the estimator."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,37 +11,15 @@ from torch import Tensor
 
 from dxmc_core.method.best_start import BestStart
 from dxmc_core.method.heads import CentroidHead, Heads
+from dxmc_core.method.hyperparameters import CENTROID_METHODS, CentroidSettings, method_reads, method_settings
 from dxmc_core.method.kmeans import concatenate_modalities, spherical_kmeans
 from dxmc_core.method.near_duplicates import distinct_rows
-from dxmc_core.method.objectives import (
-    GRADIENT_METHODS,
-    BestObjective,
-    build_objective,
-    default_hyperparameters,
-    objective_reads,
-)
+from dxmc_core.method.objectives import BestObjective, build_objective
 from dxmc_core.method.seeds import train_at_once
 from dxmc_core.method.training import EpochCallback, EpochReport, TrainingState, train
 from dxmc_core.method.training_data import TrainingData
 
-CENTROID_METHODS = ("kmeans", "concat_kmeans")
-METHODS = (*GRADIENT_METHODS, *CENTROID_METHODS)
 _ROWS_PER_BLOCK = 65_536
-
-
-@dataclass(frozen=True, kw_only=True)
-class CentroidSettings:
-    """Settings of kmeans and concat_kmeans (METHOD section 2: 20 restarts).
-
-    Attributes:
-        num_restarts: the best of this many by objective is kept.
-        num_iterations: at most this many a restart.
-        temperature: of the softmax over cosines that gives the confidence; assignments do not depend on it.
-    """
-
-    num_restarts: int = 20
-    num_iterations: int = 300
-    temperature: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -52,44 +30,10 @@ class Fit:
     reports: list[EpochReport]
 
 
-def method_settings(method: str, *, num_clusters: int, num_images: int, **given: Any) -> Any:
-    """All settings of a method, the given ones in the place of its defaults; None stands for the default.
-
-    Raises:
-        ValueError: the method or a setting is unknown.
-    """
-    if method not in CENTROID_METHODS:
-        return default_hyperparameters(method, num_clusters, num_images, **given)
-    known = [field.name for field in fields(CentroidSettings)]
-    for name in given:
-        if name not in known:
-            raise ValueError(f"method {method} has no setting {name}; it has {', '.join(known)}")
-    return replace(CentroidSettings(), **{name: value for name, value in given.items() if value is not None})
-
-
-def method_reads(method: str, **given: Any) -> tuple[str, ...]:
-    """Names of the `TrainingData` matrices that a method needs, with these settings, beyond the image embeddings."""
-    if method in CENTROID_METHODS:
-        return ("text_counterparts",) if method == "concat_kmeans" else ()
-    # What is read depends on no default that K and N decide.
-    return objective_reads(method, method_settings(method, num_clusters=2, num_images=2, **given))
-
-
 def check_num_images(num_images: int, num_clusters: int) -> None:
     """Raises ValueError when there are fewer images than clusters."""
     if num_images < num_clusters:
         raise ValueError(f"expected at least as many images as clusters, found {num_images} for {num_clusters}")
-
-
-def usable_num_clusters(num_clusters: int, blocks: Iterable[np.ndarray]) -> int:
-    """K, or the number of distinct embeddings where there are fewer; at least 2, of which one may stay empty.
-
-    Args:
-        blocks: the image embeddings as they are stored; read until K of them differ.
-    """
-    if num_clusters < 2:
-        return num_clusters
-    return max(len(distinct_rows(blocks, at_most=num_clusters)), 2)
 
 
 def heads_of_copies(data: TrainingData, num_clusters: int) -> CentroidHead | None:

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from dxmc_core.method.row_source import ArrayRows, RowSource
+from dxmc_core.method.steps import OnStep, WorkStep, no_report
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.method.work import Work
 
@@ -76,6 +77,7 @@ def spherical_kmeans(
     weights: np.ndarray | None = None,
     seed: int = 0,
     device: str = "cpu",
+    on_step: OnStep = no_report,
 ) -> KMeansResult:
     """Cluster rows by cosine.
 
@@ -92,6 +94,7 @@ def spherical_kmeans(
         weights: (N,) finite, not negative: what a row counts in means, seeds and objective. A row of weight zero is
             labelled but moves nothing.
         device: where the matrix products run: "cpu", "cuda", "cuda:1".
+        on_step: told of every iteration, and of every block of rows that is labelled in the end.
 
     Returns:
         On a sample, and wherever `num_iterations` cut the search short, centres are one mean step ahead of labels.
@@ -108,9 +111,9 @@ def spherical_kmeans(
     rows = torch.from_numpy(unit_rows(taken, name="embeddings")).to(device)
     del taken
     row_weights = torch.from_numpy(weights if sample is None else weights[sample]).to(device)
-    centers = _best_of_restarts(rows, row_weights, num_clusters, num_restarts, num_iterations, seed)
+    centers = _best_of_restarts(rows, row_weights, num_clusters, num_restarts, num_iterations, seed, on_step)
     blocks = _blocks_of(rows, num_clusters) if sample is None else _converted_blocks(source, num_clusters, device)
-    return _label_all(blocks, centers, weights, num_trained=len(rows))
+    return _label_all(blocks, centers, weights, num_trained=len(rows), on_step=on_step)
 
 
 def concatenate_modalities(image_embeddings: np.ndarray, text_counterparts: np.ndarray) -> np.ndarray:
@@ -177,22 +180,33 @@ class _Restart:
 
 
 def _best_of_restarts(
-    rows: Tensor, weights: Tensor, num_clusters: int, num_restarts: int, num_iterations: int, seed: int
+    rows: Tensor,
+    weights: Tensor,
+    num_clusters: int,
+    num_restarts: int,
+    num_iterations: int,
+    seed: int,
+    on_step: OnStep,
 ) -> Tensor:
     """Centres (K, D) of the best restart; the weaker ones are dropped on the way."""
     trial = _subset(rows, weights, _num_trial_rows(num_clusters), np.random.default_rng([seed, 1]))
     seeding = _Seeding.of(*trial, num_clusters, np.random.default_rng([seed, 2]))
     restarts = []
     for restart in range(num_restarts):
+        on_step(WorkStep("k-means", restart, num_restarts, "restarts"))
         start = _Restart(seeding.draw_centers(num_clusters, np.random.default_rng([seed, 3, restart])), -math.inf, 0)
-        restarts.append(_improve(*trial, start, min(_TRIAL_ITERATIONS, num_iterations), _RESTART_TOLERANCE))
+        restarts.append(_improve(*trial, start, min(_TRIAL_ITERATIONS, num_iterations), _RESTART_TOLERANCE, no_report))
     restarts.sort(key=lambda restart: -restart.objective)
-    finalists = [_improve(rows, weights, start, num_iterations, _RESTART_TOLERANCE) for start in restarts[:_FINALISTS]]
+    finalists = [
+        _improve(rows, weights, start, num_iterations, _RESTART_TOLERANCE, on_step) for start in restarts[:_FINALISTS]
+    ]
     winner = max(finalists, key=lambda restart: restart.objective)
-    return _improve(rows, weights, winner, num_iterations, _FINAL_TOLERANCE).centers
+    return _improve(rows, weights, winner, num_iterations, _FINAL_TOLERANCE, on_step).centers
 
 
-def _improve(rows: Tensor, weights: Tensor, start: _Restart, num_iterations: int, tolerance: float) -> _Restart:
+def _improve(
+    rows: Tensor, weights: Tensor, start: _Restart, num_iterations: int, tolerance: float, on_step: OnStep
+) -> _Restart:
     """Lloyd iterations until `num_iterations` were done since the seeds, or the gain falls to the tolerance.
 
     The objective is that of the last iteration; before the first one nothing counts as a gain, as `start` may have been
@@ -201,6 +215,7 @@ def _improve(rows: Tensor, weights: Tensor, start: _Restart, num_iterations: int
     centers, objective = start.centers, -math.inf
     total = float(weights.sum(dtype=torch.float64))
     for iteration in range(start.iterations, num_iterations):
+        on_step(WorkStep("k-means", iteration, num_iterations, "iterations at most"))
         scores, labels = _nearest_centers(rows, centers)
         previous, objective = objective, float((scores.double() * weights).sum()) / total
         sums = _weighted_sums(rows, labels, weights, len(centers))
@@ -330,7 +345,9 @@ def _refill_empty(centers: Tensor, sums: Tensor, rows: Tensor, scores: Tensor) -
     return centers
 
 
-def _label_all(blocks: Iterator[Tensor], centers: Tensor, weights: np.ndarray, *, num_trained: int) -> KMeansResult:
+def _label_all(
+    blocks: Iterator[Tensor], centers: Tensor, weights: np.ndarray, *, num_trained: int, on_step: OnStep
+) -> KMeansResult:
     """Label every row by the trained centres, then take the centres as means of the members.
 
     The sum of w_i v_i . s_l over a cluster is the norm of its sum of w_i v_i, so one pass gives the objective as well.
@@ -340,6 +357,7 @@ def _label_all(blocks: Iterator[Tensor], centers: Tensor, weights: np.ndarray, *
     labels: list[Tensor] = []
     start = 0
     for block in blocks:
+        on_step(WorkStep("k-means, the last pass", start, len(weights), "rows"))
         _, block_labels = _nearest_centers(block, centers)
         sums += _weighted_sums(block, block_labels, all_weights[start : start + len(block)], len(centers))
         labels.append(block_labels.cpu())

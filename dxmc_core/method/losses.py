@@ -7,7 +7,7 @@ sum to 1. Equation numbers are those of the DXMC paper (arXiv 2409.04561).
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +22,7 @@ from dxmc_core.method.distributed import (
     global_mean,
     rank,
 )
-
-Fidelity = Literal["code", "paper"]
-InstanceContrast = Literal["nt_xent_dot", "nt_xent_cosine", "info_nce"]
+from dxmc_core.method.hyperparameters import Fidelity, InstanceContrast
 
 PROBABILITY_FLOOR = 1e-9
 

@@ -4,9 +4,10 @@ import heapq
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from dxmc_core.method.hypernyms import HypernymEvidence
+if TYPE_CHECKING:
+    from dxmc_core.method.hypernyms import HypernymEvidence
 
 #: A noun that is near to half of the members names them; below that a specific hypernym is better, if there is one.
 _AGREED_SHARE = 0.5
@@ -39,7 +40,7 @@ class ChosenName:
 
 
 def choose_names(
-    nouns: Sequence[Sequence[NounEvidence]], hypernyms: Sequence[HypernymEvidence | None]
+    nouns: Sequence[Sequence[NounEvidence]], hypernyms: Sequence["HypernymEvidence | None"]
 ) -> list[ChosenName]:
     """One name a cluster, in the order of preference that `naming.name_clusters` states.
 
@@ -76,14 +77,14 @@ def without_gloss(noun: str) -> str:
     return noun.partition(" (")[0] or noun
 
 
-def _noun_is_best(own: Sequence[NounEvidence], above: HypernymEvidence | None) -> bool:
+def _noun_is_best(own: Sequence[NounEvidence], above: "HypernymEvidence | None") -> bool:
     if not own or own[0].share < _MIN_SHARE:
         return False
     has_specific_hypernym = above is not None and above.lift >= _MIN_HYPERNYM_LIFT
     return own[0].share >= _AGREED_SHARE or not has_specific_hypernym
 
 
-def _rank(own: Sequence[NounEvidence], above: HypernymEvidence | None) -> tuple[float, float]:
+def _rank(own: Sequence[NounEvidence], above: "HypernymEvidence | None") -> tuple[float, float]:
     """Sorts the clusters with the strongest evidence first."""
     return -(above.share if above is not None else 0.0), -(own[0].score if own else 0.0)
 

@@ -4,8 +4,6 @@ import hashlib
 from collections.abc import Iterable
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from dxmc_core.method.row_source import RowSource
 
@@ -42,6 +40,17 @@ def distinct_rows(blocks: Iterable[np.ndarray], *, at_most: int) -> np.ndarray:
     return np.stack(found)
 
 
+def usable_num_clusters(num_clusters: int, blocks: Iterable[np.ndarray]) -> int:
+    """K, or the number of distinct embeddings where there are fewer; at least 2, of which one may stay empty.
+
+    Args:
+        blocks: the image embeddings as they are stored; read until K of them differ.
+    """
+    if num_clusters < 2:
+        return num_clusters
+    return max(len(distinct_rows(blocks, at_most=num_clusters)), 2)
+
+
 def duplicate_groups(num_rows: int, pairs: np.ndarray, copies: np.ndarray) -> np.ndarray:
     """Group of every row: the smallest position of its connected component, its own where it has no duplicate.
 
@@ -54,6 +63,9 @@ def duplicate_groups(num_rows: int, pairs: np.ndarray, copies: np.ndarray) -> np
     Returns:
         (N,) int64.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     ends = np.concatenate([pairs, np.stack([np.arange(num_rows), copies], axis=1)])
     graph = coo_array((np.ones(len(ends), dtype=bool), (ends[:, 0], ends[:, 1])), shape=(num_rows, num_rows))
     _, labels = connected_components(graph, directed=False)

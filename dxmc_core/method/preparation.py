@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dxmc_core.method.hyperparameters import TEXT_MATRICES
 from dxmc_core.method.kmeans import KMeansResult, spherical_kmeans
 from dxmc_core.method.neighbors import nearest_neighbors
 from dxmc_core.method.noun_selection import NounSelection, kmeans_effort, num_image_centers, select_nouns
 from dxmc_core.method.row_source import RowSource
+from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.text_counterparts import compute_text_counterparts
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
@@ -19,9 +21,6 @@ from dxmc_core.method.unit_rows import check_same_width, unit_rows
 #: Softmax temperature of retrieval that suits OpenAI's CLIP (METHOD section 2). For embeddings that come without an
 #: encoder: they are CLIP's more often than not.
 CLIP_RETRIEVAL_TEMPERATURE = 0.005
-
-#: The matrices of `TrainingData` that only nouns can give.
-TEXT_MATRICES = frozenset({"text_counterparts", "text_neighbors", "noun_embeddings", "selected_nouns"})
 
 _ROWS_PER_BLOCK = 16_384
 
@@ -68,6 +67,7 @@ def select_semantic_space(
     weights: np.ndarray | None = None,
     seed: int = 0,
     device: str = "cpu",
+    on_step: OnStep = no_report,
 ) -> tuple[KMeansResult, NounSelection]:
     """Image centres by spherical k-means, and the most confident nouns of each (METHOD section 1; DXMC eq. 1-3).
 
@@ -79,6 +79,7 @@ def select_semantic_space(
             `kmeans_effort` has them.
         weights: (N,) what an image counts for in the centres; by default all count alike.
         device: where k-means and the noun scores are computed.
+        on_step: see `spherical_kmeans`.
 
     Raises:
         ValueError: unusable rows, different widths, or a count below 1.
@@ -96,6 +97,7 @@ def select_semantic_space(
         weights=weights,
         seed=seed,
         device=device,
+        on_step=on_step,
     )
     return centers, select_nouns(centers.centers, noun_embeddings, nouns_per_center=nouns_per_center, device=device)
 

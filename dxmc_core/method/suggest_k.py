@@ -6,6 +6,7 @@ clusters, a Gaussian of the same mean and covariance (the idea of the gap statis
 corrected by it as agreement is for chance: that makes different K comparable.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
+from dxmc_core.method.hyperparameters import MIN_ROWS_FOR_K
 from dxmc_core.method.kmeans import spherical_kmeans
+from dxmc_core.method.steps import OnStep, WorkStep, no_report
 from dxmc_core.method.turtle_score import turtle_score
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.method.ward import ward_tree
@@ -25,9 +28,7 @@ SCORE_NAMES = ("stability", "separability", "compactness")
 #: Candidates are a third of an octave apart, a factor of 1.26.
 _STEPS_PER_OCTAVE = 3
 #: Smaller clusters than this, on average, are not looked for: parts of the rows cannot agree on them.
-_MIN_ROWS_PER_CLUSTER = 10
-#: Fewer rows than this have no two clusters of that size.
-MIN_ROWS = 2 * _MIN_ROWS_PER_CLUSTER
+_MIN_ROWS_PER_CLUSTER = MIN_ROWS_FOR_K // 2
 _KMEANS_ITERATIONS = 20
 #: The rows are cut into two parts that are clustered and the rest, on which the two are compared; several times over.
 _PART_SHARE = 0.4
@@ -105,6 +106,7 @@ def suggest_num_clusters(
     seed: int = 0,
     device: str = "cpu",
     partition: Partitioner | None = None,
+    on_step: OnStep = no_report,
 ) -> KChoice:
     """Score numbers of clusters from 2 to a tenth of the rows, and suggest three. Same seed and machine, same result.
 
@@ -117,19 +119,25 @@ def suggest_num_clusters(
         max_clusters: end of the grid; by default, and at most, one cluster for ten rows of the sample.
         device: where k-means runs.
         partition: makes the clusters in place of the Ward trees.
+        on_step: is told of every candidate that is scored, on the images and on rows without structure.
 
     Raises:
-        ValueError: unusable rows, rows all equal, or fewer than `MIN_ROWS`.
+        ValueError: unusable rows, rows all equal, or fewer than `MIN_ROWS_FOR_K`.
     """
-    if len(image_embeddings) < MIN_ROWS:
+    if len(image_embeddings) < MIN_ROWS_FOR_K:
         raise ValueError(
-            f"expected at least {MIN_ROWS} rows to choose a number of clusters, found {len(image_embeddings)}"
+            f"expected at least {MIN_ROWS_FOR_K} rows to choose a number of clusters, found {len(image_embeddings)}"
         )
     rows = _sample_view(image_embeddings, max_rows=max_rows, seed=seed)
     grid = geometric_grid(min(max_clusters or len(rows), len(rows) // _MIN_ROWS_PER_CLUSTER))
     make = partition or ward_partitions(device)
-    found = _measure(rows, grid, make, seed=seed)
-    by_chance = _measure(_structureless(rows, seed=seed), grid, make, seed=seed)
+    done, total = itertools.count(1), 2 * len(grid) * (1 + _NUM_SPLITS)
+
+    def on_scored() -> None:
+        on_step(WorkStep("scoring numbers of clusters", next(done), total, "scores"))
+
+    found = _measure(rows, grid, make, seed=seed, on_scored=on_scored)
+    by_chance = _measure(_structureless(rows, seed=seed), grid, make, seed=seed, on_scored=on_scored)
     scores = _combine(grid, found, by_chance)
     return KChoice(scores, _suggest(scores), len(rows))
 
@@ -184,13 +192,16 @@ def ward_partitions(device: str = "cpu") -> Partitioner:
     return partitions
 
 
-def _measure(rows: np.ndarray, grid: Sequence[int], make: Partitioner, *, seed: int) -> np.ndarray:
+def _measure(
+    rows: np.ndarray, grid: Sequence[int], make: Partitioner, *, seed: int, on_scored: Callable[[], None]
+) -> np.ndarray:
     """Stability, separability and nats a row saved against one cluster: (3, len(grid)) float64."""
     seeds = np.random.SeedSequence([seed, 2]).generate_state(1 + 2 * _NUM_SPLITS).tolist()
     measured = np.zeros((3, len(grid)))
     for place, centers in enumerate(make(rows, grid, seeds[0])):
         labels = _nearest(rows, centers)
         measured[1, place] = turtle_score(rows, labels, folds=_FOLDS, seed=seed, corrected_for_chance=True)
+        on_scored()
     part_size = int(_PART_SHARE * len(rows))
     for split in range(_NUM_SPLITS):
         order = np.random.default_rng([seed, 3, split]).permutation(len(rows))
@@ -206,6 +217,7 @@ def _measure(rows: np.ndarray, grid: Sequence[int], make: Partitioner, *, seed: 
             agreement = adjusted_rand_score(_nearest(rest, centers), _nearest(rest, others))
             saved = one_cluster - _code_length(first, _nearest(first, centers), len(centers), unseen)
             measured[::2, place] += np.array([agreement, saved]) / _NUM_SPLITS
+            on_scored()
     return measured
 
 

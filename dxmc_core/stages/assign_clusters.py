@@ -6,51 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import load_heads
-from dxmc_core.artifacts.manifest import Part, fingerprint_of
+from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.method.cluster_tree import NamedCluster, cluster_tree, name_inner_nodes
 from dxmc_core.method.fit import assign
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.naming import ClusterName, name_clusters
-from dxmc_core.settings import Settings
+from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
 from dxmc_core.vocabulary import hypernym_table
 
 NUM_NEAREST_CLUSTERS = 5
-
-
-class AssignClustersConfig(Settings):
-    """How clusters are described."""
-
-    num_exemplars: int = Field(24, ge=1)
-    """Images nearest to the centre that are listed for each cluster."""
-    num_border: int = Field(8, ge=0)
-    """Images with the smallest margin that are listed for each cluster."""
-    max_described_images: int = Field(500_000, ge=1)
-    """Names, centres and exemplars are worked out on a seeded sample of at most this many images."""
-    keep_ids_from: str | None = None
-    """Run directory of an earlier run over the same source: clusters that are still there keep their ids and names, and
-    the table `lineage` tells what became of the others. This run's own directory means what it held before, if
-    anything. By default ids are 0..K-1."""
-    renames: str | None = None
-    """A .yaml, .csv or .parquet file of names that a person gives to cluster ids; they come before all others."""
-
-
-def fingerprint(config: AssignClustersConfig, *, inputs: dict[str, str], renames: dict[int, str]) -> str:
-    """Of the settings and inputs.
-
-    Args:
-        inputs: fingerprints of the stages read, that of an earlier run's assignments included.
-        renames: what the file `config.renames` holds; its place does not matter, nor that of the earlier run.
-    """
-    settings = config.model_dump(mode="json", exclude={"keep_ids_from", "renames"})
-    if renames:
-        settings["renames"] = {str(cluster_id): name for cluster_id, name in sorted(renames.items())}
-    return fingerprint_of("assign_clusters", settings, inputs)
 
 
 @dataclass(frozen=True)

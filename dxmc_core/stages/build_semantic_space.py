@@ -7,22 +7,19 @@ nouns of each centre, and one softmax mixture of them an image.
 import hashlib
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.manifest import Part, fingerprint_of
+from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import embedding_column, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.artifacts.storage import Storage, is_local, normalize_uri
-from dxmc_core.encoders import EncoderConfig, encoder_identity, load_encoder
+from dxmc_core.artifacts.storage import Storage
+from dxmc_core.encoders import EncoderConfig, load_encoder
 from dxmc_core.errors import InputError
 from dxmc_core.method.near_duplicates import first_copies
 from dxmc_core.method.preparation import (
@@ -31,61 +28,12 @@ from dxmc_core.method.preparation import (
     text_counterparts_as_stored,
 )
 from dxmc_core.method.row_source import RowSource
+from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.unit_rows import to_unit_norm, why_no_direction
-from dxmc_core.settings import Settings
-from dxmc_core.vocabulary import Vocabulary, VocabularyConfig, vocabulary_identity
+from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig, cache_uri, nouns_identity
+from dxmc_core.vocabulary import Vocabulary, VocabularyConfig
 
 _TEMPERATURE_KEY = b"retrieval_temperature"
-
-
-class BuildSemanticSpaceConfig(Settings):
-    """How the semantic space is built."""
-
-    nouns_per_center: int = Field(5, ge=1)
-    """Most confident nouns kept of each image centre (gamma in the paper)."""
-    max_centers: int = Field(20_000, ge=1)
-    """Cap on the number of image centres, of which there is one for every 300 images: the work of k-means grows with
-    the square of it, and 100,000 selected nouns are most of WordNet already."""
-    kmeans_restarts: int | None = Field(None, ge=1)
-    """By default 10 up to 60,000 images, 1 beyond."""
-    kmeans_iterations: int | None = Field(None, ge=1)
-    """At most so many. By default 300 up to 60,000 images, 30 beyond, from 500 centres on fewer, at least 20."""
-    max_points_per_center: int | None = Field(None, ge=1)
-    """k-means is trained on a sample of this many images a centre, then every image is assigned. By default 256 up to
-    60,000 images, 128 beyond, from 500 centres on fewer, at least 64."""
-    count_copies_once: bool = False
-    """Images with the same embedding count as one in the image centres."""
-    temperature: float | None = Field(None, gt=0)
-    """Softmax temperature of retrieval; by default the encoder's own (0.005 for OpenAI CLIP)."""
-    top_nouns: int | None = Field(None, ge=1)
-    """Mix only this many nearest nouns into a counterpart; by default all of them."""
-    noun_cache_uri: str | None = None
-    """Where noun embeddings are kept for the next run; by default beside an S3 run directory, else ~/.cache/dxmc."""
-
-
-def fingerprint(
-    config: BuildSemanticSpaceConfig,
-    vocabulary: VocabularyConfig,
-    encoder: EncoderConfig | None,
-    *,
-    num_clusters: int,
-    seed: int,
-    inputs: dict[str, str],
-) -> str:
-    settings = config.model_dump(mode="json", exclude={"noun_cache_uri"})
-    return fingerprint_of(
-        "build_semantic_space",
-        {**settings, "nouns": _nouns_identity(vocabulary, encoder), "num_clusters": num_clusters, "seed": seed},
-        inputs,
-    )
-
-
-def _nouns_identity(vocabulary: VocabularyConfig, encoder: EncoderConfig | None) -> dict:
-    needs_encoder = encoder is not None and vocabulary.kind != "embeddings"
-    return {
-        "vocabulary": vocabulary_identity(vocabulary),
-        "encoder": encoder_identity(encoder) if needs_encoder and encoder is not None else None,
-    }
 
 
 def check_vocabulary_width(vocabulary: Vocabulary, width: int) -> None:
@@ -140,7 +88,7 @@ class NounCache:
         encoder: EncoderConfig | None,
         run_dir_uri: str,
     ) -> "NounCache":
-        identity = json.dumps(_nouns_identity(vocabulary, encoder), sort_keys=True)
+        identity = json.dumps(nouns_identity(vocabulary, encoder), sort_keys=True)
         key = hashlib.sha256(identity.encode()).hexdigest()[:32]
         return cls(Storage(cache_uri(config, run_dir_uri)), key)
 
@@ -156,17 +104,6 @@ class NounCache:
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
         self.storage.write_bytes(f"nouns-{self.key}.parquet", sink.getvalue())
-
-
-def cache_uri(config: BuildSemanticSpaceConfig, run_dir_uri: str) -> str:
-    """Where embedded vocabularies of all runs are kept."""
-    if config.noun_cache_uri is not None:
-        return normalize_uri(config.noun_cache_uri)
-    if is_local(run_dir_uri):
-        return str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "dxmc")
-    beside = run_dir_uri.rsplit("/", 1)[0]
-    # Beside a whole bucket there are only other people's.
-    return f"{run_dir_uri if beside.endswith('/') else beside}/_noun_cache"
 
 
 class EncodeNouns:
@@ -211,6 +148,7 @@ def build_semantic_space(
     num_clusters: int,
     seed: int,
     device: str = "cpu",
+    on_step: OnStep = no_report,
 ) -> SemanticSpace:
     """Centres by spherical k-means, then the most confident nouns of each (METHOD section 1)."""
     width = images.width
@@ -227,6 +165,7 @@ def build_semantic_space(
         weights=weights,
         seed=seed,
         device=device,
+        on_step=on_step,
     )
     centers = pa.table(
         {

@@ -5,23 +5,22 @@ The catalog is written first and gives every image a dense `row_id`. Chunks of i
 """
 
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts.manifest import Manifest, Part, fingerprint_of
+from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.artifacts.storage import check_free_space, stat_file
-from dxmc_core.encoders import EncoderConfig, encoder_identity
+from dxmc_core.artifacts.storage import check_free_space
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.catalog import Catalog, catalog_tables, freeze_catalog, stage_catalog
 from dxmc_core.images.decode import ImageRejectedError
+from dxmc_core.images.quarantine import Quarantine
 from dxmc_core.images.selection import Selection
-from dxmc_core.images.sources import EmbeddingsSource, ImageSource, identity_of
+from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.method.unit_rows import to_unit_norm
 from dxmc_core.stages.embedded_rows import TABLES, EmbeddedRows
 from dxmc_core.stages.embedding_files import EmbeddingFile, read_embedding_file
@@ -32,14 +31,6 @@ _OTHER_BYTES_PER_ROW = 1200  # catalog, 2 x 50 neighbours, assignments
 _OTHER_BYTES = 300_000_000  # nouns, heads, checkpoints, report
 _REJECT_EXAMPLES = 3
 _COMMON_REASONS = 3
-
-
-def source_identity(source: ImageSource | EmbeddingsSource, encoder: EncoderConfig | None) -> dict:
-    """What the embeddings depend on, JSON-able: the settings of source and encoder."""
-    return {
-        "source": identity_of(source),
-        "encoder": encoder_identity(encoder) if encoder is not None and source.kind != "embeddings" else None,
-    }
 
 
 def check_disk(run_dir_uri: str, *, num_rows: int, embedding_width: int) -> None:
@@ -154,18 +145,21 @@ def describe_rejects(stage_dir: StageDir, parts: Sequence[Part]) -> str:
     return "; ".join(shown)
 
 
-def embeddings_digest(source: EmbeddingsSource) -> str:
-    """What stands for the rows of a file of embeddings: its etag, and the patterns where there are any."""
-    etag = stat_file(source.uri).etag
-    patterns = {"include": source.include, "exclude": source.exclude}
-    return f"{etag} {json.dumps(patterns)}" if any(patterns.values()) else etag
+def require_few_rejects(
+    source: ImageSource, stage_dir: StageDir, num_images: int, rejects: Sequence[Part], num_rows: int
+) -> None:
+    """Check that not more of the catalog is rejected than may be, whenever that was.
 
-
-def fingerprint(identity: dict, content_digest: str, *, decoders: Sequence[str] = ()) -> str:
-    """The stage's fingerprint: its settings, what the source held when it was listed, and optional decoders.
-
-    When such a package has been installed, the stage is done again, taking over all embeddings: what was rejected for
-    want of it is tried again.
+    Raises:
+        InputError: there are more.
     """
-    settings = {**identity, "content": content_digest, **({"decoders": list(decoders)} if decoders else {})}
-    return fingerprint_of("embed_images", settings, {})
+    counts = np.array([[num_images, sum(part.rows for part in rejects)]])
+    quarantine = Quarantine(num_rows, max_fraction=source.max_reject_fraction, done=counts)
+    if quarantine.is_exceeded:
+        raise too_many_rejects(quarantine, stage_dir, rejects)
+
+
+def too_many_rejects(quarantine: Quarantine, stage_dir: StageDir, rejects: Sequence[Part]) -> InputError:
+    """What to tell a person when the limit is exceeded."""
+    found = describe_rejects(stage_dir, rejects)
+    return InputError(f"{quarantine.finding}: {found}; mend the source or raise it, and run again to go on")

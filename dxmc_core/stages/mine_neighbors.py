@@ -10,15 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.host_arrays import HostArrays
-from dxmc_core.artifacts.manifest import Part, fingerprint_of
+from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows, embedding_column, load_matrix, read_rows
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import InputError
@@ -34,7 +32,7 @@ from dxmc_core.method.inverted_file import (
 )
 from dxmc_core.method.near_duplicates import duplicate_groups, first_copies
 from dxmc_core.method.neighbors import build_index, search_with_scores
-from dxmc_core.settings import Settings
+from dxmc_core.stages.settings.mine_neighbors import MineNeighborsConfig
 
 #: Stage and table of each modality's rows, and the column of its neighbours.
 MODALITIES = {
@@ -45,19 +43,6 @@ MODALITIES = {
 #: Exact search is chosen up to so many rows: at 100,000 on CPUs it took a quarter of the time of cells at recall 0.99.
 #: On a GPU two million rows fit the memory beside the scores.
 MAX_EXACT_ROWS = {"cpu": 200_000, "cuda": 2_000_000}
-
-
-class MineNeighborsConfig(Settings):
-    """How neighbours are found."""
-
-    num_neighbors: int = Field(50, ge=1)
-    """Neighbours kept a row and modality; at most the number of images less one."""
-    index: Literal["auto", "exact", "ivf"] = "auto"
-    """auto: exact up to 200,000 images (2 million on a GPU), beyond that an inverted file, searched approximately."""
-    min_recall: float = Field(0.98, gt=0, le=1)
-    """Of an approximate search, measured on a sample against exact: rows look through as many cells as it takes."""
-    near_duplicate_cosine: float = Field(0.98, gt=0, le=1)
-    """Neighbours with at least this cosine between their image embeddings count as near duplicates."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +63,6 @@ def choose_index(config: MineNeighborsConfig, num_images: int, *, device: str) -
     if num_images <= limit:
         return IndexChoice("exact", f"{num_images:,} images are at most {limit:,}, where {shown} afford exact search")
     return IndexChoice("ivf", f"{num_images:,} images are more than {limit:,}, up to which {shown} afford exact search")
-
-
-def fingerprint(config: MineNeighborsConfig, *, inputs: dict[str, str]) -> str:
-    return fingerprint_of("mine_neighbors", config.model_dump(mode="json"), inputs)
 
 
 def usable_num_neighbors(config: MineNeighborsConfig, num_images: int) -> int:

@@ -11,34 +11,11 @@ from scipy.sparse import coo_array, csr_array
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.generations import open_run_dir
-from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.errors import InputError, named, on_one_line
+from dxmc_core.errors import InputError
 from dxmc_core.method.cluster_identity import Identities, keep_identities
-
-#: The manifest's metric that holds `Identities.ids_given`.
-IDS_GIVEN = "ids_given"
-
-
-def previous_manifest(run_dir_uri: str) -> Manifest | None:
-    """The manifest of the assignments in an earlier run, or None when there are none (any more).
-
-    Raises:
-        ArtifactError: there is one that cannot be read.
-        InputError: the place may not be read, or the manifest does not say how many ids were given.
-    """
-    with named("assign_clusters.keep_ids_from"):
-        stage = _stage(run_dir_uri)
-        try:
-            manifest = stage.manifest()
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {stage.storage.uri}: {on_one_line(error)}") from error
-    if manifest is not None and IDS_GIVEN not in manifest.metrics:
-        raise InputError(
-            f"{stage.storage.uri} was written by an older dxmc, which did not record {IDS_GIVEN}; delete its "
-            "_manifest.json and run it again, or take another run for assign_clusters.keep_ids_from"
-        )
-    return manifest
+from dxmc_core.stages.settings.assign_clusters import IDS_GIVEN, previous_manifest
 
 
 def _stage(run_dir_uri: str) -> StageDir:

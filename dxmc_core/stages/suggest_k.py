@@ -7,51 +7,38 @@ Part of the pipeline when `num_clusters` is auto, between embed_images and build
 from dataclasses import asdict
 
 import pyarrow as pa
-from pydantic import Field
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import InputError
+from dxmc_core.method.hyperparameters import MIN_ROWS_FOR_K
 from dxmc_core.method.near_duplicates import distinct_rows
-from dxmc_core.method.suggest_k import MIN_ROWS, KChoice, suggest_num_clusters
+from dxmc_core.method.steps import OnStep, no_report
+from dxmc_core.method.suggest_k import KChoice, suggest_num_clusters
 from dxmc_core.report import k_evidence, render_k_evidence
-from dxmc_core.settings import Settings
-
-PLOT_NAME = "scores.html"
+from dxmc_core.stages.settings.suggest_k import SuggestKConfig
 
 
-class SuggestKConfig(Settings):
-    """Which numbers of clusters are looked at, and on how many images."""
-
-    max_images: int = Field(10_000, ge=MIN_ROWS)
-    """Scores are taken on a seeded sample of at most this many images; the work grows with its square."""
-    max_clusters: int | None = Field(None, ge=2)
-    """The largest K looked at; by default, and at most, a tenth of the images in the sample."""
-
-
-def fingerprint(config: SuggestKConfig, *, seed: int, inputs: dict[str, str]) -> str:
-    return fingerprint_of("suggest_k", {**config.model_dump(mode="json"), "seed": seed}, inputs)
-
-
-def suggest_k(images: StageDir, config: SuggestKConfig, *, seed: int) -> KChoice:
+def suggest_k(images: StageDir, config: SuggestKConfig, *, seed: int, on_step: OnStep = no_report) -> KChoice:
     """Score the grid on the embedded images.
 
     Raises:
         InputError: too few images, or copies of one.
     """
     embeddings = load_matrix(images, "images").values
-    if len(embeddings) < MIN_ROWS:
+    if len(embeddings) < MIN_ROWS_FOR_K:
         raise InputError(
-            f"choosing K needs at least {MIN_ROWS} images, found {len(embeddings)}; set num_clusters to a number"
+            f"choosing K needs at least {MIN_ROWS_FOR_K} images, found {len(embeddings)}; set num_clusters to a number"
         )
     if len(distinct_rows([embeddings], at_most=2)) < 2:
         raise InputError(
             f"choosing K needs images that differ, the {len(embeddings)} found have the same embedding; set "
             "num_clusters to a number"
         )
-    return suggest_num_clusters(embeddings, max_rows=config.max_images, max_clusters=config.max_clusters, seed=seed)
+    return suggest_num_clusters(
+        embeddings, max_rows=config.max_images, max_clusters=config.max_clusters, seed=seed, on_step=on_step
+    )
 
 
 def score_table(choice: KChoice) -> pa.Table:

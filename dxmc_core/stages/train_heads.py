@@ -10,39 +10,31 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.best_start import START_NAME, deserialize_start, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME, load_heads, serialize_heads
 from dxmc_core.artifacts.host_arrays import HostArrays
-from dxmc_core.artifacts.manifest import fingerprint_of
-from dxmc_core.artifacts.matrices import Allocate, load_matrix, matrix_of, noun_columns
+from dxmc_core.artifacts.matrices import Allocate, load_matrix, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError, DxmcError, InputError
 from dxmc_core.method.best_start import NUM_LOOKS, BestStart
 from dxmc_core.method.distributed import broadcast_number
-from dxmc_core.method.fit import (
-    METHODS,
-    fit_heads,
-    heads_of_copies,
-    method_reads,
-    method_settings,
-    usable_num_clusters,
-)
+from dxmc_core.method.fit import fit_heads, heads_of_copies
+from dxmc_core.method.hyperparameters import method_reads, method_settings
 from dxmc_core.method.near_duplicates import one_of_each
 from dxmc_core.method.objectives.best import find_start_of
-from dxmc_core.method.preparation import TEXT_MATRICES, hypernym_pairs
+from dxmc_core.method.preparation import hypernym_pairs
+from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training import EpochReport, TrainingState
 from dxmc_core.method.training_data import MATRICES, TrainingData
-from dxmc_core.settings import Settings
-from dxmc_core.training_log import LogTarget
+from dxmc_core.stages.settings.train_heads import MethodConfig
 from dxmc_core.vocabulary import hypernym_table
 
 METRICS_NAME = "metrics.jsonl"
@@ -50,49 +42,6 @@ _CHECKPOINT_NAME = re.compile(r"/epoch-\d{6}\.pt$")
 _GPU_DATA_SHARE = 0.5
 
 logger = logging.getLogger(__name__)
-
-
-class MethodConfig(Settings):
-    """A method by name, and any of its settings; what is left out has the method's published value."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str
-
-    @model_validator(mode="after")
-    def _check(self) -> "MethodConfig":
-        if self.name not in METHODS:
-            raise ValueError(f"unknown method {self.name!r}; expected one of {', '.join(METHODS)}")
-        # K and N only choose among defaults; names and types are the same for all.
-        kinds = {field.name: field.type for field in fields(method_settings(self.name, num_clusters=2, num_images=2))}
-        for key, value in self.settings.items():
-            if key in kinds:
-                _check_type(key, value, kinds[key])
-        method_settings(self.name, num_clusters=2, num_images=2, **self.settings)
-        return self
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings that were given, without the name."""
-        return dict(self.model_extra or {})
-
-
-def _check_type(key: str, value: Any, kind: Any) -> None:
-    try:
-        TypeAdapter(kind | None).validate_python(value)
-    except ValidationError as error:
-        raise ValueError(f"{key} = {value!r}: {error.errors()[0]['msg'].lower()}") from error
-
-
-class TrainHeadsConfig(Settings):
-    """How training is kept safe; what is learned is the business of `method`."""
-
-    checkpoint_every_s: float = Field(10.0, ge=0)
-    """A checkpoint is written after an epoch when the last one is this old; 0 writes one after every epoch."""
-    count_near_duplicates_once: bool = False
-    """Train on one image of each group of near duplicates (table `near_duplicates`); all are assigned."""
-    log_to: LogTarget | None = None
-    """tensorboard (into the run directory) or mlflow (where MLFLOW_TRACKING_URI says): losses and figures an epoch."""
 
 
 @dataclass(frozen=True)
@@ -127,55 +76,6 @@ class TrainingJob:
     def reads(self) -> tuple[str, ...]:
         """Names of the matrices that the method trains on, beyond the image embeddings."""
         return method_reads(self.method.name, **self.method.settings)
-
-
-def fingerprint(
-    method: MethodConfig,
-    *,
-    num_clusters: int,
-    num_images: int,
-    seed: int,
-    inputs: dict[str, str],
-    count_near_duplicates_once: bool = False,
-) -> str:
-    """Of the resolved settings, so that writing a default out changes nothing, and of what the method reads."""
-    resolved = asdict(method_settings(method.name, num_clusters=num_clusters, num_images=num_images, **method.settings))
-    settings = {"name": method.name, "settings": resolved, "num_clusters": num_clusters, "seed": seed}
-    if count_near_duplicates_once:
-        settings["count_near_duplicates_once"] = True
-    return fingerprint_of("train_heads", settings, inputs)
-
-
-def stages_read(method: MethodConfig, *, count_near_duplicates_once: bool = False) -> tuple[str, ...]:
-    """The stages whose artifacts a method trains on."""
-    reads = method_reads(method.name, **method.settings)
-    stages = ["embed_images"]
-    if TEXT_MATRICES.intersection(reads):
-        stages.append("build_semantic_space")
-    if "image_neighbors" in reads or "text_neighbors" in reads or count_near_duplicates_once:
-        stages.append("mine_neighbors")
-    return tuple(stages)
-
-
-def check_num_clusters(num_clusters: int, num_images: int) -> None:
-    """Raises InputError when there are fewer images than clusters."""
-    if num_images < num_clusters:
-        raise InputError(
-            f"num_clusters is {num_clusters}, but only {num_images} images could be embedded; "
-            f"set num_clusters to {num_images} or less"
-        )
-
-
-def distinct_num_clusters(num_clusters: int, images: StageDir) -> int:
-    """K, or as many as there are distinct embeddings, with a line; see `usable_num_clusters`."""
-    parts = images.iter_parts("images", ["embedding"])
-    usable = usable_num_clusters(num_clusters, (matrix_of(part["embedding"]) for part in parts))
-    if usable < num_clusters:
-        logger.warning(
-            "num_clusters is %d, but the %d images have fewer distinct embeddings; there will be %d clusters at most",
-            num_clusters, images.require_manifest().rows("images"), usable,
-        )  # fmt: skip
-    return usable
 
 
 def load_training_data(job: TrainingJob, host: HostArrays) -> TrainingData:
@@ -232,7 +132,7 @@ def _nouns(semantic_space: StageDir) -> dict[str, np.ndarray]:
     return {"noun_embeddings": embeddings} | ({} if hypernyms is None else {"noun_hypernyms": hypernyms})
 
 
-def find_best_start(job: TrainingJob, *, device: str = "cpu") -> None:
+def find_best_start(job: TrainingJob, *, device: str = "cpu", on_step: OnStep = no_report) -> None:
     """Work out what `best` starts from and write it; goes on after the newest look of this fingerprint."""
     name = _start_name(job)
     start = read_start(job)
@@ -257,6 +157,7 @@ def find_best_start(job: TrainingJob, *, device: str = "cpu") -> None:
             device=device,
             resume_from=start,
             on_look=keep,
+            on_step=on_step,
         )
 
 

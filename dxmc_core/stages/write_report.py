@@ -8,10 +8,8 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.matrices import load_rows, read_rows
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
@@ -43,9 +41,8 @@ from dxmc_core.report import (
     training_curves,
     tree_of,
 )
-from dxmc_core.settings import Settings
+from dxmc_core.stages.settings.write_report import WriteReportConfig
 
-REPORT_NAME = "index.html"
 _SHOWN_PACKAGES = ("dxmc", "ray", "torch", "open_clip_torch", "faiss-gpu", "pyarrow", "scikit-learn")
 _MEANINGS = {
     "acc": "share of images whose cluster's matched label is theirs (Hungarian matching)",
@@ -56,25 +53,6 @@ _MEANINGS = {
     "balance": "entropy of the cluster sizes over that of equal sizes",
     "largest_share": "share of the images that are in the largest cluster",
 }
-
-
-class WriteReportConfig(Settings):
-    """What the report shows."""
-
-    title: str | None = None
-    """By default the last part of the source."""
-    max_map_points: int = Field(3000, ge=0)
-    """Images on the 2-D map; 0 leaves the map out."""
-    thumbnail_size: int = Field(256, ge=16)
-    """Longest edge of a thumbnail in pixels before it is fitted to the page's budget."""
-    num_low_confidence: int = Field(24, ge=0)
-    num_outliers: int = Field(24, ge=0)
-    max_bytes: int = Field(20_000_000, ge=100_000)
-    """Budget of the pictures in the page; they are made smaller to fit."""
-
-
-def fingerprint(config: WriteReportConfig, *, inputs: dict[str, str]) -> str:
-    return fingerprint_of("write_report", config.model_dump(mode="json"), inputs)
 
 
 def build_report(

@@ -4,12 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from dxmc_core.artifacts.generations import open_run_dir
-from dxmc_core.artifacts.storage import write_output
-from dxmc_core.comparison import compare_runs
 from dxmc_core.errors import InputError
-from dxmc_core.evaluation import PARENT_FOLDER, evaluate_run
-from dxmc_core.report.confusion import CONFUSION_MARK, draw_confusion
 
 NAME = "evaluate"
 SUMMARY = "Score a finished run, against labels where they are known, or compare two runs."
@@ -27,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help=f".csv or .parquet with the columns image_id and label, or {PARENT_FOLDER}; by default the source's",
+        help=".csv or .parquet with the columns image_id and label, or parent_folder; by default the source's",
     )
     parser.add_argument("--confusion", metavar="FILE", help="draw classes against clusters into an .svg file")
     parser.add_argument(
@@ -36,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from dxmc_core.artifacts.generations import open_run_dir
+    from dxmc_core.artifacts.storage import write_output
+    from dxmc_core.comparison import compare_runs
+    from dxmc_core.evaluation import evaluate_run
+    from dxmc_core.report.confusion import CONFUSION_MARK, draw_confusion
+
     if (arguments.run_dir is None) == (arguments.compare is None):
         raise InputError("expected one RUN_DIR, or two after --compare")
     if arguments.compare is not None:

@@ -5,23 +5,13 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psutil
-import torch
+from ray_jobs.arguments import add_run_arguments, at_least_one, not_negative, positive, whole_number
 
-from dxmc_core.artifacts.storage import is_local
-from dxmc_core.config import AUTO, PipelineConfig, load_config
-from dxmc_core.cost import GIB, Machine, Workload, as_document
-from dxmc_core.encoders import embedding_width
-from dxmc_core.images.catalog import list_source
-from dxmc_core.images.sources import EmbeddingsSource
-from dxmc_core.method.fit import method_reads, method_settings
-from dxmc_core.stages.embedding_files import embedding_file_shape
-from dxmc_core.vocabulary import load_vocabulary
-from ray_jobs.arguments import at_least_one, not_negative, positive, whole_number
-from ray_jobs.context import RunContext
-from ray_jobs.main import add_run_arguments
+if TYPE_CHECKING:
+    from dxmc_core.config import PipelineConfig
+    from dxmc_core.cost import Machine, Workload
 
 NAME = "preflight"
 SUMMARY = "Estimate time, memory, disk and cost of a run, and warn of what would run out."
@@ -46,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from dxmc_core.config import load_config
+    from dxmc_core.cost import GIB, as_document
+
     config = load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir)
     given = {
         "nodes": arguments.nodes,
@@ -67,8 +60,18 @@ def execute(arguments: argparse.Namespace) -> None:
         _print(document)
 
 
-def workload_of(config: PipelineConfig, num_images: int | None = None) -> Workload:
+def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Workload":
     """The sizes of a run; the source is looked at unless its number of images is given."""
+    from dxmc_core.config import AUTO
+    from dxmc_core.cost import Workload
+    from dxmc_core.encoders import embedding_width
+    from dxmc_core.images.catalog import list_source
+    from dxmc_core.images.sources import EmbeddingsSource
+    from dxmc_core.method.hyperparameters import method_reads, method_settings
+    from dxmc_core.stages.embedding_files import embedding_file_shape
+    from dxmc_core.vocabulary import load_vocabulary
+    from ray_jobs.context import RunContext
+
     width = None if config.source.kind == "embeddings" else embedding_width(config.encoder)
     if isinstance(config.source, EmbeddingsSource):
         found, width = embedding_file_shape(config.source.uri)
@@ -96,8 +99,14 @@ def workload_of(config: PipelineConfig, num_images: int | None = None) -> Worklo
     )
 
 
-def machine_of(config: PipelineConfig, **given: Any) -> Machine:
+def machine_of(config: "PipelineConfig", **given: Any) -> "Machine":
     """This machine as the run would use it, with what is given of `Machine` in its place."""
+    import psutil
+    import torch
+
+    from dxmc_core.artifacts.storage import is_local
+    from dxmc_core.cost import Machine
+
     this = {
         "cores": config.resources.num_cpus or psutil.cpu_count() or 1,
         "memory_bytes": psutil.virtual_memory().available,
@@ -117,6 +126,8 @@ def _free_bytes(place: str) -> int:
 
 
 def _print(document: dict[str, Any]) -> None:
+    from dxmc_core.cost import GIB
+
     load, machine = document["workload"], document["machine"]
     nodes = f"{machine['nodes']} x " if machine["nodes"] > 1 else ""
     gpus = f", {machine['gpus']} GPUs" if machine["gpus"] else ""

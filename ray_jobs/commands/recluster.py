@@ -3,12 +3,14 @@
 import argparse
 import json
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dxmc_core.artifacts.generations import GenerationRecord, Generations
-from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.config import load_config
-from ray_jobs import recluster
+from ray_jobs.arguments import add_recluster_arguments
+
+if TYPE_CHECKING:
+    from dxmc_core.artifacts.generations import GenerationRecord
+    from dxmc_core.artifacts.run_dir import RunDir
+
 
 NAME = "recluster"
 SUMMARY = "Bring a clustering up to date with its source: what a schedule calls."
@@ -19,10 +21,14 @@ dxmc recluster --config nightly.yaml --mode assign       never does"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    recluster.add_arguments(parser)
+    add_recluster_arguments(parser)
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from dxmc_core.artifacts.run_dir import RunDir
+    from dxmc_core.config import load_config
+    from ray_jobs import recluster
+
     record = recluster.run(arguments)
     home = RunDir.at(load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir).run_dir)
     result = _result(home, record)
@@ -32,7 +38,9 @@ def execute(arguments: argparse.Namespace) -> None:
         _print(result)
 
 
-def _result(home: RunDir, record: GenerationRecord | None) -> dict[str, Any]:
+def _result(home: "RunDir", record: "GenerationRecord | None") -> dict[str, Any]:
+    from dxmc_core.artifacts.generations import Generations
+
     if record is None:
         return {"run_dir": home.uri, "generation": None}
     run_dir = Generations(home).run_dir(record.number)

@@ -3,10 +3,6 @@
 import argparse
 import json
 
-from dxmc_core.artifacts.generations import open_run_dir
-from dxmc_core.artifacts.storage import write_output
-from dxmc_core.report.page import PAGE_MARK
-
 NAME = "report"
 SUMMARY = "Copy the report of a finished run to a place of its own."
 EXAMPLES = """\
@@ -20,6 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from dxmc_core.artifacts.generations import open_run_dir
+    from dxmc_core.artifacts.storage import write_output
+    from dxmc_core.report.page import PAGE_MARK
+
     page = open_run_dir(arguments.run_dir).stage("write_report").read_file("index.html")
     output = write_output(arguments.output, page, mark=PAGE_MARK)
     print(json.dumps({"report": output}, indent=1) if arguments.json else output)

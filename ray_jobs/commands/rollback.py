@@ -3,8 +3,6 @@
 import argparse
 import json
 
-from dxmc_core.artifacts.generations import CURRENT_NAME, Generations
-from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.errors import InputError
 
 NAME = "rollback"
@@ -23,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from dxmc_core.artifacts.generations import CURRENT_NAME, Generations
+    from dxmc_core.artifacts.run_dir import RunDir
+
     generations = Generations(RunDir.at(arguments.run_dir))
     if not generations.home.storage.exists(CURRENT_NAME):
         raise InputError(f"{generations.home.uri} has no generations; dxmc recluster makes them")

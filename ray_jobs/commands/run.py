@@ -3,12 +3,14 @@
 import argparse
 import json
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dxmc_core.evaluation import evaluate_run
+from ray_jobs.arguments import add_run_arguments
 from ray_jobs.commands.suggest_k import suggestions
-from ray_jobs.context import RunContext
-from ray_jobs.main import add_run_arguments, run
+
+if TYPE_CHECKING:
+    from ray_jobs.context import RunContext
+
 
 NAME = "run"
 SUMMARY = "Run the pipeline; finished stages are skipped, a killed run goes on."
@@ -25,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ray_jobs.main import run
+
     result = _result(run((), arguments))
     if arguments.json:
         print(json.dumps(result, indent=1))
@@ -32,7 +36,9 @@ def execute(arguments: argparse.Namespace) -> None:
         _print(result)
 
 
-def _result(context: RunContext) -> dict[str, Any]:
+def _result(context: "RunContext") -> dict[str, Any]:
+    from dxmc_core.evaluation import evaluate_run
+
     stage = context.stage("assign_clusters")
     clusters = stage.read_table("clusters", ["cluster_id", "name", "size"]).to_pylist()
     embedded = context.stage("embed_images").require_manifest().metrics
@@ -49,7 +55,7 @@ def _result(context: RunContext) -> dict[str, Any]:
     }
 
 
-def _near_duplicates(context: RunContext) -> dict[str, int]:
+def _near_duplicates(context: "RunContext") -> dict[str, int]:
     metrics = context.stage("mine_neighbors").require_manifest().metrics
     return {name: metrics[name] for name in ("near_duplicate_images", "near_duplicate_groups", "exact_copies")}
 

@@ -2,17 +2,13 @@
 
 import argparse
 import json
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dxmc_core.artifacts.generations import open_run_dir
-from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.storage import write_output
-from dxmc_core.config import read_run_config
 from dxmc_core.errors import InputError
-from dxmc_core.report.page import PAGE_MARK
-from dxmc_core.search import QueryKind, SearchResult, search_run
-from dxmc_core.search_page import render_search
+
+if TYPE_CHECKING:
+    from dxmc_core.artifacts.run_dir import RunDir
+    from dxmc_core.search import SearchResult
 
 NAME = "search"
 SUMMARY = "Find the clusters and images nearest to words or to an image."
@@ -23,6 +19,7 @@ dxmc search runs/laptop ~/Pictures/party.jpg                        an image fil
 dxmc search runs/laptop 2024/party.jpg --as image_id                an image of the run
 dxmc search runs/mine vectors.npy#17 --json                         row 17 of a file of embeddings"""
 _MAX_TOP = 1000
+_KINDS = ("words", "image", "image_id", "embedding")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as",
         dest="kind",
-        choices=[str(kind) for kind in QueryKind],
+        choices=_KINDS,
         help="what to take the query for; by default a file where there is one, a noun of the run, an image_id, words",
     )
     parser.add_argument("--top", metavar="N", type=int, default=10, help="how many of each to show (default 10)")
@@ -39,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from dxmc_core.artifacts.generations import open_run_dir
+    from dxmc_core.artifacts.storage import write_output
+    from dxmc_core.config import read_run_config
+    from dxmc_core.report.page import PAGE_MARK
+    from dxmc_core.search import QueryKind, search_run
+    from dxmc_core.search_page import render_search
+
     if not 1 <= arguments.top <= _MAX_TOP:
         raise InputError(f"--top is {arguments.top}; expected 1 to {_MAX_TOP}")
     run_dir = open_run_dir(arguments.run_dir)
@@ -54,7 +58,9 @@ def execute(arguments: argparse.Namespace) -> None:
         _print(result, page)
 
 
-def _as_json(result: SearchResult, run_dir: RunDir, page: str | None) -> dict[str, Any]:
+def _as_json(result: "SearchResult", run_dir: "RunDir", page: str | None) -> dict[str, Any]:
+    from dataclasses import asdict
+
     return {
         "run_dir": run_dir.uri,
         "query": result.query.text,
@@ -65,7 +71,7 @@ def _as_json(result: SearchResult, run_dir: RunDir, page: str | None) -> dict[st
     }
 
 
-def _print(result: SearchResult, page: str | None) -> None:
+def _print(result: "SearchResult", page: str | None) -> None:
     print("clusters")
     for cluster in result.clusters:
         print(f"  {cluster.similarity:6.3f}  {cluster.cluster_id:>6}  {cluster.name:<28} {cluster.size:>9} images")

@@ -1,17 +1,21 @@
-"""`dxmc status`: what a run directory holds and what a rerun would do."""
+"""`dxmc status`: what a run directory holds, who is at work in it, and what a rerun would do."""
 
 import argparse
 import json
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
-from dxmc_core.artifacts.generations import read_record
-from ray_jobs.context import RunContext, StageState, stage_states
-from ray_jobs.main import job_of
+from ray_jobs.progress import in_words
+
+if TYPE_CHECKING:
+    from dxmc_core.artifacts.lease import LockHolder
+    from ray_jobs.context import RunContext, StageState
 
 NAME = "status"
-SUMMARY = "Show what a run directory holds and what a rerun would do."
+SUMMARY = "Show what a run directory holds, who is at work in it, and what a rerun would do."
 EXAMPLES = """\
 dxmc status runs/laptop
+dxmc status runs/laptop --check-source      lists the source too, to see whether it has changed
 dxmc status s3://bucket/runs/first --json"""
 _WILL = {
     "done": "done",
@@ -23,42 +27,92 @@ _WILL = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", metavar="RUN_DIR")
+    parser.add_argument(
+        "--check-source", action="store_true", help="list the source, however many images it holds: has it changed?"
+    )
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from dxmc_core.artifacts.generations import read_record
+    from dxmc_core.artifacts.run_dir import RunDir
+    from ray_jobs.context import RunContext, stage_states
+    from ray_jobs.plans import plan_of
+
     context = RunContext.open(arguments.run_dir)
+    holder = RunDir.at(arguments.run_dir).holder()
     record = read_record(context.run_dir)
-    states = (
-        stage_states(context, {name: job_of(name) for name in context.stages}) if record is None else _made(context)
-    )
+    plans = {name: plan_of(name) for name in context.stages}
+    if record is not None:
+        states = _made(context)
+    else:
+        states = stage_states(context, plans, with_source=arguments.check_source)
     if arguments.json:
         result = {
             "run_dir": context.run_dir.uri,
             "generation": None if record is None else record.model_dump(),
+            "at_work": None if holder is None else _as_json(holder),
+            "source_checked": arguments.check_source,
             "stages": [_row(state) for state in states],
         }
         print(json.dumps(result, indent=1))
         return
     print(context.run_dir.uri)
+    if holder is not None:
+        _print_holder(holder)
     if record is not None:
         print(f"  generation {record.number}, {record.published_at}: {record.mode}, because {record.reason}")
     for state in states:
         print(f"  {state.name:<21} {_WILL[state.state]:<30} {_facts(context, state)}".rstrip())
-    if states[0].manifest:
+    if states and states[0].manifest:
         reasons = states[0].manifest.metrics["reject_reasons"]
         print("rejects: " + (", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"))
 
 
-def _facts(context: RunContext, state: StageState) -> str:
-    """How long a stage took, and what it made in the words of its job unless it is of another version."""
+def _print_holder(holder: "LockHolder") -> None:
+    since, so_long = "", ""
+    if holder.since is not None:
+        since, so_long = f", since {_clock(holder.since)}", f" ({in_words(max(time.time() - holder.since, 0))})"
+    who = f"process {holder.pid} on {holder.host}{since}"
+    if holder.is_gone:
+        print(f"  left by {who}, which is gone; the next run takes over")
+    elif holder.is_gone is None:
+        print(f"  at work, or gone without a word: {who}{so_long}; the next run watches its lock to find out")
+    else:
+        print(f"  at work: {who}{so_long}")
+    if "doing" in holder.note:
+        print(f"  {holder.note['stage']:<21} {holder.note['doing']}, at {_clock(holder.note['said_at'])}")
+    if holder.note.get("last_line"):
+        print(f"  last line of its log: {holder.note['last_line']}")
+
+
+def _as_json(holder: "LockHolder") -> dict[str, Any]:
+    return {
+        "host": holder.host,
+        "pid": holder.pid,
+        "since": None if holder.since is None else _clock(holder.since),
+        "is_gone": holder.is_gone,
+        **{key: holder.note.get(key) for key in ("stage", "doing", "done", "total", "unit", "last_line")},
+    }
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def _facts(context: "RunContext", state: "StageState") -> str:
+    """How long a stage took, and what it made in the words of its plan unless it is of another version."""
+    from ray_jobs.plans import plan_of
+
     if state.manifest is None:
         return ""
-    made = job_of(state.name).summary(context) if state.state == "done" else ""
+    made = plan_of(state.name).summary(context) if state.state == "done" else ""
     return f"{state.manifest.seconds:>9.1f} s  {made}"
 
 
-def _made(context: RunContext) -> list[StageState]:
+def _made(context: "RunContext") -> "list[StageState]":
     """The stages that a published generation has; nothing rebuilds them."""
+    from ray_jobs.context import StageState
+
     manifests = {name: context.manifest(name) for name in context.stages}
     return [
         StageState(name, "done", manifest.fingerprint, manifest)
@@ -67,7 +121,7 @@ def _made(context: RunContext) -> list[StageState]:
     ]
 
 
-def _row(state: StageState) -> dict[str, Any]:
+def _row(state: "StageState") -> dict[str, Any]:
     manifest = state.manifest
     return {
         "stage": state.name,

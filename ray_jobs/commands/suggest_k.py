@@ -4,12 +4,13 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dxmc_core.artifacts.run_dir import CHOICE_OF_K
-from dxmc_core.stages.suggest_k import PLOT_NAME
-from ray_jobs.context import RunContext
-from ray_jobs.main import run_in_order
+from ray_jobs.progress import snapshot
+
+if TYPE_CHECKING:
+    from ray_jobs.context import RunContext
+
 
 NAME = "suggest-k"
 SUMMARY = "Score numbers of clusters on a run that has embeddings, and suggest three."
@@ -25,8 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from dxmc_core.artifacts.run_dir import CHOICE_OF_K
+    from dxmc_core.stages.settings.suggest_k import PLOT_NAME
+    from ray_jobs.context import RunContext
+    from ray_jobs.main import run_in_order
+
     context = RunContext.open(arguments.run_dir)
-    with context.run_dir.locked():
+    with context.run_dir.locked(snapshot):
         run_in_order(context, [CHOICE_OF_K])
     stage = context.stage(CHOICE_OF_K)
     result = {
@@ -42,8 +48,10 @@ def execute(arguments: argparse.Namespace) -> None:
         _print(result)
 
 
-def suggestions(context: RunContext) -> list[dict[str, Any]]:
+def suggestions(context: "RunContext") -> list[dict[str, Any]]:
     """The rows of `k_scores` that are suggested, the best first."""
+    from dxmc_core.artifacts.run_dir import CHOICE_OF_K
+
     rows = context.stage(CHOICE_OF_K).read_table("k_scores").to_pylist()
     return sorted((row for row in rows if row["rank"] is not None), key=lambda row: row["rank"])
 

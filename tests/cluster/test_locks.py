@@ -15,7 +15,7 @@ real = time.time
 time.time = lambda: real() + skew
 from dxmc_core.artifacts import lease
 from dxmc_core.artifacts.run_dir import RunDir
-from ray_jobs.main import guarded
+from ray_jobs.program import guarded
 
 lease.LEASE_S, lease.RENEW_EVERY_S, lease._WATCH_EVERY_S = 8.0, 1.0, 0.2
 

@@ -81,7 +81,7 @@ LARGEST = """
 import os, sys, time
 from dxmc_core.config import ResourcesConfig
 from ray_jobs.cluster import run_on_host, start_ray
-from ray_jobs.main import guarded
+from ray_jobs.program import guarded
 
 def work():
     import torch
@@ -90,7 +90,7 @@ def work():
 
 def program():
     start_ray(ResourcesConfig())
-    print(run_on_host(work), flush=True)
+    print(run_on_host(work, doing='work'), flush=True)
 
 sys.exit(guarded(program))
 """
@@ -113,13 +113,13 @@ import sys, time
 import ray
 from dxmc_core.config import ResourcesConfig
 from ray_jobs.cluster import run_on_host, start_ray
-from ray_jobs.main import guarded
+from ray_jobs.program import guarded
 
 def program():
     start_ray(ResourcesConfig())
     others = [ray.remote(num_cpus=1)(time.sleep).remote(600) for _ in range(4)]
     time.sleep(3)
-    run_on_host(time.sleep, 0)
+    run_on_host(time.sleep, 0, doing='sleep')
 
 sys.exit(guarded(program))
 """

@@ -19,27 +19,24 @@ from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.cpu_products import onednn_products
 from dxmc_core.estimator import DXMC
 from dxmc_core.images.sources import EmbeddingsSource
-from dxmc_core.method.fit import METHODS, fit_seeds, method_reads, method_settings
+from dxmc_core.method.fit import fit_seeds
+from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads, method_settings
 from dxmc_core.method.metrics import clustering_accuracy
-from dxmc_core.method.preparation import TEXT_MATRICES, as_stored, hypernym_pairs, prepare, select_semantic_space
-from dxmc_core.stages.assign_clusters import (
-    AssignClustersConfig,
-    AssignImages,
-    assign_sample,
-    center_table,
-    describe_clusters,
-    sample_images,
-)
+from dxmc_core.method.preparation import as_stored, hypernym_pairs, prepare, select_semantic_space
+from dxmc_core.stages.assign_clusters import AssignImages, assign_sample, center_table, describe_clusters, sample_images
 from dxmc_core.stages.build_semantic_space import (
-    BuildSemanticSpaceConfig,
     ComputeTextCounterparts,
     build_semantic_space,
     noun_table,
     retrieval_temperature,
 )
 from dxmc_core.stages.embed_images import import_embeddings, publish_embeddings
-from dxmc_core.stages.mine_neighbors import MineNeighborsConfig, SearchNeighbors, usable_num_neighbors
-from dxmc_core.stages.train_heads import METRICS_NAME, MethodConfig, TrainingJob, train_heads
+from dxmc_core.stages.mine_neighbors import SearchNeighbors, usable_num_neighbors
+from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
+from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig
+from dxmc_core.stages.settings.mine_neighbors import MineNeighborsConfig
+from dxmc_core.stages.settings.train_heads import MethodConfig
+from dxmc_core.stages.train_heads import METRICS_NAME, TrainingJob, train_heads
 from dxmc_core.vocabulary import EmbeddingsConfig, load_vocabulary
 
 FINGERPRINT = "e" * 32

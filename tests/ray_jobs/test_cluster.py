@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 from dxmc_core.config import ResourcesConfig
 from ray_jobs.cluster import Step, map_rows, start_ray
-from ray_jobs.main import guarded
+from ray_jobs.program import guarded
 
 class Mapper:
     def __call__(self, rows):

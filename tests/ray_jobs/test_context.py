@@ -14,7 +14,7 @@ from dxmc_core.artifacts.run_dir import STAGES, RunDir
 from dxmc_core.config import parse_config
 from dxmc_core.errors import InputError
 from ray_jobs.context import RunContext, run_stages, stage_states
-from ray_jobs.main import job_of
+from ray_jobs.plans import plan_of
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ def publish(run_dir, stage, fingerprint="f" * 32, num_distinct=100, **metrics):
 def test_a_given_number_needs_no_choice(run_dir):
     context = context_of(run_dir, 7)
     assert (context.stages, context.num_clusters) == (STAGES, 7)
-    assert "suggest_k" not in job_of("train_heads").reads(context)
+    assert "suggest_k" not in plan_of("train_heads").reads(context)
 
 
 def test_auto_puts_the_choice_after_the_embeddings_and_before_what_needs_it(run_dir):
     context = context_of(run_dir, "auto")
     assert context.stages == ("embed_images", "suggest_k", *STAGES[1:])
     for stage in ("build_semantic_space", "train_heads", "write_report"):
-        assert "suggest_k" in job_of(stage).reads(context)
+        assert "suggest_k" in plan_of(stage).reads(context)
     with pytest.raises(InputError, match=r"num_clusters is auto, and .* has no suggest_k; run suggest_k first"):
         _ = context.num_clusters
 
@@ -65,7 +65,7 @@ def test_the_chosen_number_gives_the_fingerprints_of_the_same_number_by_hand(run
     auto, by_hand, other = (context_of(run_dir, number) for number in ("auto", 7, 8))
     assert auto.num_clusters == 7
     for stage in ("build_semantic_space", "train_heads"):
-        fingerprints = [job_of(stage).fingerprint(context) for context in (auto, by_hand, other)]
+        fingerprints = [plan_of(stage).fingerprint(context) for context in (auto, by_hand, other)]
         assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
@@ -80,13 +80,13 @@ def test_there_are_no_more_clusters_than_distinct_embeddings(run_dir, caplog, nu
     said = f"num_clusters is {wanted}, but the 100 images have fewer distinct embeddings; there will be {expected}"
     assert lines == ([] if wanted == expected else [f"{said} clusters at most"])
     for stage in ("build_semantic_space", "train_heads"):
-        assert job_of(stage).fingerprint(context) == job_of(stage).fingerprint(fewer)
+        assert plan_of(stage).fingerprint(context) == plan_of(stage).fingerprint(fewer)
 
 
 def test_more_clusters_than_images_are_still_refused(run_dir):
     publish(run_dir, "embed_images", num_distinct=5)
     with pytest.raises(InputError, match="only 100 images could be embedded"):
-        job_of("train_heads").fingerprint(context_of(run_dir, 101))
+        plan_of("train_heads").fingerprint(context_of(run_dir, 101))
 
 
 def test_a_damaged_part_is_left_to_the_stage_that_reads_it(run_dir, caplog):
@@ -102,12 +102,12 @@ def test_what_needs_the_number_waits_for_a_choice_that_is_out_of_date(run_dir, m
     context = context_of(run_dir, "auto")
     publish(run_dir, "embed_images")
     publish(run_dir, "suggest_k", num_clusters=7)
-    monkeypatch.setattr(job_of("embed_images"), "fingerprint", lambda _: "f" * 32)
-    jobs = {name: job_of(name) for name in context.stages}
+    monkeypatch.setattr(plan_of("embed_images"), "fingerprint", lambda _: "f" * 32)
+    jobs = {name: plan_of(name) for name in context.stages}
     states = {state.name: state.state for state in stage_states(context, jobs)}
     assert (states["embed_images"], states["suggest_k"]) == ("done", "stale")
     assert {states[name] for name in STAGES[1:]} == {"waiting"}
-    publish(run_dir, "suggest_k", job_of("suggest_k").fingerprint(context), num_clusters=7)
+    publish(run_dir, "suggest_k", plan_of("suggest_k").fingerprint(context), num_clusters=7)
     context = context_of(run_dir, "auto")
     states = {state.name: state.state for state in stage_states(context, jobs)}
     assert (states["suggest_k"], states["build_semantic_space"]) == ("done", "missing")

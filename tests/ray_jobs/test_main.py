@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -15,7 +16,7 @@ from dxmc_core.config import ResourcesConfig
 from dxmc_core.errors import DxmcError, InputError, WorkerError
 from ray_jobs import cluster
 from ray_jobs.cluster import explained_deaths, start_ray, told_plainly, unwrapped_errors
-from ray_jobs.main import guarded
+from ray_jobs.program import guarded
 
 OUT_OF_REACH = ActorUnavailableError("Connection refused rpc_code: 14.", actor_id=None)
 
@@ -128,3 +129,20 @@ def test_what_a_training_worker_had_to_say_comes_through_ray_train():
     error = WorkerGroupError("x", {0: UserExceptionWithTraceback(DxmcError("loss is not finite"), "Traceback ...")})
     with pytest.raises(DxmcError, match=r"^loss is not finite$"), unwrapped_errors():
         raise error
+
+
+def test_lines_that_a_library_writes_are_left_out_and_others_come_through(capfd):
+    with cluster.without_lines(b"logging.cc:"):
+        os.write(2, b"[2026 I 1 1] logging.cc:303: Set ray log level to 3\n")
+        print("from Python", file=sys.stderr)  # noqa: T201
+        os.write(2, b"before it\n[2026 I 1 1] logging.cc:303: again\nafter it\n")
+    os.write(2, b"afterwards logging.cc: too\n")
+    assert capfd.readouterr().err == "from Python\nbefore it\nafter it\nafterwards logging.cc: too\n"
+
+
+def test_messages_of_ray_become_lines_of_the_log(caplog, capfd):
+    caplog.set_level("INFO", "ray_jobs")
+    message = "\x1b[33mA worker died.\x1b[0m\nA long story."
+    cluster._log_message({"lines": [message], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    assert caplog.messages == ["Ray: A worker died."]
+    assert capfd.readouterr() == ("", "")

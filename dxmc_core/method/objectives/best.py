@@ -4,9 +4,7 @@ Our own recipe (no paper). It needs no balanced clusters: where other methods pu
 this one holds them to the shares that it found.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,41 +14,12 @@ from torch import Tensor
 from dxmc_core.method.best_start import BestStart, find_start, labels_of
 from dxmc_core.method.distributed import global_mean
 from dxmc_core.method.heads import DiscriminantHead, Heads
+from dxmc_core.method.hyperparameters import BestHyperparameters
 from dxmc_core.method.losses import PROBABILITY_FLOOR, consistency, soft_cross_entropy
-from dxmc_core.method.objectives.base import Hyperparameters, Objective, check_range, required
+from dxmc_core.method.objectives.base import Objective, required
 from dxmc_core.method.smoothing import num_smoothing_neighbors
+from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training_data import Batch, TrainingData
-
-
-@dataclass(frozen=True, kw_only=True)
-class BestHyperparameters(Hyperparameters):
-    """Settings of best; `entropy_weight` has no effect, and none but `use_text` and `temperature` without epochs.
-
-    Attributes:
-        num_epochs: none by default: on top of an earlier start ten changed ACC by 0.1 on the mean of three sets.
-        use_text: let text into the joined space where its neighbours agree with the images' (see `text_gate`).
-        target_weight: weight of the cross-entropy with the clusters of the start.
-        shares_weight: weight of the divergence of the mean assignment from the start's shares.
-        temperature: of the softmax over cosines.
-    """
-
-    least_epochs: ClassVar[int] = 0
-
-    num_epochs: int = 0
-    learning_rate: float = 3e-4
-    use_text: bool = True
-    target_weight: float = 0.5
-    shares_weight: float = 1.0
-    temperature: float = 0.1
-
-    @classmethod
-    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
-        """The same settings for all data; data smaller than a batch are one batch."""
-        return cls(batch_size=max(2, min(512, num_images)))
-
-    def __post_init__(self) -> None:
-        check_range(self, positive=("temperature",), not_negative=("target_weight", "shares_weight"))
-        super().__post_init__()
 
 
 class BestObjective(Objective):
@@ -65,6 +34,7 @@ class BestObjective(Objective):
         log_shares: (K,) logarithm of their shares.
     """
 
+    hyperparameters: BestHyperparameters
     heads: DiscriminantHead
     against_collapse = "raise shares_weight or target_weight"
     start: BestStart | None = None
@@ -76,16 +46,9 @@ class BestObjective(Objective):
     ) -> None:
         super().__init__()
         self.hyperparameters, self.seed = hyperparameters, seed
-        self.reads = self.reads_with(hyperparameters)
         self.heads = DiscriminantHead(embedding_width, num_clusters, temperature=hyperparameters.temperature)
         self.register_buffer("targets", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("log_shares", torch.zeros(num_clusters))
-
-    @classmethod
-    def reads_with(cls, hyperparameters: Any) -> tuple[str, ...]:
-        """Neighbours are trained on; the start finds its own among the images that it looks at."""
-        neighbors = ("image_neighbors",) if hyperparameters.num_epochs else ()
-        return (*neighbors, "text_counterparts", "selected_nouns") if hyperparameters.use_text else neighbors
 
     def start_from(self, heads: Heads) -> bool:
         """Never: the start is that of all images, in which what is new has its say."""
@@ -132,6 +95,7 @@ def find_start_of(
     device: str = "cpu",
     resume_from: BestStart | None = None,
     on_look: Callable[[BestStart], None] | None = None,
+    on_step: OnStep = no_report,
 ) -> BestStart:
     """`find_start` on what `BestObjective` reads; without text where the data hold none."""
     return find_start(
@@ -144,6 +108,7 @@ def find_start_of(
         device=device,
         resume_from=resume_from,
         on_look=on_look,
+        on_step=on_step,
     )
 
 

@@ -5,16 +5,13 @@ level), that small maps adapt both modalities, and the two neighbour counts k_S 
 is ours; figures of this method say nothing about the authors' program.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dxmc_core.method.distributed import all_reduce_sum
 from dxmc_core.method.heads import AdaptedLinearHead
+from dxmc_core.method.hyperparameters import MCAHyperparameters
 from dxmc_core.method.losses import (
     assignment_entropy,
     consistency,
@@ -23,59 +20,9 @@ from dxmc_core.method.losses import (
     symmetric_info_nce,
 )
 from dxmc_core.method.noun_hierarchy import filter_by_hierarchy
-from dxmc_core.method.objectives.base import Hyperparameters, Objective, check_range, required
+from dxmc_core.method.objectives.base import Objective, required
 from dxmc_core.method.objectives.prototypes import choose_noun_space, confident_prototypes, nearest_nouns
 from dxmc_core.method.training_data import Batch, TrainingData
-
-
-@dataclass(frozen=True, kw_only=True)
-class MCAHyperparameters(Hyperparameters):
-    """Settings of the reconstructed MCA; the paper's rate, batch and epochs are not known.
-
-    Attributes:
-        instance_weight, prototype_weight, semantic_weight: of the three levels of alignment.
-        nouns_per_image: k_S, nouns that an image attends to.
-        nouns_per_cluster: k_p, nouns that make a cluster's noun prototype.
-        attention_temperature: tau_a, of the attention over k_S nouns, and of nouns over the noun prototypes.
-        instance_temperature, prototype_temperature: of the two contrasts.
-        confidence_threshold: theta; images whose noun-given target is less sure are left out of the semantic level.
-        confident_share: share of an average cluster (N/K images) that chooses a cluster's nouns.
-        adapter_width: see `AdaptedLinearHead`.
-        num_neighbors: an image's neighbour is drawn from this many nearest ones.
-        nouns_per_center, max_cosine_to_mean: the uniqueness-based filter, see `select_nouns_sic`.
-        min_votes_share: the hierarchy-based filter drops nouns that fewer images speak for than this share of an
-            average cluster (rho, times K), see `filter_by_hierarchy`.
-    """
-
-    num_epochs: int = 50
-    batch_size: int = 128
-    instance_weight: float = 0.5
-    prototype_weight: float = 1.0
-    semantic_weight: float = 1.0
-    nouns_per_image: int = 20
-    nouns_per_cluster: int = 30
-    attention_temperature: float = 0.02
-    instance_temperature: float = 0.07
-    prototype_temperature: float = 0.5
-    confidence_threshold: float = 0.7
-    confident_share: float = 0.9
-    adapter_width: int = 128
-    num_neighbors: int = 20
-    nouns_per_center: int = 500
-    max_cosine_to_mean: float = 0.95
-    min_votes_share: float = 0.05
-
-    @classmethod
-    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
-        """The defaults; data smaller than a batch are one batch."""
-        return cls(batch_size=max(2, min(128, num_images)))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        temperatures = ("attention_temperature", "instance_temperature", "prototype_temperature")
-        counts = ("nouns_per_image", "nouns_per_cluster", "adapter_width", "num_neighbors", "nouns_per_center")
-        weights = ("instance_weight", "prototype_weight", "semantic_weight", "min_votes_share", "confidence_threshold")
-        check_range(self, positive=("confident_share", *temperatures, *counts), not_negative=weights)
 
 
 class MCAObjective(Objective):
@@ -92,8 +39,8 @@ class MCAObjective(Objective):
     without a hierarchy the first alone. Images are assigned by the image head alone.
     """
 
+    hyperparameters: MCAHyperparameters
     heads: AdaptedLinearHead
-    reads = ("image_neighbors", "noun_embeddings")
 
     def __init__(
         self, embedding_width: int, num_clusters: int, hyperparameters: MCAHyperparameters, *, seed: int

@@ -1,52 +1,15 @@
 """SIC (AAAI 2023): image clustering with pseudo-labels from the nouns nearest to each cluster's confident images."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dxmc_core.method.heads import LinearHead
+from dxmc_core.method.hyperparameters import SICHyperparameters
 from dxmc_core.method.losses import assignment_entropy, consistency, soft_cross_entropy
-from dxmc_core.method.objectives.base import Hyperparameters, Objective, check_range, required
+from dxmc_core.method.objectives.base import Objective, required
 from dxmc_core.method.objectives.prototypes import choose_noun_space, confident_prototypes, nearest_nouns
 from dxmc_core.method.training_data import Batch, TrainingData
-
-
-@dataclass(frozen=True, kw_only=True)
-class SICHyperparameters(Hyperparameters):
-    """Settings of SIC. Weight decay is Adam's, added to the gradient.
-
-    Attributes:
-        pseudo_label_weight: weight of the cross-entropy with the pseudo-labels.
-        confident_share: share of an average cluster (N/K images) that makes a cluster's prototype.
-        nouns_per_cluster: nouns nearest to a prototype that make its text prototype.
-        num_neighbors: an image's neighbour is drawn from this many nearest ones.
-        nouns_per_center, max_cosine_to_mean: of the semantic space, see `select_nouns_sic`.
-    """
-
-    num_epochs: int = 100
-    batch_size: int = 128
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-4
-    pseudo_label_weight: float = 0.1
-    confident_share: float = 0.9
-    nouns_per_cluster: int = 30
-    num_neighbors: int = 20
-    nouns_per_center: int = 500
-    max_cosine_to_mean: float = 0.95
-
-    @classmethod
-    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
-        """The authors' settings; data smaller than their batch are one batch."""
-        return cls(batch_size=max(2, min(128, num_images)))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        counts = ("nouns_per_cluster", "num_neighbors", "nouns_per_center")
-        check_range(self, positive=("confident_share", *counts), not_negative=("pseudo_label_weight",))
 
 
 class SICObjective(Objective):
@@ -58,8 +21,8 @@ class SICObjective(Objective):
     prototype nearest to it. The last epoch assigns (the authors keep the one of best test accuracy).
     """
 
+    hyperparameters: SICHyperparameters
     heads: LinearHead
-    reads = ("image_neighbors", "noun_embeddings")
     text_prototypes: Tensor
 
     def __init__(

@@ -1,50 +1,14 @@
 """TAC (arXiv 2310.11989): DXMC's cluster level, and assignments that agree between the modalities."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self, get_args
 
 from torch import Tensor
 
 from dxmc_core.method.heads import DualHeads
-from dxmc_core.method.losses import Fidelity, assignment_entropy, cluster_contrastive, consistency
-from dxmc_core.method.objectives.base import (
-    MANY_CLUSTERS,
-    Hyperparameters,
-    Objective,
-    check_choice,
-    check_range,
-    published_schedule,
-    required,
-)
+from dxmc_core.method.hyperparameters import TACHyperparameters
+from dxmc_core.method.losses import assignment_entropy, cluster_contrastive, consistency
+from dxmc_core.method.objectives.base import Objective, required
 from dxmc_core.method.training_data import Batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class TACHyperparameters(Hyperparameters):
-    """Settings of TAC.
-
-    Attributes:
-        fidelity: "code" or "paper": form of the cluster level, see `cluster_contrastive`.
-        cluster_temperature: tau_C.
-        consistency_weight: weight of the agreement between an image's two assignments.
-    """
-
-    fidelity: Fidelity = "code"
-    cluster_temperature: float = 0.5
-    consistency_weight: float = 1.0
-
-    @classmethod
-    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
-        """The authors' settings for data of this shape."""
-        schedule = published_schedule(num_clusters, num_images)
-        return cls(cluster_temperature=5.0 if num_clusters >= MANY_CLUSTERS else 0.5, **schedule)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "fidelity", get_args(Fidelity))
-        check_range(self, positive=("cluster_temperature",), not_negative=("consistency_weight",))
 
 
 class TACObjective(Objective):
@@ -53,9 +17,9 @@ class TACObjective(Objective):
     Images are assigned by the image cluster head alone.
     """
 
+    hyperparameters: TACHyperparameters
     heads: DualHeads
     stackable = True
-    reads = ("text_counterparts", "image_neighbors", "text_neighbors")
 
     def __init__(
         self, embedding_width: int, num_clusters: int, hyperparameters: TACHyperparameters, *, seed: int

@@ -1,52 +1,14 @@
 """TURTLE (Gadetsky et al., ICML 2024): the labels that linear classifiers learn best, found without any."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
-
 import torch
 from torch import Tensor
 
 from dxmc_core.method.distributed import all_reduce_sum
 from dxmc_core.method.heads import LinearHead
+from dxmc_core.method.hyperparameters import TURTLEHyperparameters
 from dxmc_core.method.losses import assignment_entropy, soft_cross_entropy
-from dxmc_core.method.objectives.base import Hyperparameters, Objective, check_choice, check_range, required
+from dxmc_core.method.objectives.base import Objective, required
 from dxmc_core.method.training_data import Batch
-
-Spaces = Literal["image", "image_and_text"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TURTLEHyperparameters(Hyperparameters):
-    """Settings of TURTLE. The published 6,000 outer steps are 60 epochs of 100 steps.
-
-    Attributes:
-        steps_per_epoch: outer steps of an epoch, each on a batch from a random permutation.
-        spaces: "image", or "image_and_text" for a second task encoder on the text counterparts.
-        num_inner_steps, inner_learning_rate: Adam steps of the linear classifiers.
-        feature_scale: length of the embeddings. The authors train on CLIP's raw features, whose length is about 10, and
-            the learning rates are made for that.
-    """
-
-    num_epochs: int = 60
-    steps_per_epoch: int = 100
-    batch_size: int = 10_000
-    betas: tuple[float, float] = (0.9, 0.999)
-    entropy_weight: float = 10.0
-    spaces: Spaces = "image"
-    num_inner_steps: int = 10
-    inner_learning_rate: float = 1e-3
-    feature_scale: float = 10.0
-
-    @classmethod
-    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
-        """The authors' settings; data smaller than their batch are one batch."""
-        return cls(batch_size=max(2, min(10_000, num_images)))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "spaces", get_args(Spaces))
-        check_range(self, positive=("steps_per_epoch", "num_inner_steps", "inner_learning_rate", "feature_scale"))
 
 
 class TURTLEObjective(Objective):
@@ -56,6 +18,7 @@ class TURTLEObjective(Objective):
     the labels of the batch, then moves the task encoders so that the fitted classifiers are right.
     """
 
+    hyperparameters: TURTLEHyperparameters
     heads: LinearHead
 
     def __init__(
@@ -63,7 +26,6 @@ class TURTLEObjective(Objective):
     ) -> None:
         super().__init__()
         self.hyperparameters = hyperparameters
-        self.reads = self.reads_with(hyperparameters)
         self.steps_per_epoch = hyperparameters.steps_per_epoch
         self.heads = LinearHead(
             embedding_width,
@@ -73,10 +35,6 @@ class TURTLEObjective(Objective):
             needs_text="text_counterparts" in self.reads,
             seed=seed,
         )
-
-    @classmethod
-    def reads_with(cls, hyperparameters: TURTLEHyperparameters) -> tuple[str, ...]:
-        return ("text_counterparts",) if hyperparameters.spaces == "image_and_text" else ()
 
     def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
         settings = self.hyperparameters

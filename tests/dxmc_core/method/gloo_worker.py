@@ -27,7 +27,8 @@ from dxmc_core.method.distributed import (
     rows_of_rank,
     world_size,
 )
-from dxmc_core.method.objectives import build_objective, default_hyperparameters
+from dxmc_core.method.hyperparameters import default_hyperparameters
+from dxmc_core.method.objectives import build_objective
 from dxmc_core.method.training import train
 from dxmc_core.method.training_data import Batch, TrainingData
 

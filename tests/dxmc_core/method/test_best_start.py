@@ -11,6 +11,7 @@ from dxmc_core.method.best_start import NUM_LOOKS, BestStart, find_start, labels
 from dxmc_core.method.kmeans import spherical_kmeans
 from dxmc_core.method.metrics import external_scores
 from dxmc_core.method.neighbors import nearest_neighbors
+from dxmc_core.method.steps import WorkStep
 from dxmc_core.method.text_counterparts import compute_text_counterparts
 
 
@@ -257,6 +258,17 @@ class TestLooks:
             np.testing.assert_array_equal(resumed.discriminant.labels, whole.discriminant.labels)
             np.testing.assert_array_equal(resumed.discriminant.centers, whole.discriminant.centers)
             assert resumed.num_looks == whole.num_looks
+
+    def test_every_step_is_told_before_it(self):
+        steps: list[WorkStep] = []
+        whole = _start(self.embeddings, 6, on_step=steps.append)
+        assert {(step.total, step.unit) for step in steps} == {(NUM_LOOKS, "looks")}
+        done = [step.done for step in steps]
+        assert done == sorted(done)
+        assert set(done) == set(range(whole.num_looks))
+        assert [step.doing.partition(", ")[2] for step in steps if step.done == 1] == [
+            "whitening", "joining views", "clustering",
+        ]  # fmt: skip
 
     def test_what_is_done_is_not_looked_at_again(self):
         whole = _start(self.embeddings, 6)

@@ -10,6 +10,7 @@ import torch
 from dxmc_core.method.kmeans import KMeansResult, concatenate_modalities, spherical_kmeans
 from dxmc_core.method.metrics import clustering_accuracy
 from dxmc_core.method.row_source import ArrayRows
+from dxmc_core.method.steps import WorkStep
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -121,6 +122,16 @@ def test_training_on_a_sample_labels_every_row() -> None:
     result = spherical_kmeans(rows, 5, max_points_per_center=40)
     assert clustering_accuracy(labels, result.labels) == 1
     assert_consistent(result, rows)
+
+
+def test_every_restart_iteration_and_block_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dxmc_core.method.kmeans._block_size", lambda num_centers: 50)
+    rows, _ = planted(120, 3)
+    steps: list[WorkStep] = []
+    spherical_kmeans(rows, 3, num_restarts=2, num_iterations=4, on_step=steps.append)
+    assert [step.done for step in steps if step.unit == "restarts"] == [0, 1]
+    assert {step.total for step in steps if step.unit == "iterations at most"} <= {4}
+    assert [(step.done, step.total) for step in steps if step.unit == "rows"] == [(0, 120), (50, 120), (100, 120)]
 
 
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from dxmc_core.method.objectives import Objective, build_objective, default_hyperparameters
+from dxmc_core.method.hyperparameters import default_hyperparameters
+from dxmc_core.method.objectives import Objective, build_objective
 from dxmc_core.method.seeds import stability, train_at_once
 from dxmc_core.method.training import train
 from dxmc_core.method.training_data import TrainingData

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from dxmc_core.method.steps import WorkStep
 from dxmc_core.method.suggest_k import (
     KChoice,
     KScores,
@@ -52,7 +53,9 @@ def test_planted_mixtures_get_their_number_back(num_clusters, sizes, noise):
 
 def test_suggestions_are_three_apart_and_ordered_and_say_why():
     rows, _ = mixture(12, 60, noise=0.5)
-    suggestions = suggest_num_clusters(rows, seed=0).suggestions
+    steps: list[WorkStep] = []
+    suggestions = suggest_num_clusters(rows, seed=0, on_step=steps.append).suggestions
+    assert [step.done for step in steps] == list(range(1, steps[0].total + 1))
     assert len(suggestions) == 3
     assert suggestions[0].overall >= suggestions[1].overall >= suggestions[2].overall
     octaves = sorted(math.log2(suggestion.num_clusters) for suggestion in suggestions)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dxmc_core.method.objectives import GRADIENT_METHODS, Objective, build_objective, default_hyperparameters
+from dxmc_core.method.hyperparameters import GRADIENT_METHODS, default_hyperparameters
+from dxmc_core.method.objectives import Objective, build_objective
 from dxmc_core.method.training import EpochReport, TrainingState, collapse_warning, train
 from dxmc_core.method.training_data import TrainingData, draw_batches
 

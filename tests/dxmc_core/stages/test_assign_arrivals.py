@@ -22,16 +22,11 @@ from dxmc_core.stages.assign_arrivals import (
     read_parts,
     reference_figures,
 )
-from dxmc_core.stages.assign_clusters import (
-    AssignClustersConfig,
-    AssignImages,
-    assign_sample,
-    center_table,
-    describe_clusters,
-    sample_images,
-)
+from dxmc_core.stages.assign_clusters import AssignImages, assign_sample, center_table, describe_clusters, sample_images
 from dxmc_core.stages.previous_clusters import with_cluster_ids
-from dxmc_core.stages.train_heads import MethodConfig, TrainingJob, train_heads
+from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
+from dxmc_core.stages.settings.train_heads import MethodConfig
+from dxmc_core.stages.train_heads import TrainingJob, train_heads
 
 FINGERPRINT, NIGHT = "f" * 32, "e" * 32
 IDS = np.array([7, 3, 12, 5], dtype=np.int32)

@@ -10,7 +10,6 @@ from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.stage_dir import parts_in_order
 from dxmc_core.method.metrics import clustering_accuracy
 from dxmc_core.stages.assign_clusters import (
-    AssignClustersConfig,
     AssignImages,
     assign_sample,
     center_table,
@@ -19,7 +18,9 @@ from dxmc_core.stages.assign_clusters import (
     outlier_scores,
     sample_images,
 )
-from dxmc_core.stages.train_heads import MethodConfig, TrainingJob, train_heads
+from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
+from dxmc_core.stages.settings.train_heads import MethodConfig
+from dxmc_core.stages.train_heads import TrainingJob, train_heads
 
 FINGERPRINT = "f" * 32
 

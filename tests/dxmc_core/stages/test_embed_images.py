@@ -17,9 +17,10 @@ from dxmc_core.images.catalog import list_source, read_catalog
 from dxmc_core.images.renewal import renew_catalog
 from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
 from dxmc_core.stages import embedding_workers
-from dxmc_core.stages.embed_images import embeddings_digest, fingerprint, import_embeddings, publish_embeddings
+from dxmc_core.stages.embed_images import import_embeddings, publish_embeddings
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import DecodeChunks, EmbedDecoded, EmbedImages, decoded_chunk_rows
+from dxmc_core.stages.settings.embed_images import embeddings_digest, fingerprint
 
 FINGERPRINT = "a" * 32
 

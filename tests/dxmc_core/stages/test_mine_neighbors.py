@@ -13,7 +13,6 @@ from dxmc_core.errors import InputError
 from dxmc_core.method.preparation import as_stored
 from dxmc_core.stages import mine_neighbors
 from dxmc_core.stages.mine_neighbors import (
-    MineNeighborsConfig,
     PlanSearch,
     SearchCells,
     SearchNeighbors,
@@ -22,6 +21,7 @@ from dxmc_core.stages.mine_neighbors import (
     near_duplicate_metrics,
     usable_num_neighbors,
 )
+from dxmc_core.stages.settings.mine_neighbors import MineNeighborsConfig
 
 SETTINGS = {"num_neighbors": 5, "near_duplicate_cosine": 0.98}
 

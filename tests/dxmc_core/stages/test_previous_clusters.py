@@ -12,9 +12,9 @@ from dxmc_core.stages.previous_clusters import (
     RenumberAssignments,
     compare_with_previous,
     lineage_table,
-    previous_manifest,
     with_cluster_ids,
 )
+from dxmc_core.stages.settings.assign_clusters import previous_manifest
 
 FINGERPRINT = "c" * 32
 

@@ -8,7 +8,8 @@ import pytest
 from dxmc_core.artifacts import schemas
 from dxmc_core.errors import InputError
 from dxmc_core.stages import embed_images
-from dxmc_core.stages.suggest_k import SuggestKConfig, fingerprint, plot, score_table, suggest_k
+from dxmc_core.stages.settings.suggest_k import SuggestKConfig, fingerprint
+from dxmc_core.stages.suggest_k import plot, score_table, suggest_k
 
 FINGERPRINT = "c" * 32
 

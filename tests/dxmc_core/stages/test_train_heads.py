@@ -23,20 +23,18 @@ from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.method import best_start
 from dxmc_core.method.best_start import labels_of
-from dxmc_core.method.fit import METHODS, assign
+from dxmc_core.method.fit import assign
 from dxmc_core.method.heads import DualHeads
+from dxmc_core.method.hyperparameters import METHODS
 from dxmc_core.method.metrics import clustering_accuracy
+from dxmc_core.stages.settings.train_heads import MethodConfig, check_num_clusters, fingerprint, stages_read
 from dxmc_core.stages.train_heads import (
-    MethodConfig,
     TrainingJob,
-    check_num_clusters,
     find_best_start,
-    fingerprint,
     live_metrics,
     load_checkpoint,
     load_training_data,
     read_start,
-    stages_read,
     train_heads,
 )
 

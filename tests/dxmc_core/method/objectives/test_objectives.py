@@ -8,16 +8,15 @@ from torch import Tensor, nn
 
 from dxmc_core.method import losses
 from dxmc_core.method.heads import DualHeads
-from dxmc_core.method.objectives import (
+from dxmc_core.method.hyperparameters import (
     GRADIENT_METHODS,
     DXMCHyperparameters,
-    Objective,
     TACHyperparameters,
     TURTLEHyperparameters,
-    build_objective,
     default_hyperparameters,
-    objective_reads,
+    method_reads,
 )
+from dxmc_core.method.objectives import Objective, build_objective
 from dxmc_core.method.training_data import Batch
 
 WIDTH, NUM_CLUSTERS, NUM_ROWS = 8, 3, 10
@@ -74,11 +73,11 @@ def test_published_settings_of_the_siblings() -> None:
 
 
 def test_what_turtle_reads_follows_from_its_spaces() -> None:
-    assert objective_reads("turtle") == ()
+    assert method_reads("turtle") == ()
+    assert method_reads("turtle", spaces="image_and_text") == ("text_counterparts",)
     both = default_hyperparameters("turtle", 10, 500, spaces="image_and_text")
-    assert objective_reads("turtle", both) == ("text_counterparts",)
     assert build_objective("turtle", WIDTH, NUM_CLUSTERS, both).reads == ("text_counterparts",)
-    assert objective_reads("sic") == ("image_neighbors", "noun_embeddings")
+    assert method_reads("sic") == ("image_neighbors", "noun_embeddings")
 
 
 def test_overrides_take_the_place_of_defaults() -> None:

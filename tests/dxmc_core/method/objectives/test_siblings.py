@@ -8,14 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dxmc_core.method import losses
-from dxmc_core.method.objectives import (
-    MCAObjective,
-    SICObjective,
-    TEMIObjective,
-    TURTLEObjective,
-    build_objective,
-    default_hyperparameters,
-)
+from dxmc_core.method.hyperparameters import default_hyperparameters
+from dxmc_core.method.objectives import MCAObjective, SICObjective, TEMIObjective, TURTLEObjective, build_objective
 from dxmc_core.method.objectives import prototypes as prototypes_module
 from dxmc_core.method.objectives.prototypes import confident_prototypes
 from dxmc_core.method.objectives.temi import column_moments

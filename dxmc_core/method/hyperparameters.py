@@ -1,0 +1,482 @@
+"""The methods by name: their settings with published defaults, and what they read.
+
+Nothing here computes, so that configurations are checked without loading what trains.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self, get_args
+
+#: The matrices of `TrainingData` that only nouns can give.
+TEXT_MATRICES = frozenset({"text_counterparts", "text_neighbors", "noun_embeddings", "selected_nouns"})
+
+#: Fewer images say nothing about the number of clusters.
+MIN_ROWS_FOR_K = 20
+
+Fidelity = Literal["code", "paper"]
+InstanceContrast = Literal["nt_xent_dot", "nt_xent_cosine", "info_nce"]
+Spaces = Literal["image", "image_and_text"]
+
+_BATCH_SIZE = 1024
+_LEARNING_RATE_AT_256 = 1e-4
+_STEPS_PER_EPOCH = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """Settings that every gradient method has; each method's own class adds to them.
+
+    Attributes:
+        num_epochs: passes over the data.
+        batch_size: rows of the global batch, all workers together.
+        learning_rate, betas, weight_decay: of Adam; see `Objective.decoupled_weight_decay`.
+        entropy_weight: weight of the assignment entropy, which is subtracted from the loss (alpha).
+    """
+
+    least_epochs: ClassVar[int] = 1
+
+    num_epochs: int = 20
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    entropy_weight: float = 5.0
+
+    @classmethod
+    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
+        """The authors' settings for data of this shape; they may depend on settings already `given`."""
+        return cls()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the `TrainingData` matrices that the method needs with these settings, beyond the embeddings."""
+        return ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a setting out of its range; subclasses extend it."""
+        _check_range(self, positive=("learning_rate",), not_negative=("weight_decay", "entropy_weight"))
+        if self.num_epochs < self.least_epochs:
+            raise ValueError(f"expected num_epochs of at least {self.least_epochs}, found {self.num_epochs}")
+        if self.batch_size < 2:
+            raise ValueError(f"expected batch_size of at least 2, found {self.batch_size}")
+
+
+def _check_range(settings: Hyperparameters, *, positive: Sequence[str] = (), not_negative: Sequence[str] = ()) -> None:
+    """Raise ValueError when a named setting is not above zero, or is below it."""
+    for name in positive:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"expected {name} above 0, found {getattr(settings, name)}")
+    for name in not_negative:
+        if not getattr(settings, name) >= 0:
+            raise ValueError(f"expected {name} of at least 0, found {getattr(settings, name)}")
+
+
+def _check_choice(settings: Hyperparameters, name: str, choices: Sequence[str]) -> None:
+    """Raise ValueError when a named setting is none of its choices."""
+    if getattr(settings, name) not in choices:
+        raise ValueError(f"expected {name} to be one of {', '.join(choices)}, found {getattr(settings, name)!r}")
+
+
+#: From this K on DXMC's and TAC's programs train longer, on larger batches, at a higher temperature.
+_MANY_CLUSTERS = 100
+
+
+def _published_schedule(num_clusters: int, num_images: int) -> dict[str, Any]:
+    """Epochs and batch size of DXMC's and TAC's programs.
+
+    Data smaller than the published batch are one batch, so that every epoch still makes a step (the authors' loop,
+    which drops incomplete batches, would make none).
+    """
+    num_epochs, batch_size = (100, 8192) if num_clusters >= _MANY_CLUSTERS else (20, 512)
+    return {"num_epochs": num_epochs, "batch_size": max(2, min(batch_size, num_images))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestHyperparameters(Hyperparameters):
+    """Settings of best; `entropy_weight` has no effect, and none but `use_text` and `temperature` without epochs.
+
+    Attributes:
+        num_epochs: none by default: on top of an earlier start ten changed ACC by 0.1 on the mean of three sets.
+        use_text: let text into the joined space where its neighbours agree with the images' (see `text_gate`).
+        target_weight: weight of the cross-entropy with the clusters of the start.
+        shares_weight: weight of the divergence of the mean assignment from the start's shares.
+        temperature: of the softmax over cosines.
+    """
+
+    least_epochs: ClassVar[int] = 0
+
+    num_epochs: int = 0
+    learning_rate: float = 3e-4
+    use_text: bool = True
+    target_weight: float = 0.5
+    shares_weight: float = 1.0
+    temperature: float = 0.1
+
+    @classmethod
+    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
+        """The same settings for all data; data smaller than a batch are one batch."""
+        return cls(batch_size=max(2, min(512, num_images)))
+
+    def __post_init__(self) -> None:
+        _check_range(self, positive=("temperature",), not_negative=("target_weight", "shares_weight"))
+        super().__post_init__()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Neighbours are trained on; the start finds its own among the images that it looks at."""
+        neighbors = ("image_neighbors",) if self.num_epochs else ()
+        return (*neighbors, "text_counterparts", "selected_nouns") if self.use_text else neighbors
+
+
+@dataclass(frozen=True, kw_only=True)
+class DXMCHyperparameters(Hyperparameters):
+    """Settings of DXMC.
+
+    Attributes:
+        fidelity: "code" (made the published numbers) or "paper": which form of the cluster level, see
+            `cluster_contrastive`.
+        cluster_temperature: tau_C.
+        instance_contrast: form of the instance level, see `instance_contrastive`; "fidelity" takes the one of
+            `fidelity`.
+        instance_temperature: tau_I.
+        instance_weight: weight of the instance level. With disjoint heads on frozen embeddings it sends no gradient to
+            the cluster heads: 0 leaves the instance heads out, and gives exactly the same assignments in much less
+            time.
+        shared_trunk: one trunk a modality under both heads, which lets the instance level matter (ours, not the
+            authors').
+        projection_width: width of the instance heads.
+    """
+
+    fidelity: Fidelity = "code"
+    cluster_temperature: float = 0.5
+    instance_contrast: InstanceContrast | Literal["fidelity"] = "fidelity"
+    instance_temperature: float = 0.05
+    instance_weight: float = 1.0
+    shared_trunk: bool = False
+    projection_width: int = 1024
+
+    @classmethod
+    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
+        """The authors' settings for data of this shape.
+
+        Their code raises both temperatures tenfold from 100 clusters on; the paper knows one setting for all. The
+        instance level, which they always train, is left out unless a shared trunk lets it matter: the assignments are
+        the same to the last bit, for a sixth of the work. `instance_weight: 1` trains it as published.
+        """
+        schedule = _published_schedule(num_clusters, num_images)
+        schedule["instance_weight"] = 1.0 if given.get("shared_trunk") else 0.0
+        if given.get("fidelity") == "paper" or num_clusters < _MANY_CLUSTERS:
+            return cls(**schedule)
+        return cls(cluster_temperature=5.0, instance_temperature=0.5, **schedule)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice(self, "fidelity", get_args(Fidelity))
+        _check_choice(self, "instance_contrast", (*get_args(InstanceContrast), "fidelity"))
+        positive = ("cluster_temperature", "instance_temperature", "projection_width")
+        _check_range(self, positive=positive, not_negative=("instance_weight",))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("text_counterparts", "image_neighbors", "text_neighbors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MCAHyperparameters(Hyperparameters):
+    """Settings of the reconstructed MCA; the paper's rate, batch and epochs are not known.
+
+    Attributes:
+        instance_weight, prototype_weight, semantic_weight: of the three levels of alignment.
+        nouns_per_image: k_S, nouns that an image attends to.
+        nouns_per_cluster: k_p, nouns that make a cluster's noun prototype.
+        attention_temperature: tau_a, of the attention over k_S nouns, and of nouns over the noun prototypes.
+        instance_temperature, prototype_temperature: of the two contrasts.
+        confidence_threshold: theta; images whose noun-given target is less sure are left out of the semantic level.
+        confident_share: share of an average cluster (N/K images) that chooses a cluster's nouns.
+        adapter_width: see `AdaptedLinearHead`.
+        num_neighbors: an image's neighbour is drawn from this many nearest ones.
+        nouns_per_center, max_cosine_to_mean: the uniqueness-based filter, see `select_nouns_sic`.
+        min_votes_share: the hierarchy-based filter drops nouns that fewer images speak for than this share of an
+            average cluster (rho, times K), see `filter_by_hierarchy`.
+    """
+
+    num_epochs: int = 50
+    batch_size: int = 128
+    instance_weight: float = 0.5
+    prototype_weight: float = 1.0
+    semantic_weight: float = 1.0
+    nouns_per_image: int = 20
+    nouns_per_cluster: int = 30
+    attention_temperature: float = 0.02
+    instance_temperature: float = 0.07
+    prototype_temperature: float = 0.5
+    confidence_threshold: float = 0.7
+    confident_share: float = 0.9
+    adapter_width: int = 128
+    num_neighbors: int = 20
+    nouns_per_center: int = 500
+    max_cosine_to_mean: float = 0.95
+    min_votes_share: float = 0.05
+
+    @classmethod
+    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
+        """The defaults; data smaller than a batch are one batch."""
+        return cls(batch_size=max(2, min(128, num_images)))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        temperatures = ("attention_temperature", "instance_temperature", "prototype_temperature")
+        counts = ("nouns_per_image", "nouns_per_cluster", "adapter_width", "num_neighbors", "nouns_per_center")
+        weights = ("instance_weight", "prototype_weight", "semantic_weight", "min_votes_share", "confidence_threshold")
+        _check_range(self, positive=("confident_share", *temperatures, *counts), not_negative=weights)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("image_neighbors", "noun_embeddings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SICHyperparameters(Hyperparameters):
+    """Settings of SIC. Weight decay is Adam's, added to the gradient.
+
+    Attributes:
+        pseudo_label_weight: weight of the cross-entropy with the pseudo-labels.
+        confident_share: share of an average cluster (N/K images) that makes a cluster's prototype.
+        nouns_per_cluster: nouns nearest to a prototype that make its text prototype.
+        num_neighbors: an image's neighbour is drawn from this many nearest ones.
+        nouns_per_center, max_cosine_to_mean: of the semantic space, see `select_nouns_sic`.
+    """
+
+    num_epochs: int = 100
+    batch_size: int = 128
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    pseudo_label_weight: float = 0.1
+    confident_share: float = 0.9
+    nouns_per_cluster: int = 30
+    num_neighbors: int = 20
+    nouns_per_center: int = 500
+    max_cosine_to_mean: float = 0.95
+
+    @classmethod
+    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
+        """The authors' settings; data smaller than their batch are one batch."""
+        return cls(batch_size=max(2, min(128, num_images)))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = ("nouns_per_cluster", "num_neighbors", "nouns_per_center")
+        _check_range(self, positive=("confident_share", *counts), not_negative=("pseudo_label_weight",))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("image_neighbors", "noun_embeddings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TACHyperparameters(Hyperparameters):
+    """Settings of TAC.
+
+    Attributes:
+        fidelity: "code" or "paper": form of the cluster level, see `cluster_contrastive`.
+        cluster_temperature: tau_C.
+        consistency_weight: weight of the agreement between an image's two assignments.
+    """
+
+    fidelity: Fidelity = "code"
+    cluster_temperature: float = 0.5
+    consistency_weight: float = 1.0
+
+    @classmethod
+    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
+        """The authors' settings for data of this shape."""
+        schedule = _published_schedule(num_clusters, num_images)
+        return cls(cluster_temperature=5.0 if num_clusters >= _MANY_CLUSTERS else 0.5, **schedule)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice(self, "fidelity", get_args(Fidelity))
+        _check_range(self, positive=("cluster_temperature",), not_negative=("consistency_weight",))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("text_counterparts", "image_neighbors", "text_neighbors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TEMIHyperparameters(Hyperparameters):
+    """Settings of TEMI. Weight decay is decoupled, as in AdamW; there is no weight of an entropy.
+
+    The authors' program also warms the learning rate up over 20 epochs and lowers it again; here it is constant.
+
+    Attributes:
+        num_heads, hidden_width, bottleneck_width: see `MultiHead`.
+        temperature: of student and teacher.
+        beta: exponent of the probabilities; below 1 it keeps a few clusters from taking everything.
+        teacher_momentum: share of a teacher's weights that a step keeps.
+        mean_momentum: the same for the teachers' mean assignment.
+        num_neighbors: an image's partner is drawn from this many nearest ones.
+        standardize: subtract the mean of the training embeddings and divide by their deviation, as the authors do.
+    """
+
+    num_epochs: int = 100
+    batch_size: int = _BATCH_SIZE
+    learning_rate: float = _LEARNING_RATE_AT_256 * _BATCH_SIZE / 256
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+    entropy_weight: float = 0.0
+    num_heads: int = 16
+    hidden_width: int = 512
+    bottleneck_width: int = 256
+    temperature: float = 0.1
+    beta: float = 0.6
+    teacher_momentum: float = 0.996
+    mean_momentum: float = 0.9
+    num_neighbors: int = 50
+    standardize: bool = True
+
+    @classmethod
+    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
+        """The authors' settings; their rate goes with the batch that is asked for.
+
+        Without one, data smaller than CIFAR-10 keep about the number of steps an epoch has there: the batch shrinks,
+        down to 128, and the rate stays. With the published batch a few thousand images have two steps an epoch, and the
+        assignments hardly leave the uniform start.
+        """
+        if "batch_size" in given:
+            return cls(learning_rate=_LEARNING_RATE_AT_256 * given["batch_size"] / 256)
+        batch_size = min(_BATCH_SIZE, max(128, num_images // _STEPS_PER_EPOCH))
+        return cls(batch_size=max(2, min(batch_size, num_images)))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = ("num_heads", "hidden_width", "bottleneck_width", "num_neighbors")
+        _check_range(
+            self, positive=(*counts, "temperature", "beta"), not_negative=("teacher_momentum", "mean_momentum")
+        )
+        for name in ("teacher_momentum", "mean_momentum"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"expected {name} below 1, found {getattr(self, name)}")
+        if self.entropy_weight:
+            raise ValueError(f"temi has no entropy term: expected entropy_weight 0, found {self.entropy_weight}")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("image_neighbors",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TURTLEHyperparameters(Hyperparameters):
+    """Settings of TURTLE. The published 6,000 outer steps are 60 epochs of 100 steps.
+
+    Attributes:
+        steps_per_epoch: outer steps of an epoch, each on a batch from a random permutation.
+        spaces: "image", or "image_and_text" for a second task encoder on the text counterparts.
+        num_inner_steps, inner_learning_rate: Adam steps of the linear classifiers.
+        feature_scale: length of the embeddings. The authors train on CLIP's raw features, whose length is about 10, and
+            the learning rates are made for that.
+    """
+
+    num_epochs: int = 60
+    steps_per_epoch: int = 100
+    batch_size: int = 10_000
+    betas: tuple[float, float] = (0.9, 0.999)
+    entropy_weight: float = 10.0
+    spaces: Spaces = "image"
+    num_inner_steps: int = 10
+    inner_learning_rate: float = 1e-3
+    feature_scale: float = 10.0
+
+    @classmethod
+    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
+        """The authors' settings; data smaller than their batch are one batch."""
+        return cls(batch_size=max(2, min(10_000, num_images)))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice(self, "spaces", get_args(Spaces))
+        _check_range(self, positive=("steps_per_epoch", "num_inner_steps", "inner_learning_rate", "feature_scale"))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("text_counterparts",) if self.spaces == "image_and_text" else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentroidSettings:
+    """Settings of kmeans and concat_kmeans (METHOD section 2: 20 restarts).
+
+    Attributes:
+        num_restarts: the best of this many by objective is kept.
+        num_iterations: at most this many a restart.
+        temperature: of the softmax over cosines that gives the confidence; assignments do not depend on it.
+    """
+
+    num_restarts: int = 20
+    num_iterations: int = 300
+    temperature: float = 0.02
+
+
+_HYPERPARAMETERS: dict[str, type[Hyperparameters]] = {
+    "best": BestHyperparameters,
+    "dxmc": DXMCHyperparameters,
+    "mca": MCAHyperparameters,
+    "sic": SICHyperparameters,
+    "tac": TACHyperparameters,
+    "temi": TEMIHyperparameters,
+    "turtle": TURTLEHyperparameters,
+}
+GRADIENT_METHODS = tuple(_HYPERPARAMETERS)
+CENTROID_METHODS = ("kmeans", "concat_kmeans")
+METHODS = (*GRADIENT_METHODS, *CENTROID_METHODS)
+
+
+def hyperparameters_of(method: str) -> type[Hyperparameters]:
+    """The class of a gradient method's settings; raises ValueError for another method."""
+    if method not in _HYPERPARAMETERS:
+        raise ValueError(f"expected a method that trains heads ({', '.join(GRADIENT_METHODS)}), found {method!r}")
+    return _HYPERPARAMETERS[method]
+
+
+def default_hyperparameters(method: str, num_clusters: int, num_images: int, **overrides: Any) -> Hyperparameters:
+    """Published settings of a method for data of this shape, with the given ones in their place.
+
+    Args:
+        method: one of `GRADIENT_METHODS`.
+        num_clusters: K; from 100 on the authors' settings differ.
+        num_images: N; data smaller than the published batch are one batch.
+        overrides: fields of the method's hyperparameter class; None stands for the default.
+
+    Raises:
+        ValueError: unknown method or setting, or a value out of range.
+    """
+    settings = hyperparameters_of(method)
+    known = sorted(field.name for field in fields(settings))
+    unknown = sorted(set(overrides) - set(known))
+    if unknown:
+        raise ValueError(f"method {method} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return replace(settings.published(num_clusters, num_images, given), **given)
+
+
+def method_settings(method: str, *, num_clusters: int, num_images: int, **given: Any) -> Any:
+    """All settings of a method, the given ones in the place of its defaults; None stands for the default.
+
+    Raises:
+        ValueError: the method or a setting is unknown.
+    """
+    if method not in CENTROID_METHODS:
+        return default_hyperparameters(method, num_clusters, num_images, **given)
+    known = [field.name for field in fields(CentroidSettings)]
+    for name in given:
+        if name not in known:
+            raise ValueError(f"method {method} has no setting {name}; it has {', '.join(known)}")
+    return replace(CentroidSettings(), **{name: value for name, value in given.items() if value is not None})
+
+
+def method_reads(method: str, **given: Any) -> tuple[str, ...]:
+    """Names of the `TrainingData` matrices that a method needs, with these settings, beyond the image embeddings."""
+    if method in CENTROID_METHODS:
+        return ("text_counterparts",) if method == "concat_kmeans" else ()
+    # What is read depends on no default that K and N decide.
+    return method_settings(method, num_clusters=2, num_images=2, **given).reads

@@ -1,0 +1,25 @@
+"""Settings of mine_neighbors."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from dxmc_core.artifacts.manifest import fingerprint_of
+from dxmc_core.settings import Settings
+
+
+class MineNeighborsConfig(Settings):
+    """How neighbours are found."""
+
+    num_neighbors: int = Field(50, ge=1)
+    """Neighbours kept a row and modality; at most the number of images less one."""
+    index: Literal["auto", "exact", "ivf"] = "auto"
+    """auto: exact up to 200,000 images (2 million on a GPU), beyond that an inverted file, searched approximately."""
+    min_recall: float = Field(0.98, gt=0, le=1)
+    """Of an approximate search, measured on a sample against exact: rows look through as many cells as it takes."""
+    near_duplicate_cosine: float = Field(0.98, gt=0, le=1)
+    """Neighbours with at least this cosine between their image embeddings count as near duplicates."""
+
+
+def fingerprint(config: MineNeighborsConfig, *, inputs: dict[str, str]) -> str:
+    return fingerprint_of("mine_neighbors", config.model_dump(mode="json"), inputs)

@@ -1,0 +1,27 @@
+"""Settings of write_report."""
+
+from pydantic import Field
+
+from dxmc_core.artifacts.manifest import fingerprint_of
+from dxmc_core.settings import Settings
+
+REPORT_NAME = "index.html"
+
+
+class WriteReportConfig(Settings):
+    """What the report shows."""
+
+    title: str | None = None
+    """By default the last part of the source."""
+    max_map_points: int = Field(3000, ge=0)
+    """Images on the 2-D map; 0 leaves the map out."""
+    thumbnail_size: int = Field(256, ge=16)
+    """Longest edge of a thumbnail in pixels before it is fitted to the page's budget."""
+    num_low_confidence: int = Field(24, ge=0)
+    num_outliers: int = Field(24, ge=0)
+    max_bytes: int = Field(20_000_000, ge=100_000)
+    """Budget of the pictures in the page; they are made smaller to fit."""
+
+
+def fingerprint(config: WriteReportConfig, *, inputs: dict[str, str]) -> str:
+    return fingerprint_of("write_report", config.model_dump(mode="json"), inputs)

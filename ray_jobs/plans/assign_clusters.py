@@ -1,0 +1,75 @@
+"""Stage 5 before it runs, and after."""
+
+from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.errors import InputError
+from dxmc_core.stages.cluster_names import read_renames
+from dxmc_core.stages.settings import assign_clusters as settings
+from dxmc_core.stages.settings.assign_clusters import previous_manifest
+from ray_jobs.context import RunContext
+
+NAME = "assign_clusters"
+#: Under this name the manifest's inputs hold the fingerprint of the earlier run's assignments.
+KEEP_IDS_FROM = "keep_ids_from"
+
+
+def reads(_context: RunContext) -> tuple[str, ...]:
+    return ("embed_images", "build_semantic_space", "train_heads")
+
+
+def check(context: RunContext) -> None:
+    """Look at what lies outside the run directory before anything runs.
+
+    Raises:
+        InputError: the earlier run or the file of names cannot be used.
+    """
+    uri = context.config.assign_clusters.keep_ids_from
+    if uri is not None:
+        previous_manifest(uri)
+    inputs_of_stage(context)
+    renames_of(context)
+
+
+def fingerprint(context: RunContext) -> str:
+    return settings.fingerprint(
+        context.config.assign_clusters, inputs=inputs_of_stage(context), renames=renames_of(context)
+    )
+
+
+def renames_of(context: RunContext) -> dict[int, str]:
+    """Names that a person gives, by cluster id."""
+    uri = context.config.assign_clusters.renames
+    return read_renames(uri) if uri is not None else {}
+
+
+def inputs_of_stage(context: RunContext) -> dict[str, str]:
+    """Fingerprints of the stages read, that of an earlier run's assignments included."""
+    inputs = context.inputs_of(*reads(context)) or {}
+    uri = context.config.assign_clusters.keep_ids_from
+    # What this run directory held before is no input: a run that changes nothing must find itself up to date.
+    if uri is None or RunDir.at(uri) == context.run_dir:
+        return inputs
+    previous, own = previous_manifest(uri), context.manifest(NAME)
+    if previous is not None:
+        return {**inputs, KEEP_IDS_FROM: previous.fingerprint}
+    if own is not None and KEEP_IDS_FROM in own.inputs:
+        # Once its ids are taken over, an earlier run may be deleted.
+        return {**inputs, KEEP_IDS_FROM: own.inputs[KEEP_IDS_FROM]}
+    raise InputError(f"assign_clusters.keep_ids_from: {uri} holds no finished run")
+
+
+def run(context: RunContext, fingerprint: str) -> Manifest:
+    from ray_jobs import assign_clusters  # with Ray and PyTorch, which only a stage that runs needs
+
+    return assign_clusters.run(context, fingerprint)
+
+
+def summary(context: RunContext) -> str:
+    metrics = context.stage(NAME).require_manifest().metrics
+    text = f"{metrics['clusters_with_images']} clusters, mean confidence {metrics['mean_confidence']:.2f}"
+    if lineage := metrics.get("lineage"):
+        text += (
+            f"; kept {lineage['kept']} ids of {lineage['previous_run']}, born {lineage['born']}, "
+            f"died {lineage['died']}, churn {lineage['churn']:.1%}"
+        )
+    return text

@@ -1,0 +1,37 @@
+"""Stage 2 before it runs, and after."""
+
+from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.stages.settings import build_semantic_space as settings
+from ray_jobs.context import RunContext
+
+NAME = "build_semantic_space"
+
+
+def reads(context: RunContext) -> tuple[str, ...]:
+    return ("embed_images", *context.choice_of_k)
+
+
+def fingerprint(context: RunContext) -> str:
+    config = context.config
+    return settings.fingerprint(
+        config.build_semantic_space,
+        config.vocabulary,
+        config.encoder if config.needs_encoder else None,
+        num_clusters=context.num_clusters,
+        seed=config.seed,
+        inputs=context.inputs_of("embed_images") or {},
+    )
+
+
+def run(context: RunContext, fingerprint: str) -> Manifest:
+    from ray_jobs import build_semantic_space  # with Ray and PyTorch, which only a stage that runs needs
+
+    return build_semantic_space.run(context, fingerprint)
+
+
+def summary(context: RunContext) -> str:
+    metrics = context.stage(NAME).require_manifest().metrics
+    return (
+        f"{metrics['selected_nouns']} of {metrics['vocabulary_nouns']} nouns selected by {metrics['image_centers']} "
+        "image centers"
+    )

@@ -1,0 +1,73 @@
+"""Stage 1 before it runs, and after."""
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.images.decode import optional_decoders
+from dxmc_core.images.sources import EmbeddingsSource, ImageSource
+from dxmc_core.stages.settings import embed_images as settings
+from dxmc_core.stages.settings.embed_images import embeddings_digest, source_identity
+from ray_jobs.context import RunContext
+from ray_jobs.progress import Progress
+
+if TYPE_CHECKING:
+    from dxmc_core.images.catalog import Listing
+
+NAME = "embed_images"
+
+logger = logging.getLogger(__name__)
+
+
+def reads(_context: RunContext) -> tuple[str, ...]:
+    return ()
+
+
+def fingerprint(context: RunContext) -> str:
+    source = context.config.source
+    identity = source_identity(source, context.config.encoder)
+    if isinstance(source, EmbeddingsSource):
+        return settings.fingerprint(identity, embeddings_digest(source))
+    return settings.fingerprint(identity, list_once(context, source).digest, decoders=optional_decoders())
+
+
+def check(context: RunContext) -> None:
+    """Hold what is embedded against the limit of now: it may have been lowered since.
+
+    Raises:
+        InputError: too many images are rejected.
+    """
+    source, manifest = context.config.source, context.manifest(NAME)
+    if isinstance(source, EmbeddingsSource) or manifest is None or manifest.fingerprint != fingerprint(context):
+        return
+    from dxmc_core.stages.embed_images import require_few_rejects
+
+    num_images, rejects = manifest.rows("images"), manifest.tables["rejects"]
+    require_few_rejects(source, context.stage(NAME), num_images, rejects, manifest.rows("catalog"))
+
+
+def list_once(context: RunContext, source: ImageSource) -> "Listing":
+    """What the source holds, listed once a command."""
+    from dxmc_core.images.catalog import list_source  # late: it brings pandas
+
+    if context.listing is None:
+        started = time.perf_counter()
+        with Progress(f"listing {source.uri}", unit="images") as progress:
+            context.listing = list_source(source, own=context.own_places, on_listed=progress.add)
+        seconds = time.perf_counter() - started
+        logger.info("%s: %d images listed in %.1f s", NAME, context.listing.num_rows, seconds)
+    return context.listing
+
+
+def run(context: RunContext, fingerprint: str) -> Manifest:
+    from ray_jobs import embed_images  # with Ray and PyTorch, which only a stage that runs needs
+
+    return embed_images.run(context, fingerprint)
+
+
+def summary(context: RunContext) -> str:
+    manifest = context.stage(NAME).require_manifest()
+    metrics = manifest.metrics
+    rate = (metrics["images"] + metrics["rejects"] - metrics["rows_resumed"]) / max(manifest.seconds, 1e-9)
+    return f"{metrics['images']} images, {metrics['rejects']} rejects, {rate:.0f} images/s"

@@ -1,0 +1,65 @@
+"""Stage 4 before it runs, and after."""
+
+from typing import Any
+
+from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.stages.settings import train_heads as settings
+from dxmc_core.stages.settings.train_heads import check_num_clusters, stages_read
+from ray_jobs.context import RunContext
+
+NAME = "train_heads"
+#: Under this name the manifest's inputs hold the fingerprint of the heads that training started from.
+WARM_START = "warm_start"
+
+
+def reads(context: RunContext) -> tuple[str, ...]:
+    return (*context.choice_of_k, *_stages_read(context))
+
+
+def _stages_read(context: RunContext) -> tuple[str, ...]:
+    config = context.config
+    return stages_read(config.method, count_near_duplicates_once=config.train_heads.count_near_duplicates_once)
+
+
+def fingerprint(context: RunContext) -> str:
+    config = context.config
+    check_num_clusters(context.num_clusters, context.num_images)
+    return settings.fingerprint(
+        config.method,
+        num_clusters=context.num_clusters,
+        num_images=context.num_images,
+        seed=config.seed,
+        inputs=inputs_of_stage(context),
+        count_near_duplicates_once=config.train_heads.count_near_duplicates_once,
+    )
+
+
+def inputs_of_stage(context: RunContext) -> dict[str, str]:
+    """Fingerprints of what training reads."""
+    inputs = context.inputs_of(*_stages_read(context)) or {}
+    if context.base is not None:
+        inputs[WARM_START] = context.base.stage(NAME).require_manifest().fingerprint
+    return inputs
+
+
+def run(context: RunContext, fingerprint: str) -> Manifest:
+    from ray_jobs import train_heads  # with Ray and PyTorch, which only a stage that runs needs
+
+    return train_heads.run(context, fingerprint)
+
+
+def summary(context: RunContext) -> str:
+    metrics = context.stage(NAME).require_manifest().metrics
+    last = metrics["last_epoch"]
+    if last is None:
+        return f"{metrics['method']} fitted" + _told(metrics.get("start"))
+    return f"{metrics['method']}, {metrics['epochs']} epochs, loss {last['terms']['total']:.4f}"
+
+
+def _told(start: dict[str, Any] | None) -> str:
+    """What a start's evidence says, for the summary."""
+    if start is None:
+        return ""
+    text = f", text counts {start['text_weight']:.2f}" if start["text_agreement"] is not None else ""
+    sizes = "" if start["size_exponent"] == 1 else ", classes of very different sizes"
+    return f" in {start['num_looks']} looks at {start['num_rows']:,} images{text}{sizes}"

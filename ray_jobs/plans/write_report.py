@@ -1,0 +1,34 @@
+"""Stage 6 before it runs, and after."""
+
+from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.stages.settings import write_report as settings
+from dxmc_core.stages.settings.write_report import REPORT_NAME
+from ray_jobs.context import RunContext
+
+NAME = "write_report"
+
+
+def reads(context: RunContext) -> tuple[str, ...]:
+    return (
+        "embed_images",
+        *context.choice_of_k,
+        "build_semantic_space",
+        "mine_neighbors",
+        "train_heads",
+        "assign_clusters",
+    )
+
+
+def fingerprint(context: RunContext) -> str:
+    return settings.fingerprint(context.config.write_report, inputs=context.inputs_of(*reads(context)) or {})
+
+
+def run(context: RunContext, fingerprint: str) -> Manifest:
+    from ray_jobs import write_report  # with Ray and PyTorch, which only a stage that runs needs
+
+    return write_report.run(context, fingerprint)
+
+
+def summary(context: RunContext) -> str:
+    output = context.stage(NAME)
+    return f"{output.storage.uri}/{REPORT_NAME} ({output.require_manifest().metrics['bytes'] / 1e6:.1f} MB)"

@@ -1,0 +1,126 @@
+"""What a person sees of long work: how far it is, at what pace, and that it goes on."""
+
+import logging
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from dxmc_core.method.steps import WorkStep
+from ray_jobs import progress
+from ray_jobs.progress import Progress, in_words, named, shown, snapshot
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only the test moves."""
+    now = SimpleNamespace(seconds=0.0)
+    stopped = SimpleNamespace(
+        monotonic=lambda: now.seconds, time=time.time, strftime=time.strftime, localtime=time.localtime
+    )
+    monkeypatch.setattr(progress, "time", stopped)
+    return now
+
+
+def test_rates_and_time_left_leave_out_what_comes_first(clock):
+    with Progress("embedding", 1000, unit="images", done=100, first="loading the encoder") as work:
+        clock.seconds = 90
+        assert str(work) == "loading the encoder, 1 min 30 s"
+        work.add(100)
+        assert str(work) == "embedding: 200 of 1000 images (1 min 30 s)"
+        clock.seconds = 100
+        work.add(100, rejects=3)
+        assert str(work) == "embedding: 300 of 1000 images (10/s, about 1 min 10 s left, rejects 3)"
+        assert "30%" in work.bar("embed_images", 120)
+        assert "10.00 images/s" in work.bar("embed_images", 120)
+
+
+def test_slow_work_says_how_long_a_unit_takes(clock):
+    with Progress("training", 10, unit="epochs") as work:
+        work.add(1)
+        clock.seconds = 40
+        work.add(1)
+        assert str(work) == "training: 2 of 10 epochs (40 s each, about 5 min 20 s left)"
+
+
+def test_work_without_an_end_says_how_long_it_has_taken(clock):
+    with Progress("listing s3://bucket/photos", unit="images") as work:
+        clock.seconds = 20
+        assert str(work) == "listing s3://bucket/photos, 20 s"
+        work.add(8192)
+        assert str(work) == "listing s3://bucket/photos, 8192 images, 20 s"
+        assert work.bar("embed_images", 30) == "embed_images: listing s3://bucket/photos, 8192 images"[:30]
+
+
+def test_steps_of_long_work_are_taken_over(clock):
+    with Progress("looking for the start") as work:
+        work.take(WorkStep("look 1, whitening", 0, 4, "looks"))
+        clock.seconds = 30
+        work.take(WorkStep("look 2, whitening", 1, 4, "looks"))
+        assert str(work) == "look 2, whitening: 1 of 4 looks (30 s each, about 1 min 30 s left)"
+
+
+def test_the_pace_is_that_of_the_work_at_hand(clock):
+    with Progress("choosing nouns") as work:
+        work.take(WorkStep("k-means", 0, 1, "restarts"))
+        clock.seconds = 100
+        work.take(WorkStep("k-means", 0, 20, "iterations"))
+        clock.seconds = 110
+        work.take(WorkStep("k-means", 5, 20, "iterations"))
+        assert str(work) == "k-means: 5 of 20 iterations (2 s each, about 30 s left)"
+
+
+def test_the_innermost_work_is_what_the_lock_tells(caplog):
+    with named("run"), Progress("starting"), named("train_heads"), Progress("training", 20, unit="epochs") as work:
+        work.add(5)
+        found = snapshot()
+    assert (found["stage"], found["done"], found["total"], found["unit"]) == ("train_heads", 5, 20, "epochs")
+    assert found["doing"].startswith("training: 5 of 20 epochs")
+    assert "doing" not in snapshot()
+
+
+def test_work_that_says_nothing_is_spoken_for(monkeypatch, caplog):
+    monkeypatch.setattr(progress, "_FIRST_LINE_S", 0.0)
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "_REFRESH_EVERY_S", 0.01)
+    caplog.set_level(logging.INFO)
+    with shown(), named("assign_clusters"), Progress("naming the clusters"):
+        while len(caplog.messages) < 3:
+            time.sleep(0.01)
+        assert "assign_clusters       naming the clusters, " in snapshot()["last_line"]
+    assert {line.partition(",")[0] for line in caplog.messages} == {"assign_clusters       naming the clusters"}
+
+
+WAITING = """
+import sys, time
+from ray_jobs import progress, program
+progress._FIRST_LINE_S = progress._REFRESH_EVERY_S = 0.05
+if sys.argv[1] == "bar":
+    sys.stderr.isatty = lambda: True
+
+def work():
+    with progress.Progress("embedding", 10, unit="images") as bar:
+        bar.add(3)
+        time.sleep(0.5)
+    program.logger.warning("a warning")
+
+sys.exit(program.guarded(work, name="run", quiet=sys.argv[1] == "quiet"))
+"""
+
+
+@pytest.mark.parametrize(("how", "expected"), [("lines", True), ("bar", True), ("quiet", False)])
+def test_lines_a_bar_or_nothing(how, expected):
+    done = subprocess.run([sys.executable, "-c", WAITING, how], capture_output=True, text=True, check=True)
+    assert ("3 of 10 images" in done.stderr) == (how == "lines")
+    assert ("3/10" in done.stderr) == (how == "bar")
+    assert "a warning" in done.stderr
+    assert ("embedding" in done.stderr) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
+def test_lengths_of_time(seconds, text):
+    assert in_words(seconds) == text
