@@ -50,9 +50,10 @@ def choose(*args, **options):
     return replace(layouts[-1], cores=64) if len(layouts) == 1 else layouts[-1]
 
 train_heads.choose_training = choose
-code = main(["run", "--config", sys.argv[1]])
-assert len(layouts) == 2, layouts
-sys.exit(code)
+try:
+    main(["run", "--config", sys.argv[1]])
+finally:
+    assert len(layouts) == 2, layouts
 """
 
 
