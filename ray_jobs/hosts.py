@@ -81,7 +81,8 @@ def cores_of_whole_hosts(cores: Sequence[int]) -> int:
     cut into pieces of its size.
     """
     used = {size: sum(count // size * size for count in cores) for size in cores if size}
-    return max((size for size in used if used[size] >= 0.75 * sum(cores)), default=min(used, default=1))
+    enough = min(0.75 * sum(cores), max(used.values(), default=0))
+    return max((size for size in used if used[size] >= enough), default=1)
 
 
 def cores_of_each_worker(cores: Sequence[int], num_workers: int) -> int:
