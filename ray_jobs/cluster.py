@@ -591,9 +591,12 @@ class _GuardedMapper:
     def __call__(self, rows: pa.Table) -> pa.Table:
         if _ERROR_KIND in rows.column_names:  # from the step before
             return rows
-        if _ROW in rows.column_names:
-            done = self(rows.drop_columns([_ROW]))
-            return done.append_column(_ROW, pa.repeat(rows[_ROW][0], done.num_rows))
+        if _ROW not in rows.column_names:
+            return self._map(rows)
+        done = self._map(rows.drop_columns([_ROW]))
+        return done.append_column(_ROW, pa.repeat(rows[_ROW][0], done.num_rows))
+
+    def _map(self, rows: pa.Table) -> pa.Table:
         try:
             with told_plainly():
                 with self._making:
