@@ -79,6 +79,7 @@ _LEVEL_IS_SET = b"logging.cc:"
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _SMALL_NUM_IMAGES = 200_000
 _PROBE_TIMEOUT_S = 60.0
+_END_TIMEOUT_S = 10.0
 
 _Kind = TypeVar("_Kind", bound=Exception)
 
@@ -150,14 +151,17 @@ def require_on_all_hosts(files: Sequence[LocalFile]) -> None:
     _required_files = tuple(files)
     if not files:
         return
+    here = ray.get_runtime_context().get_node_id()  # this host has found them
     probe = ray.remote(num_cpus=0, max_retries=_TASK_RETRIES)(_look_for)
     answers = [
         probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(host.node_id, soft=False)).remote(
             _required_files
         )
         for host in hosts()
-        if host.cores or host.gpus
+        if (host.cores or host.gpus) and host.node_id != here
     ]
+    if not answers:
+        return
     ready, silent = ray.wait(answers, num_returns=len(answers), timeout=_PROBE_TIMEOUT_S)
     for answer in ready:
         try:
@@ -319,10 +323,16 @@ def wait_for(result: ray.ObjectRef, ask: Ask, meanwhile: Callable[[], None] = la
     try:
         until(is_done, ask)
     except BaseException:
-        ray.cancel(result, force=True)
+        _end(result)
         raise
     with unwrapped_errors():
         return ray.get(result)
+
+
+def _end(result: Any) -> None:
+    """End a task, and wait until it has: Ray would give what is asked for next to the process that is about to die."""
+    ray.cancel(result, force=True)
+    ray.wait([result], timeout=_END_TIMEOUT_S)
 
 
 def call_beside_driver(function: Callable[..., Any], *args: Any, ask: Ask) -> Any:
@@ -502,8 +512,9 @@ def _streamed(
             except StopIteration:
                 return
             yield ray.get(reference)
-    finally:
-        ray.cancel(results, force=True)
+    except BaseException:
+        _end(results)
+        raise
 
 
 def _map_here(
