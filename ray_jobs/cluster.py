@@ -322,17 +322,19 @@ def wait_for(result: ray.ObjectRef, ask: Ask, meanwhile: Callable[[], None] = la
 
     try:
         until(is_done, ask)
-    except BaseException:
-        _end(result)
+    except BaseException as error:
+        _give_up(result, error)
         raise
     with unwrapped_errors():
         return ray.get(result)
 
 
-def _end(result: Any) -> None:
-    """End a task, and wait until it has: Ray would give what is asked for next to the process that is about to die."""
+def _give_up(result: Any, error: BaseException) -> None:
+    """End a task that is no longer waited for, because of an error."""
     ray.cancel(result, force=True)
-    ray.wait([result], timeout=_END_TIMEOUT_S)
+    if isinstance(error, NoHostLeftError):
+        # Ray (2.60) may give what is asked for next to the process that is about to die.
+        ray.wait([result], timeout=_END_TIMEOUT_S)
 
 
 def call_beside_driver(function: Callable[..., Any], *args: Any, ask: Ask) -> Any:
@@ -512,8 +514,8 @@ def _streamed(
             except StopIteration:
                 return
             yield ray.get(reference)
-    except BaseException:
-        _end(results)
+    except BaseException as error:
+        _give_up(results, error)
         raise
 
 
