@@ -26,7 +26,7 @@ from ray_jobs.ray_internals import preferring, unplaced_demands
 
 start_ray(ResourcesConfig())
 (host,) = hosts()
-assert (host.cores, host.is_head, host.address) == (2, True, "127.0.0.1"), host
+assert (host.cores, host.is_head) == (2, True), host
 
 large = ray.remote(num_cpus=64)(time.sleep).remote(0)
 deadline = time.monotonic() + 30
