@@ -24,9 +24,8 @@ _OUTSIDE = "outside"
 S3_PORT, DASHBOARD_PORT = 9000, 8265
 #: With Ray's own settings a host that is silent counts as lost after about a minute.
 _SOON_LOST = {
-    "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_timeout_ms": "4000",
     "RAY_health_check_failure_threshold": "4",
 }
 
