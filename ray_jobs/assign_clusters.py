@@ -22,7 +22,7 @@ from dxmc_core.stages.assign_clusters import (
     describe_tree,
     sample_images,
 )
-from dxmc_core.stages.cluster_names import settle_names
+from dxmc_core.stages.cluster_names import require_known, settle_names
 from dxmc_core.stages.previous_clusters import (
     IDS_GIVEN,
     Comparison,
@@ -31,10 +31,11 @@ from dxmc_core.stages.previous_clusters import (
     lineage_table,
     with_cluster_ids,
 )
-from ray_jobs.cluster import Progress, light_step, map_rows, run_on_host
+from ray_jobs.cluster import light_step, map_rows, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 from ray_jobs.plans.assign_clusters import NAME, inputs_of_stage, renames_of
+from ray_jobs.progress import Progress
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
@@ -45,6 +46,8 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     assignments, sizes = _assign(context, fingerprint, centers)
     assignments, comparison = _keep_ids(context, fingerprint, assignments, sizes)
     identities = Identities.first(len(sizes)) if comparison is None else comparison.identities
+    renames = renames_of(context)
+    require_known(renames, identities.ids_given)
     tables: dict[str, pa.Table] = run_on_host(
         _describe,
         context,
@@ -52,7 +55,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         sizes,
         identities,
         comparison,
-        renames_of(context),
+        renames,
         doing="naming and describing the clusters",
     )
     tables["centers"] = with_cluster_ids(centers, identities.cluster_ids)

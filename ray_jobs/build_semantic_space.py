@@ -24,11 +24,12 @@ from dxmc_core.stages.build_semantic_space import (
     retrieval_temperature,
 )
 from dxmc_core.vocabulary import Vocabulary, load_vocabulary
-from ray_jobs.cluster import Progress, Step, light_step, map_rows, num_gpus, run_on_host
+from ray_jobs.cluster import Step, light_step, map_rows, num_gpus, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
 from ray_jobs.plans.build_semantic_space import NAME
+from ray_jobs.progress import Progress
 
 _NOUNS_PER_BLOCK = 512
 

@@ -42,8 +42,10 @@ from threadpoolctl import threadpool_limits
 from dxmc_core.artifacts.storage import storage_failure
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import onednn_products, prefer_onednn
+from dxmc_core.durations import duration
 from dxmc_core.errors import ArtifactError, DxmcError, InputError, WorkerError, on_one_line
 from dxmc_core.method.steps import WorkStep
+from dxmc_core.workload import SMALL_NUM_IMAGES
 from ray_jobs.hosts import (
     Ask,
     Host,
@@ -56,7 +58,7 @@ from ray_jobs.hosts import (
     until,
 )
 from ray_jobs.local_places import LocalFile, require_here
-from ray_jobs.progress import Progress, in_words
+from ray_jobs.progress import Progress
 from ray_jobs.ray_internals import (
     forget,
     job_of_placement_group,
@@ -77,7 +79,6 @@ _POLL_S = 1.0
 #: Of the line by which Ray's core (2.60) says that RAY_BACKEND_LOG_LEVEL is set.
 _LEVEL_IS_SET = b"logging.cc:"
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
-_SMALL_NUM_IMAGES = 200_000
 _PROBE_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 10.0
 
@@ -188,7 +189,7 @@ def _look_for(files: tuple[LocalFile, ...]) -> None:
         require_here(files)
 
 
-def _log_message(data: dict[str, Any], **_: Any) -> None:
+def _log_message(data: dict[str, Any], ignore_prefix: bool) -> None:
     """What Ray's processes say of themselves, as a line of the log; Ray (2.60) prints it to stdout, in colours."""
     for message in data["lines"]:
         logger.info("Ray: %s", _COLORS.sub("", message).strip().partition("\n")[0])
@@ -254,7 +255,7 @@ def _ask_for_gpus(wanted: int, timeout_s: float) -> None:
     logger.info("waiting for %d GPUs, %d are there (at most %.0f s)", wanted, _gpus_there(), timeout_s)
     group = placement_group([{"GPU": 1}] * wanted)
     try:
-        with Progress(f"waiting for {wanted} GPUs, at most {in_words(timeout_s)}"):
+        with Progress(f"waiting for {wanted} GPUs, at most {duration(timeout_s)}"):
             came = group.wait(timeout_s)
         if not came:
             logger.warning(
@@ -451,7 +452,7 @@ class Step:
 
 def light_step(mapper: type, kwargs: dict[str, Any], num_images: int) -> Step:
     """Workers for a light pass over the images: one task is done with few before a pool of all cores starts."""
-    if num_images < _SMALL_NUM_IMAGES:
+    if num_images < SMALL_NUM_IMAGES:
         return Step(mapper, kwargs, num_workers=1, on_whole_hosts=True)
     return Step(mapper, kwargs, num_workers=num_cores())
 

@@ -21,11 +21,12 @@ from dxmc_core.stages.embed_images import (
 )
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import DecodeChunks, EmbedDecoded, EmbedImages, decoded_chunk_rows
-from ray_jobs.cluster import Progress, Step, map_rows, num_gpus
+from ray_jobs.cluster import Step, map_rows, num_gpus
 from ray_jobs.context import RunContext
 from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
 from ray_jobs.plans.embed_images import NAME, list_once
+from ray_jobs.progress import Progress
 
 _CHUNKS_AHEAD = 2  # one is written, or begun, while one is in the model, or decoded
 _CHUNKS_PER_GPU = 6  # two are in the GPU, the others are on their way from or to storage

@@ -32,7 +32,9 @@ def run(stages: Sequence[str], arguments: argparse.Namespace) -> RunContext:
     stages = stages or context.stages
     started = time.perf_counter()
     context.check_place()
+    jobs = [(name, plan_of(name)) for name in stages]
     with context.run_dir.locked(snapshot):
+        check_outside(context, jobs)
         context.claim()
         num_run = run_in_order(context, stages)
     if num_run == 0:
@@ -44,9 +46,7 @@ def run(stages: Sequence[str], arguments: argparse.Namespace) -> RunContext:
 
 def run_in_order(context: RunContext, stages: Sequence[str]) -> int:
     """Run those of the stages that are not up to date; how many that were. The run directory has to be locked."""
-    jobs = [(name, plan_of(name)) for name in stages]
-    check_outside(context, jobs)
-    return run_stages(context, jobs, lambda: start_ray_for(context))
+    return run_stages(context, [(name, plan_of(name)) for name in stages], lambda: start_ray_for(context))
 
 
 def start_ray_for(context: RunContext) -> None:
@@ -57,9 +57,10 @@ def start_ray_for(context: RunContext) -> None:
     Raises:
         InputError: a host lacks one.
     """
-    from ray_jobs.cluster import require_on_all_hosts, start_ray
-    from ray_jobs.hosts import is_on_loopback
-    from ray_jobs.local_places import local_files_of
+    with Progress("loading Ray and PyTorch"):
+        from ray_jobs.cluster import require_on_all_hosts, start_ray
+        from ray_jobs.hosts import is_on_loopback
+        from ray_jobs.local_places import local_files_of
 
     with Progress("waiting for Ray to start"):
         start_ray(context.config.resources)

@@ -35,7 +35,7 @@ def guarded(program: Callable[[], object], *, name: str = "dxmc", quiet: bool = 
         wait_passively()
         with progress.shown(quiet=quiet), progress.named(name), progress.Progress("at work"):
             program()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever it is, a person is told of it
         if interruption.has_come or isinstance(error, KeyboardInterrupt):
             _say("interrupted; the same command goes on from here")
             return EXIT_INTERRUPTED

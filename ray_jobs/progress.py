@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dxmc_core.durations import duration
 from dxmc_core.method.steps import WorkStep
 
 _FIRST_LINE_S = 1.5
@@ -23,6 +24,7 @@ _LINE_EVERY_S = 10.0
 _REFRESH_EVERY_S = 0.5
 #: Workers that start at once bring their first results together, by which nothing can be told yet.
 _LEAST_SECONDS = 3.0
+_MAX_LINE = 500
 
 logger = logging.getLogger(__name__)
 
@@ -69,42 +71,43 @@ class Progress:
     @property
     def rate(self) -> float | None:
         """Units a second since the first ones were done; None as long as that says nothing."""
-        if self._first is None:
+        first = self._first  # other threads write it
+        if first is None:
             return None
-        started, done = self._first
-        seconds = time.monotonic() - started
-        return (self.done - done) / seconds if self.done > done and seconds > _LEAST_SECONDS else None
+        done, seconds = self.done - first[1], time.monotonic() - first[0]
+        return done / seconds if done > 0 and seconds > _LEAST_SECONDS else None
 
     @property
     def _waits(self) -> bool:
         return self._first is None and self._before_first is not None
 
     def __str__(self) -> str:
-        elapsed = in_words(time.monotonic() - self._entered)
+        elapsed = duration(time.monotonic() - self._entered)
         if self._waits:
             return f"{self._before_first}, {elapsed}"
         if not self.total:
             return f"{self.doing}, {f'{self.done} {self.unit}, ' if self.done else ''}{elapsed}"
         facts = [f"{name} {value}" for name, value in self._facts.items()]
-        if self.rate:
-            pace = f"{self.rate:.3g}/s" if self.rate >= 1 else f"{1 / self.rate:.3g} s each"
-            facts = [pace, f"about {in_words((self.total - self.done) / self.rate)} left", *facts]
+        rate = self.rate
+        if rate:
+            pace = f"{rate:.3g}/s" if rate >= 1 else f"{1 / rate:.3g} s each"
+            facts = [pace, f"about {duration(max(self.total - self.done, 0) / rate)} left", *facts]
         return f"{self.doing}: {self.done} of {self.total} {self.unit} ({', '.join(facts or [elapsed])})"
 
     def bar(self, name: str, width: int) -> str:
         """The same on one line of a terminal."""
         if self._waits or not self.total:
             return f"{name}: {self}"[:width]
-        started = self._first[0] if self._first else self._entered
+        first, rate = self._first, self.rate
         facts = ", ".join(f"{key}={value}" for key, value in self._facts.items())
         return tqdm.format_meter(
             self.done,
             self.total,
-            time.monotonic() - started,
+            time.monotonic() - (first[0] if first else self._entered),
             prefix=f"{name}: {self.doing}",
             unit=f" {self.unit}",
-            rate=self.rate,
-            bar_format=None if self.rate else "{l_bar}{bar}| {n_fmt}/{total_fmt}{unit}{postfix}",
+            rate=rate,
+            bar_format=None if rate else "{l_bar}{bar}| {n_fmt}/{total_fmt}{unit}{postfix}",
             postfix=facts,
             ncols=width,
         )
@@ -146,7 +149,7 @@ def named(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _STATE.names.remove(name)
+        _STATE.names.pop()
 
 
 def snapshot() -> dict[str, Any]:
@@ -199,7 +202,7 @@ class _KeepLastLine(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         _STATE.last_line_at = time.monotonic()
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        _STATE.last_line = f"{clock} {record.getMessage()}"
+        _STATE.last_line = f"{clock} {record.getMessage()}".partition("\n")[0][:_MAX_LINE]
 
 
 class AboveTheBar(logging.StreamHandler):
@@ -208,13 +211,3 @@ class AboveTheBar(logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
         with tqdm.external_write_mode(file=self.stream):
             super().emit(record)
-
-
-def in_words(seconds: float) -> str:
-    """A length of time as a person says it: 45 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

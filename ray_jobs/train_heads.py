@@ -33,7 +33,6 @@ from dxmc_core.stages.train_heads import (
 )
 from dxmc_core.training_log import LogEpoch, training_log
 from ray_jobs.cluster import (
-    Progress,
     call_beside_driver,
     causes,
     num_gpus,
@@ -55,6 +54,7 @@ from ray_jobs.hosts import (
 from ray_jobs.local_places import LocalFile, require_here
 from ray_jobs.main import main_of
 from ray_jobs.plans.train_heads import NAME, inputs_of_stage
+from ray_jobs.progress import Progress
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -102,7 +102,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
                 partial(find_best_start, device=device), job, device=device, doing="looking for the start", tells=True
             )
         if job.num_epochs == 0:
-            run_on_host(train_heads, job, doing="training")
+            run_on_host(train_heads, job, doing="fitting the heads")
         else:
             _train(job, config.resources, num_images=context.num_images)
     history = [json.loads(line) for line in output.storage.read_bytes(METRICS_NAME).splitlines()]

@@ -244,7 +244,7 @@ class Lease:
                     self._is_lost = True
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
-            except (DxmcError, *storage_errors()) as error:
+            except storage_errors(DxmcError) as error:
                 logger.warning("the lock of %s cannot be renewed now: %s", self._storage.uri, error)
 
     def _is_ours(self) -> bool:

@@ -1,10 +1,12 @@
 """The protocol that every encoder keeps; stages know nothing else of it."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class Preprocess(Protocol):
@@ -13,7 +15,7 @@ class Preprocess(Protocol):
     @property
     def image_size(self) -> int: ...
 
-    def __call__(self, image: Image.Image) -> np.ndarray: ...
+    def __call__(self, image: "Image.Image") -> np.ndarray: ...
 
 
 class Encoder(Protocol):

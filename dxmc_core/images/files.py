@@ -129,7 +129,7 @@ def _is_known(uri: str, kind: str) -> bool:
     fs, path = filesystem_of(uri)
     try:
         return fs.info(path)["type"] == kind
-    except (*storage_errors(), ValueError):
+    except storage_errors(ValueError):
         return False
 
 
@@ -148,7 +148,7 @@ def literal_part(fs: Any, path: str, is_pattern: Callable[[str], bool]) -> tuple
 def _is_known_to_exist(fs: Any, path: str) -> bool:
     try:
         return fs.exists(path)
-    except (*storage_errors(), ValueError):
+    except storage_errors(ValueError):
         return False
 
 
@@ -373,7 +373,7 @@ def _other_files(fs: Any, root: str, wanted: _Wanted, *, uri: str) -> Iterator[F
         if not wanted.is_glob and fs.isfile(root) and fs.info(root).get("mimetype") != "text/html":
             raise InputError(f"{uri} is one file; source.uri takes a folder, a glob, or a list of files")
         listed = fs.find(root, detail=True)
-    except (*storage_errors(), ValueError) as error:
+    except storage_errors(ValueError) as error:
         raise _listing_error(uri, error) from error
     for path, info in sorted(listed.items()):
         name = path.removeprefix(f"{root}/")

@@ -7,6 +7,9 @@ import struct
 from collections.abc import Iterator
 from enum import StrEnum
 
+#: Images with more are rejected, unless `source.max_pixels` says otherwise.
+MAX_PIXELS = 200_000_000
+
 
 class Format(StrEnum):
     """Formats that are recognised. Those of `UNDECODABLE` are images that this library does not decode."""

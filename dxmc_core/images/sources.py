@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from dxmc_core.images.decode import MAX_PIXELS
+from dxmc_core.images.formats import MAX_PIXELS
 from dxmc_core.images.selection import BY_CONTENT, pattern_expression
 from dxmc_core.settings import Settings
 

@@ -6,6 +6,7 @@ joins what belongs apart and spends clusters on stray rows. What tells the two c
 rows agrees with the other.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ from dxmc_core.method.work import Work
 _MICRO_CLUSTERS_PER_CLUSTER = 4
 _MIN_ROWS_PER_MICRO_CLUSTER = 4
 _ITERATIONS = 10
+#: More micro-clusters than these are found in two levels, in the root of the time.
+_MAX_FLAT = 2_048
 _POINTS_PER_CENTER = 64
 
 #: Ward's exponent, and what it is left for.
@@ -29,7 +32,8 @@ EXPONENTS = (WARD, 0.5, 0.25, 0.0)
 #: Another exponent than Ward's must agree with itself this well, by that much more than Ward's, and take away a third
 #: of Ward's disagreement. What the rule does on real and resampled sets stands in docs/METHODS.md.
 _MIN_AGREEMENT, _MIN_GAIN, _MAX_SHARE_OF_DISAGREEMENT = 0.95, 0.01, 2 / 3
-_NUM_SPLITS = 4
+#: Agreement over many clusters varies little from split to split.
+_NUM_SPLITS, _MANY_CLUSTERS = 4, 500
 #: Fewer rows per cluster say nothing in halves, and more rows than these are not compared, for their time; nor are more
 #: clusters, which keep Ward's exponent.
 _MIN_ROWS_PER_CLUSTER, _MAX_ROWS_PER_CLUSTER, _MAX_ROWS, _MAX_CLUSTERS = 8, 32, 20_000, 2_000
@@ -45,17 +49,37 @@ def micro_clusters(rows: np.ndarray, num_clusters: int, *, seed: int, device: st
     Returns:
         Labels (N,) of M micro-clusters, their means (M, R) float32 and their sizes (M,).
     """
-    found = spherical_kmeans(
+    count = num_micro_clusters(len(rows), num_clusters)
+    if count <= _MAX_FLAT:
+        found = _quick_kmeans(rows, count, seed=seed, device=device)
+    else:
+        found = _two_level_kmeans(rows, count, seed=seed, device=device)
+    _, labels, sizes = np.unique(found, return_inverse=True, return_counts=True)
+    return labels, cluster_means(rows, labels, len(sizes)), sizes
+
+
+def _two_level_kmeans(rows: np.ndarray, count: int, *, seed: int, device: str) -> np.ndarray:
+    """Labels (N,) of about `count` clusters: as many parts as each will have clusters, then each part by itself."""
+    parts = _quick_kmeans(rows, math.isqrt(count), seed=seed, device=device)
+    order = np.argsort(parts, kind="stable")
+    labels, num_found = np.empty(len(rows), dtype=np.int64), 0
+    for members in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1):
+        wanted = max(round(count * len(members) / len(rows)), 1)
+        labels[members] = num_found + _quick_kmeans(rows[members], wanted, seed=seed, device=device)
+        num_found += wanted
+    return labels
+
+
+def _quick_kmeans(rows: np.ndarray, num_clusters: int, *, seed: int, device: str) -> np.ndarray:
+    return spherical_kmeans(
         rows,
-        num_micro_clusters(len(rows), num_clusters),
+        num_clusters,
         num_restarts=1,
         num_iterations=_ITERATIONS,
         max_points_per_center=_POINTS_PER_CENTER,
         seed=seed,
         device=device,
-    )
-    _, labels, sizes = np.unique(found.labels, return_inverse=True, return_counts=True)
-    return labels, cluster_means(rows, labels, len(sizes)), sizes
+    ).labels
 
 
 def choose_size_exponent(
@@ -64,7 +88,7 @@ def choose_size_exponent(
     """The exponent for `merge_points`, and each one's agreement, empty where there are too few rows to tell.
 
     Random halves of the rows are clustered apart and each is applied to all rows; the agreement is their adjusted
-    mutual information, the mean of four splits. Halves share no row: a cluster of one stray row is not found again.
+    mutual information, the mean of several splits. Halves share no row: a cluster of one stray row is not found again.
 
     Args:
         rows: (N, R) float32 unit rows of the joined space.
@@ -76,7 +100,7 @@ def choose_size_exponent(
     if count < len(rows):
         rows = rows[np.sort(rng.choice(len(rows), count, replace=False))]
     agreements: dict[float, list[float]] = {exponent: [] for exponent in EXPONENTS}
-    for _ in range(_NUM_SPLITS):
+    for _ in range(_num_splits(num_clusters)):
         order = rng.permutation(len(rows))
         halves = order[: len(rows) // 2], order[len(rows) // 2 :]
         first, second = (
@@ -84,8 +108,14 @@ def choose_size_exponent(
         )
         for exponent in EXPONENTS:
             agreements[exponent].append(adjusted_mutual_information(first[exponent], second[exponent], rng))
+        if num_clusters > _MANY_CLUSTERS and agreements[WARD][-1] > 1 - _MIN_GAIN:  # nothing can agree so much better
+            break
     means = {exponent: float(np.mean(found)) for exponent, found in agreements.items()}
     return _decide(means), means
+
+
+def _num_splits(num_clusters: int) -> int:
+    return _NUM_SPLITS if num_clusters <= _MANY_CLUSTERS else _NUM_SPLITS // 2
 
 
 def _num_rows_compared(num_rows: int, num_clusters: int) -> int:
@@ -152,10 +182,18 @@ def num_micro_clusters(num_rows: int, num_clusters: int) -> int:
 
 def micro_clusters_work(num_rows: int, width: int, num_clusters: int) -> Work:
     """What `micro_clusters` does."""
+    count = num_micro_clusters(num_rows, num_clusters)
+    if count <= _MAX_FLAT:
+        return _quick_work(num_rows, width, count)
+    parts = math.isqrt(count)
+    return _quick_work(num_rows, width, parts) + _quick_work(num_rows // parts, width, count // parts) * parts
+
+
+def _quick_work(num_rows: int, width: int, num_clusters: int) -> Work:
     return kmeans_work(
         num_rows,
         width,
-        num_micro_clusters(num_rows, num_clusters),
+        num_clusters,
         num_restarts=1,
         num_iterations=_ITERATIONS,
         max_points_per_center=_POINTS_PER_CENTER,
@@ -165,9 +203,8 @@ def micro_clusters_work(num_rows: int, width: int, num_clusters: int) -> Work:
 def joining_bytes(num_rows: int, width: int, num_clusters: int) -> float:
     """The most memory that `micro_clusters` and joining them hold at a time, beside the rows."""
     finer = num_micro_clusters(num_rows, num_clusters)
-    return max(
-        kmeans_bytes(num_rows, width, finer, max_points_per_center=_POINTS_PER_CENTER), merge_bytes(finer, width)
-    )
+    flat = finer if finer <= _MAX_FLAT else math.isqrt(finer)
+    return max(kmeans_bytes(num_rows, width, flat, max_points_per_center=_POINTS_PER_CENTER), merge_bytes(finer, width))
 
 
 def choice_work(num_rows: int, width: int, num_clusters: int) -> Work:
@@ -180,4 +217,4 @@ def choice_work(num_rows: int, width: int, num_clusters: int) -> Work:
     finer = num_micro_clusters(half, num_clusters)
     a_half = micro_clusters_work(half, width, num_clusters) + Work(2.0 * width * num_rows * finer)
     a_half += merge_work(finer, width, num_clusters) * len(EXPONENTS)
-    return a_half * (2 * _NUM_SPLITS)
+    return a_half * (2 * _num_splits(num_clusters))

@@ -1,9 +1,11 @@
 """Ward's hierarchical clustering of weighted points: a partition for every K from micro-clusters, and a cluster tree.
 
 The greedy search on centroids with nearest neighbours kept as lower bounds, and looked up again only when they come to
-the top (Müllner 2011, "generic linkage"). Memory is M x D, time about M^2 x D; no matrix of distances exists.
+the top (Müllner 2011, "generic linkage"), many at a time, so that products of matrices are most of the work. Memory is
+M x D, time about M^2 x D; no matrix of distances exists.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +15,10 @@ from torch import Tensor
 from dxmc_core.method.work import Work
 
 _COSTS_PER_BLOCK = 2**24
+_LOOKED_UP_AT_A_TIME = 64
 
 #: Times that a join reads all centroids, and arrays of a block's size that exist at a time; for estimates only.
-_PASSES_PER_JOIN, _ARRAYS_PER_BLOCK = 2, 5
+_PASSES_PER_JOIN, _ARRAYS_PER_BLOCK = 1, 3
 
 
 @dataclass(frozen=True)
@@ -115,26 +118,33 @@ def _greedy_joins(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The cheapest joins one after another: pairs (num_joins, 2) of slots, the second emptied, and their costs."""
     nodes = _Nodes(points, weights, size_exponent, dtype, device)
-    costs, nearest = nodes.nearest_of_all()
+    costs, nearest = nodes.nearest_of(np.arange(len(points)))
     is_stale = np.zeros(len(points), dtype=bool)
     pairs, join_costs = np.empty((num_joins, 2), dtype=np.int64), np.empty(num_joins)
     for join in range(num_joins):
         while is_stale[tip := int(costs.argmin())]:
-            row = nodes.costs_of(tip)
-            nearest[tip], is_stale[tip] = row.argmin(), False
-            costs[tip] = row[nearest[tip]]
+            looked_up = _lowest(costs, np.flatnonzero(is_stale))
+            costs[looked_up], nearest[looked_up] = nodes.nearest_of(looked_up)
+            is_stale[looked_up] = False
         kept, gone = sorted((tip, int(nearest[tip])))
         pairs[join], join_costs[join] = (kept, gone), costs[tip]
         nodes.join(kept, gone)
-        costs[gone] = np.inf
         # What pointed at either node costs at least what it did, unless the new node turns out to be nearer.
         is_stale |= (nearest == kept) | (nearest == gone)
-        row = nodes.costs_of(kept)
+        costs[gone], is_stale[gone] = np.inf, False
+        row = nodes.costs_of(np.array([kept]))[0].cpu().numpy()
         nearer = row < costs
         costs[nearer], nearest[nearer], is_stale[nearer] = row[nearer], kept, False
         nearest[kept], is_stale[kept] = row.argmin(), False
         costs[kept] = row[nearest[kept]]
     return pairs, join_costs
+
+
+def _lowest(costs: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """Those of the nodes that cost least, as many as are looked up at a time."""
+    if len(nodes) <= _LOOKED_UP_AT_A_TIME:
+        return nodes
+    return nodes[np.argpartition(costs[nodes], _LOOKED_UP_AT_A_TIME)[:_LOOKED_UP_AT_A_TIME]]
 
 
 class _Nodes:
@@ -145,39 +155,35 @@ class _Nodes:
     ) -> None:
         self._centroids = torch.from_numpy(np.array(points, dtype=np.float64)).to(device, dtype)
         self._weights = torch.from_numpy(np.array(weights, dtype=np.float64)).to(device, dtype)
-        self._norms = self._centroids.square().sum(dim=1)
-        self._gone = torch.zeros(len(points), dtype=dtype, device=device)  # infinite for what has gone
+        self._norms = self._centroids.square().sum(dim=1)  # infinite for what has gone
         self._size_exponent = size_exponent
 
-    def nearest_of_all(self) -> tuple[np.ndarray, np.ndarray]:
-        """The least cost (M,) of joining each node, and with which (M,)."""
-        num_nodes = len(self._norms)
-        found = []
-        for block in torch.arange(num_nodes, device=self._norms.device).split(max(_COSTS_PER_BLOCK // num_nodes, 1)):
-            costs = self._costs(self._centroids @ self._centroids[block].T, block).T
-            costs[torch.arange(len(block)), block] = torch.inf
-            found.append(costs.min(dim=1))
+    def nearest_of(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The least cost (n,) of joining each of n nodes, and with which (n,)."""
+        found = [
+            self.costs_of(block).min(dim=1)
+            for block in np.array_split(nodes, math.ceil(len(nodes) * len(self._norms) / _COSTS_PER_BLOCK))
+        ]
         costs, nearest = (torch.cat([getattr(best, name) for best in found]) for name in ("values", "indices"))
         return costs.cpu().numpy(), nearest.cpu().numpy()
 
-    def costs_of(self, node: int) -> np.ndarray:
-        """Costs (M,) of joining one node with each; infinite for itself and for what has gone."""
-        costs = self._costs(self._centroids.mv(self._centroids[node])[:, None], torch.tensor([node]))[:, 0]
-        costs[node] = torch.inf
-        return costs.cpu().numpy()
+    def costs_of(self, nodes: np.ndarray) -> Tensor:
+        """Costs (n, M) of joining n nodes with each; infinite for itself and for what has gone."""
+        own = torch.from_numpy(nodes).to(self._norms.device)
+        costs = self._centroids[own] @ self._centroids.T
+        costs.mul_(-2).add_(self._norms).add_(self._norms[own, None]).clamp_(min=0)
+        if self._size_exponent > 0:
+            inverse = 1 / self._weights
+            costs.div_((inverse + inverse[own, None]).pow_(self._size_exponent))
+        costs[torch.arange(len(own)), own] = torch.inf
+        return costs
 
     def join(self, kept: int, gone: int) -> None:
         first, second = self._weights[kept].clone(), self._weights[gone]
         self._weights[kept] = first + second
         self._centroids[kept] = (first * self._centroids[kept] + second * self._centroids[gone]) / (first + second)
         self._norms[kept] = self._centroids[kept].square().sum()
-        self._gone[gone] = torch.inf
-
-    def _costs(self, products: Tensor, nodes: Tensor) -> Tensor:
-        """Costs (M, n) of joining all with n of them, given the products of centroids; infinite for what has gone."""
-        squared = (self._norms[:, None] + self._norms[nodes] - 2 * products).clamp_(min=0)
-        others, own = self._weights[:, None], self._weights[nodes]
-        return squared.mul_((others * own / (others + own)) ** self._size_exponent).add_(self._gone[:, None])
+        self._norms[gone] = torch.inf
 
 
 def _in_order(pairs: np.ndarray, costs: np.ndarray, weights: np.ndarray) -> WardTree:

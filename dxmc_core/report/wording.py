@@ -36,17 +36,6 @@ def decimal(value: float | None) -> str:
     return UNKNOWN if value is None or not is_known(value) else f"{value:.3f}"
 
 
-def duration(seconds: float) -> str:
-    """2.34 -> "2.3 s", 75 -> "1 min 15 s", 7322 -> "2 h 2 min"."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def counted(number: int, item: tuple[str, str]) -> str:
     """1 -> "1 image", 5681 -> "5,681 images"."""
     return f"{thousands(number)} {item[0] if number == 1 else item[1]}"

@@ -15,11 +15,20 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.method.cluster_tree import NamedCluster, cluster_tree, name_inner_nodes
 from dxmc_core.method.fit import assign
 from dxmc_core.method.heads import Heads
-from dxmc_core.method.naming import ClusterName, name_clusters
+from dxmc_core.method.naming import ClusterName, name_clusters, naming_work
+from dxmc_core.method.work import Work
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
 from dxmc_core.vocabulary import hypernym_table
+from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, SMALL_NUM_IMAGES, Machine, StageCost, Workload
 
 NUM_NEAREST_CLUSTERS = 5
+#: 64 MiB.
+_PROBS_PER_BLOCK = 2**24
+#: Of an image in `assignments`, the id included.
+_ASSIGNMENT_BYTES = 60
+#: Deciding among the probabilities passes over them so often, and summing up a sample over its rows.
+_PASSES_OVER_PROBS = 20
+_PASSES_OVER_SAMPLE = 10
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ def assign_sample(sample: RowMatrix, heads: Heads, counterparts: RowMatrix | Non
     texts = None
     if counterparts is not None:
         texts = counterparts.values[counterparts.positions_of(sample.row_ids)]
-    labels, confidences, _, margins = _decisions(_probs(heads, sample.values, texts))
+    labels, confidences, _, margins = _decide(heads, sample.values, texts)
     embeddings = sample.values.astype(np.float32)
     sums = np.zeros((heads.num_clusters, embeddings.shape[1]), dtype=np.float32)
     np.add.at(sums, labels, embeddings)
@@ -68,19 +77,34 @@ def assign_sample(sample: RowMatrix, heads: Heads, counterparts: RowMatrix | Non
     )
 
 
+def _decide(
+    heads: Heads, images: np.ndarray, texts: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Label, its probability, the runner-up and the margin between the two, of each of n images; K >= 2.
+
+    Ties go to the smaller cluster id. The probabilities of all exist for a block of images at a time.
+    """
+    size = max(_PROBS_PER_BLOCK // heads.num_clusters, 1)
+    found = [
+        _decisions(_probs(heads, images[start : start + size], None if texts is None else texts[start : start + size]))
+        for start in range(0, max(len(images), 1), size)
+    ]
+    labels, confidences, runner_up, margins = map(np.concatenate, zip(*found, strict=True))
+    return labels, confidences, runner_up, margins
+
+
 def _probs(heads: Heads, images: np.ndarray, texts: np.ndarray | None) -> np.ndarray:
     return assign(heads, torch.from_numpy(images), None if texts is None else torch.from_numpy(texts)).numpy()
 
 
 def _decisions(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Label, its probability, the runner-up and the margin between the two, of each row of (n, K), K >= 2."""
-    top = np.argpartition(-probs, 1, axis=1)[:, :2]
-    top_probs = np.take_along_axis(probs, top, axis=1)
-    # Ties go to the smaller cluster id, as argmax does.
-    order = np.lexsort((top, -top_probs), axis=1)
-    labels, runner_up = np.take_along_axis(top, order, axis=1).T
-    first, second = np.take_along_axis(top_probs, order, axis=1).T
-    return labels, first, runner_up, first - second
+    """See `_decide`. The array (n, K) is spent."""
+    rows = np.arange(len(probs))
+    labels = probs.argmax(axis=1)
+    first = probs[rows, labels]
+    probs[rows, labels] = -1
+    runner_up = probs.argmax(axis=1)
+    return labels, first, runner_up, first - probs[rows, runner_up]
 
 
 def center_table(sample: ClusterSample) -> pa.Table:
@@ -150,7 +174,7 @@ def assignment_table(
         centers, mean_distances: (K, D) and (K,), as in `ClusterSample`.
     """
     embeddings = matrix_of(rows["embedding"])
-    labels, confidences, runner_up, margins = _decisions(_probs(heads, embeddings, texts))
+    labels, confidences, runner_up, margins = _decide(heads, embeddings, texts)
     distances = 1 - np.einsum("nd,nd->n", embeddings.astype(np.float32), centers[labels])
     return pa.table(
         {
@@ -286,3 +310,35 @@ def describe_tree(centers: np.ndarray, clusters: pa.Table) -> pa.Table:
             }
         )
     return pa.Table.from_pylist(nodes, schema=schemas.CLUSTER_TREE)
+
+
+def cost(load: Workload, machine: Machine) -> StageCost:
+    """What the stage takes: clusters are measured and named on a sample in one task, and all images are assigned."""
+    count, width, num_clusters = load.num_images, load.width, load.num_clusters
+    sample = min(count, load.max_described_images)
+    measuring = _assigning_work(sample, load) + Work(moved_bytes=4.0 * width * sample * _PASSES_OVER_SAMPLE)
+    naming = naming_work(sample, width, num_clusters, load.num_selected_nouns)
+    disk = count * float(_ASSIGNMENT_BYTES)
+    workers = 1 if count < SMALL_NUM_IMAGES else machine.cores
+    return StageCost(
+        "assign_clusters",
+        (
+            machine.on_cpus("measuring clusters", measuring),
+            machine.on_cpus("names", naming),
+            machine.on_cpus("assigning", _assigning_work(count, load), num_cores=machine.cores * machine.nodes),
+            machine.writing(disk),
+        ),
+        memory_bytes=RAY_BYTES
+        + 2 * PROCESS_BYTES
+        + max(count * width * 2.0 + sample * width * 6.0 + 12.0 * _PROBS_PER_BLOCK, workers * PROCESS_BYTES),
+        disk_bytes=disk,
+        note=f"names from {sample:,} images",
+    )
+
+
+def _assigning_work(num_images: int, load: Workload) -> Work:
+    """Probabilities of all clusters for so many images, and what is decided by them."""
+    return Work(
+        2.0 * num_images * load.width * (load.width + load.num_clusters),
+        4.0 * num_images * load.num_clusters * _PASSES_OVER_PROBS,
+    )

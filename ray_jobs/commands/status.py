@@ -5,7 +5,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from ray_jobs.progress import in_words
+from dxmc_core.durations import duration
 
 if TYPE_CHECKING:
     from dxmc_core.artifacts.lease import LockHolder
@@ -35,17 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> None:
     from dxmc_core.artifacts.generations import read_record
     from dxmc_core.artifacts.run_dir import RunDir
-    from ray_jobs.context import RunContext, stage_states
-    from ray_jobs.plans import plan_of
+    from ray_jobs.context import RunContext
 
     context = RunContext.open(arguments.run_dir)
     holder = RunDir.at(arguments.run_dir).holder()
     record = read_record(context.run_dir)
-    plans = {name: plan_of(name) for name in context.stages}
-    if record is not None:
-        states = _made(context)
-    else:
-        states = stage_states(context, plans, with_source=arguments.check_source)
+    states = _made(context) if record is not None else _states(context, with_source=arguments.check_source)
     if arguments.json:
         result = {
             "run_dir": context.run_dir.uri,
@@ -68,10 +63,24 @@ def execute(arguments: argparse.Namespace) -> None:
         print("rejects: " + (", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"))
 
 
+def _states(context: "RunContext", *, with_source: bool) -> "list[StageState]":
+    """What a rerun would do. The embeddings are read only where some may be copies, which lowers K."""
+    from ray_jobs.context import stage_states
+    from ray_jobs.plans import plan_of
+
+    plans = {name: plan_of(name) for name in context.stages}
+    context.counts_distinct = False
+    states = stage_states(context, plans, with_source=with_source)
+    if any(state.state == "stale" for state in states):
+        context.counts_distinct = True
+        states = stage_states(context, plans, with_source=with_source)
+    return states
+
+
 def _print_holder(holder: "LockHolder") -> None:
     since, so_long = "", ""
     if holder.since is not None:
-        since, so_long = f", since {_clock(holder.since)}", f" ({in_words(max(time.time() - holder.since, 0))})"
+        since, so_long = f", since {_clock(holder.since)}", f" ({duration(max(time.time() - holder.since, 0))})"
     who = f"process {holder.pid} on {holder.host}{since}"
     if holder.is_gone:
         print(f"  left by {who}, which is gone; the next run takes over")

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 
 from dxmc_core.config import parse_config
 from ray_jobs.cli import COMMANDS
 from ray_jobs.context import RunContext
+from ray_jobs.plans import plan_of
 
 HEAVY = {
     "faiss", "matplotlib", "nltk", "open_clip", "pandas", "polars", "ray", "scipy", "sklearn", "tokenizers", "torch",
@@ -79,12 +81,24 @@ def test_help_and_usage_load_nothing(line):
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
-def test_status_loads_what_artifacts_need_and_does_not_look_at_the_source(config, form):
+def test_status_loads_what_artifacts_need_and_looks_at_neither_source_nor_embeddings(config, form):
     context = RunContext.of(config[1])
     with context.run_dir.locked():
         context.claim()
+        images = context.stage("embed_images")
+        part = images.write_part("images", pa.table({"row_id": range(4)}), fingerprint="a" * 32)
+        metrics = {"images": 4, "rejects": 0, "rows_resumed": 0, "reject_reasons": {}}
+        images.publish(fingerprint="a" * 32, inputs={}, tables={"images": [part]}, metrics=metrics, seconds=1.0)
+        context = RunContext.of(config[1])
+        context.counts_distinct = False
+        fingerprint = plan_of("build_semantic_space").fingerprint(context)
+        metrics = dict.fromkeys(("selected_nouns", "vocabulary_nouns", "image_centers"), 1)
+        context.stage("build_semantic_space").publish(
+            fingerprint=fingerprint, inputs={}, tables={}, metrics=metrics, seconds=1.0
+        )
+    images.storage.delete(part.name)
     code, names = loaded("status", context.run_dir.uri, *form)
-    assert code is None or code == 0
+    assert code == 0
     assert names & HEAVY == set()
 
 

@@ -115,6 +115,7 @@ def test_local_ray_that_does_not_start(monkeypatch):
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(cluster, "stay_on_loopback", lambda: None)
     monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(DxmcError, match=r"^Ray did not start on this machine \(The .* startup\. This could happen\);"):
         start_ray(ResourcesConfig())

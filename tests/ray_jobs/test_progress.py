@@ -10,7 +10,7 @@ import pytest
 
 from dxmc_core.method.steps import WorkStep
 from ray_jobs import progress
-from ray_jobs.progress import Progress, in_words, named, shown, snapshot
+from ray_jobs.progress import Progress, named, shown, snapshot
 
 
 @pytest.fixture
@@ -119,8 +119,38 @@ def test_lines_a_bar_or_nothing(how, expected):
     assert ("embedding" in done.stderr) == expected
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
-)
-def test_lengths_of_time(seconds, text):
-    assert in_words(seconds) == text
+TELLING = """
+import os, sys, time
+from dxmc_core.config import ResourcesConfig
+from dxmc_core.method.steps import WorkStep
+from ray_jobs import progress
+from ray_jobs.cluster import run_on_host, start_ray
+from ray_jobs.program import guarded
+
+progress._FIRST_LINE_S = progress._LINE_EVERY_S = 0.5
+
+def work(*names, on_step):
+    on_step(WorkStep("thinking", 3, 7, "questions"))
+    time.sleep(4)
+    return [os.environ.get(name) for name in names]
+
+def program():
+    start_ray(ResourcesConfig())
+    print(run_on_host(work, "OMP_WAIT_POLICY", "KMP_BLOCKTIME", doing="being asked", tells=True))
+
+sys.exit(guarded(program))
+"""
+
+
+@pytest.mark.ray
+def test_a_task_tells_how_far_it_is_and_its_threads_wait_passively(ray_cluster):
+    environment = {**ray_cluster, "OMP_WAIT_POLICY": "ACTIVE"}
+    environment.pop("KMP_BLOCKTIME", None)
+    done = subprocess.run(
+        [sys.executable, "-c", TELLING], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rpartition(", ")[2] == "'0']\n"  # what the user has set is left alone
+    assert "thinking: 3 of 7 questions (" in done.stderr
+    assert "logging.cc" not in done.stderr
+    assert "\x1b[" not in done.stdout + done.stderr

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score
 
+from dxmc_core.method import size_exponent
 from dxmc_core.method.size_exponent import (
     EXPONENTS,
     WARD,
@@ -105,3 +106,23 @@ def test_fewer_distinct_rows_than_micro_clusters(copies):
 )
 def test_micro_clusters_are_finer_than_clusters(num_rows, num_clusters, expected):
     assert num_micro_clusters(num_rows, num_clusters) == expected
+
+
+def test_two_levels_of_micro_clusters_are_as_many_and_as_pure_as_one(monkeypatch):
+    rows, truth = _planted([40] * 12, noise=0.1)
+    monkeypatch.setattr(size_exponent, "_MAX_FLAT", 16)
+    labels, means, sizes = micro_clusters(rows, 12, seed=0)
+    assert len(means) == pytest.approx(48, abs=4)
+    assert np.array_equal(np.bincount(labels), sizes)
+    assert sizes.sum() == len(rows)
+    of_truth = np.zeros((len(sizes), 12))
+    np.add.at(of_truth, (labels, truth), 1)
+    assert of_truth.max(axis=1).sum() == len(rows)
+
+
+def test_two_levels_of_copies(monkeypatch):
+    monkeypatch.setattr(size_exponent, "_MAX_FLAT", 4)
+    rows = np.repeat(np.eye(6, dtype=np.float32), 30, axis=0)
+    labels, means, sizes = micro_clusters(rows, 6, seed=0)
+    assert (sizes % 30 == 0).all()
+    assert len(means) == len(np.unique(labels)) == 6

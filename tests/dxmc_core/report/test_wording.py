@@ -3,7 +3,7 @@
 import pytest
 
 from dxmc_core.report import Rejects
-from dxmc_core.report.wording import UNKNOWN, counted, decimal, duration, headline, percent
+from dxmc_core.report.wording import UNKNOWN, counted, decimal, headline, percent
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,6 @@ from dxmc_core.report.wording import UNKNOWN, counted, decimal, duration, headli
 )
 def test_percent(share, text):
     assert percent(share).replace("\u202f", " ") == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(2.34, "2.3 s"), (9.97, "10 s"), (59.6, "1 min 0 s"), (75, "1 min 15 s"), (7322, "2 h 2 min")]
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_decimal_and_counts():
