@@ -14,6 +14,7 @@ from ray_jobs.commands import (
     completion,
     evaluate,
     export,
+    init,
     preflight,
     recluster,
     report,
@@ -26,6 +27,7 @@ from ray_jobs.commands import (
 from ray_jobs.program import guarded
 
 COMMANDS: tuple[Command, ...] = (
+    init,
     run,
     recluster,
     rollback,
@@ -41,6 +43,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 _EXAMPLES = """\
+dxmc init images photos.yaml
 dxmc run --config configs/laptop.yaml --set source.uri=~/Pictures
 dxmc preflight --config configs/laptop.yaml --set source.uri=~/Pictures
 dxmc status runs/laptop

@@ -52,6 +52,7 @@ from dxmc_core.cpu_products import onednn_products, prefer_onednn
 from dxmc_core.durations import duration
 from dxmc_core.errors import ArtifactError, DxmcError, InputError, WorkerError, on_one_line
 from dxmc_core.method.steps import WorkStep
+from dxmc_core.workload import SMALL_NUM_IMAGES
 from ray_jobs.progress import Progress
 from ray_jobs.threads import SET_HERE
 
@@ -61,7 +62,6 @@ _POLL_S = 1.0
 #: Of the line by which Ray's core (2.60) says that RAY_BACKEND_LOG_LEVEL is set.
 _LEVEL_IS_SET = b"logging.cc:"
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
-_SMALL_NUM_IMAGES = 200_000
 
 _Kind = TypeVar("_Kind", bound=Exception)
 
@@ -229,7 +229,7 @@ def num_cores() -> int:
 
 def workers_for(num_images: int) -> tuple[int, float]:
     """Workers and cores of each for a light pass over the images: one task is done with few before a pool starts."""
-    if num_images < _SMALL_NUM_IMAGES:
+    if num_images < SMALL_NUM_IMAGES:
         return 1, cores_per_node()
     return num_cores(), 1
 

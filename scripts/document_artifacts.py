@@ -323,6 +323,8 @@ _TAIL = """\
 | `train_heads/metrics.jsonl` | one line an epoch: loss terms, cluster sizes, balance, changed images, seconds |
 | `report/index.html` | the report, complete in one file |
 | `report/members/*/cluster-N.html` | all members of cluster N in pages of 200, from the best fit to the worst |
+| `mine_neighbors/index.faiss` | a FAISS index of the image embeddings, ids are row ids; [SEARCH.md](SEARCH.md) |
+| `mine_neighbors/text_index.faiss` | with `mine_neighbors.text_search_index`, one of the text counterparts |
 
 `dxmc recluster` makes a run directory a night, `generations/000012`, and beside them:
 

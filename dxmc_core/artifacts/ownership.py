@@ -23,6 +23,8 @@ _SHOWN_NAMES = 10
 PART_NAME = re.compile(
     rf"^(?P<table>{'|'.join(TABLES)})/part-(?P<fingerprint>[0-9a-f]{{12}})-(?P<sha256>[0-9a-f]{{32}})\.parquet$"
 )
+#: A shard of an index that is being built; see stages/search_index.py.
+SHARD_NAME = re.compile(r"^index_shards/(?P<fingerprint>[0-9a-f]{12})-[a-z_]+-(?:\d+|empty)\.faiss$")
 #: What training leaves behind, and Ray Train beside it (2.60).
 _TRAINING_NAME = re.compile(
     r"^(?:checkpoints/(?P<fingerprint>[0-9a-f]{12})/(?:epoch-\d{6}\.pt|metrics\.jsonl|start\.safetensors)"
@@ -80,7 +82,8 @@ class Ownership:
             return file in (OWN_NAME, MANIFEST_NAME, CATALOG_NAME) or self.owns(file)
         if name in self.files:
             return True
-        match = PART_NAME.match(name) or _TRAINING_NAME.match(name) or _MEMBERS_NAME.match(name)
+        names = PART_NAME, SHARD_NAME, _TRAINING_NAME, _MEMBERS_NAME
+        match = next(filter(None, (pattern.match(name) for pattern in names)), None)
         return match is not None and not self.fingerprints.isdisjoint(match.groups())
 
     def including(self, *, fingerprints: Iterable[str] = (), files: Iterable[str] = ()) -> "Ownership":

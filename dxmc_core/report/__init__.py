@@ -36,7 +36,7 @@ from dxmc_core.report.data import (
     rows_shown,
 )
 from dxmc_core.report.k_page import render_k_evidence
-from dxmc_core.report.map import project_2d, sample_for_map
+from dxmc_core.report.map import map_work, project_2d, sample_for_map
 from dxmc_core.report.members import (
     EDGE_PX,
     PAGE_IMAGES,
@@ -76,6 +76,7 @@ __all__ = [
     "flatten_settings",
     "gallery_positions",
     "k_evidence",
+    "map_work",
     "page_name",
     "project_2d",
     "render_k_evidence",

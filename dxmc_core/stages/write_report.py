@@ -14,9 +14,10 @@ from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import load_rows, read_rows
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.evaluation import evaluate_run, label_column
+from dxmc_core.evaluation import MAX_SCORED_IMAGES, evaluate_run, label_column
 from dxmc_core.images.sources import ImageSource, ImagesSource
 from dxmc_core.images.thumbnails import make_thumbnails
+from dxmc_core.method.metrics import label_free_work
 from dxmc_core.report import (
     Changes,
     KEvidence,
@@ -34,6 +35,7 @@ from dxmc_core.report import (
     flatten_settings,
     gallery_positions,
     k_evidence,
+    map_work,
     project_2d,
     render_report,
     report_cluster,
@@ -46,7 +48,15 @@ from dxmc_core.report import (
     tree_of,
 )
 from dxmc_core.stages.settings.write_report import WriteReportConfig
+from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
+#: What is imported for charts, maps and pictures only, as a share of what a process imports at its start.
+_IMPORTS = 0.5
+#: Making a thumbnail small, and packing it into a sheet, takes so long as decoding a photograph again.
+_DECODES_PER_THUMBNAIL = 2
+#: The table of all assignments in memory, and a picture of the page.
+_BYTES_PER_ASSIGNMENT = 400
+_BYTES_PER_THUMBNAIL = 60_000
 _SHOWN_PACKAGES = ("dxmc", "ray", "torch", "open_clip_torch", "faiss-gpu", "pyarrow", "scikit-learn")
 #: Titles of the quality lists, and what each says.
 _ISSUES = {
@@ -293,4 +303,26 @@ def _report_images(
         outlier_scores=assigned["outlier_score"].to_numpy(),
         labels=catalog["label"].to_pylist(),
         thumbnails=thumbnails,
+    )
+
+
+def cost(load: Workload, machine: Machine) -> StageCost:
+    """What the stage takes: one task without a GPU; pictures of clusters and map, scores on a sample, and the map."""
+    shown = 0
+    if load.encoder is not None:
+        shown = min(load.num_images, load.num_clusters * load.images_per_cluster + load.max_map_points)
+    scored = min(load.num_images, MAX_SCORED_IMAGES)
+    thumbnails = shown * (machine.rates.fetch_s + _DECODES_PER_THUMBNAIL * machine.rates.decode_s / machine.cores)
+    held = load.num_images * float(_BYTES_PER_ASSIGNMENT) + shown * float(_BYTES_PER_THUMBNAIL)
+    return StageCost(
+        "write_report",
+        (
+            machine.starting(_IMPORTS),
+            CostPart("thumbnails", thumbnails),
+            machine.on_cpus("scores", label_free_work(scored, load.width, load.num_clusters)),
+            machine.on_cpus("the map", map_work(min(load.num_images, load.max_map_points)), num_cores=1),
+        ),
+        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + held + scored * load.width * 8.0,
+        disk_bytes=min(float(load.report_bytes), shown * float(_BYTES_PER_THUMBNAIL)),
+        note=f"{shown:,} pictures" if shown else "no pictures: embeddings have none",
     )

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from ray_jobs.arguments import add_run_arguments
+from ray_jobs.commands import this_dxmc
 from ray_jobs.commands.suggest_k import suggestions
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def _print(result: dict[str, Any]) -> None:
     print(f"\nreport:       {result['report']}")
     print(f"assignments:  {result['assignments']}")
     place = shlex.quote(result["run_dir"])
-    print(f"next:         dxmc status {place}")
-    print(f"              dxmc evaluate {place}")
-    print(f"              dxmc search {place} {shlex.quote(clusters[0]['name'])}")
+    dxmc = this_dxmc()
+    print(f"next:         {dxmc} status {place}")
+    print(f"              {dxmc} evaluate {place}")
+    print(f"              {dxmc} search {place} {shlex.quote(clusters[0]['name'])}")

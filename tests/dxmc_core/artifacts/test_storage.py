@@ -1,5 +1,6 @@
 """Files of a folder, wherever it lies: what is there now is what counts."""
 
+import errno
 import http.server
 import os
 import subprocess
@@ -153,3 +154,35 @@ def test_keys_that_stand_for_folders_are_no_files_and_go_with_the_last_of_them(s
     storage.delete_files(["a/b/own", "c/own"])
     keys = [entry["Key"] for entry in s3_bucket.client.list_objects_v2(Bucket=s3_bucket.name)["Contents"]]
     assert keys == ["run/", "run/c/", "run/c/theirs", "run/kept/"]
+
+
+def test_a_large_file_is_written_and_read_by_its_path(storage):
+    with storage.writing("folder/large") as path:
+        path.write_bytes(b"first part, ")
+        assert not storage.exists("folder/large")
+        with path.open("ab") as file:
+            file.write(b"second part")
+    assert storage.read_bytes("folder/large") == b"first part, second part"
+    with storage.reading("folder/large") as path:
+        assert path.read_bytes() == b"first part, second part"
+    with pytest.raises(FileNotFoundError), storage.reading("folder/none") as path:
+        path.read_bytes()
+
+
+def test_a_large_file_that_is_not_finished_leaves_what_was_there(tmp_path):
+    storage = Storage(str(tmp_path))
+    storage.write_bytes("large", b"before")
+
+    def stop_half_way():
+        with storage.writing("large") as path:
+            path.write_bytes(b"half of it")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_half_way()
+    assert storage.list_files() == {"large": 6}
+
+
+def test_a_disk_that_is_full_is_told_plainly(tmp_path):
+    with pytest.raises(InputError, match="no space left to write"), Storage(str(tmp_path)).writing("large"):
+        raise OSError(errno.ENOSPC, "No space left on device")
