@@ -11,7 +11,7 @@ from dxmc_core.method.work import Work
 from dxmc_core.workload import GIB, EncoderWork, Machine, Rates, Workload
 
 SMALL = Workload(num_images=30_000, width=512, num_clusters=10, num_nouns=1000, encoder=None)
-RATES = Rates(core_flops=50e9, core_bytes_per_s=4e9)
+RATES = Rates(core_flops=50e9, core_bytes_per_s=4e9, share_reached=1.0)
 MACHINE = Machine(cores=2, memory_bytes=64 * GIB, disk_bytes=100 * GIB, temporary_bytes=100 * GIB, rates=RATES)
 ENCODER = EncoderWork(image=Work(8.8e9, 20e6), noun=Work(7e9), loading=Work(moved_bytes=1e10), num_bytes=6e8)
 IMAGES = replace(SMALL, encoder="ViT-B-32", encoder_work=ENCODER)
