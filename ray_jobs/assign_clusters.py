@@ -22,7 +22,7 @@ from dxmc_core.stages.assign_clusters import (
     describe_tree,
     sample_images,
 )
-from dxmc_core.stages.cluster_names import settle_names
+from dxmc_core.stages.cluster_names import require_known, settle_names
 from dxmc_core.stages.previous_clusters import (
     IDS_GIVEN,
     Comparison,
@@ -46,6 +46,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     assignments, sizes = _assign(context, fingerprint, centers)
     assignments, comparison = _keep_ids(context, fingerprint, assignments, sizes)
     identities = Identities.first(len(sizes)) if comparison is None else comparison.identities
+    require_known(renames_of(context), identities.ids_given)
     tables: dict[str, pa.Table] = run_on_node(
         _describe, context, sample, sizes, identities, comparison, doing="naming and describing the clusters"
     )

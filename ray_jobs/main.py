@@ -32,7 +32,9 @@ def run(stages: Sequence[str], arguments: argparse.Namespace) -> RunContext:
     stages = stages or context.stages
     started = time.perf_counter()
     context.check_place()
+    jobs = [(name, plan_of(name)) for name in stages]
     with context.run_dir.locked(snapshot):
+        check_outside(context, jobs)
         context.claim()
         num_run = run_in_order(context, stages)
     if num_run == 0:
@@ -44,9 +46,7 @@ def run(stages: Sequence[str], arguments: argparse.Namespace) -> RunContext:
 
 def run_in_order(context: RunContext, stages: Sequence[str]) -> int:
     """Run those of the stages that are not up to date; how many that were. The run directory has to be locked."""
-    jobs = [(name, plan_of(name)) for name in stages]
-    check_outside(context, jobs)
-    return run_stages(context, jobs, lambda: start_ray_for(context))
+    return run_stages(context, [(name, plan_of(name)) for name in stages], lambda: start_ray_for(context))
 
 
 def start_ray_for(context: RunContext) -> None:

@@ -2,10 +2,14 @@
 
 import logging
 import time
+from functools import partial
 from typing import Any
 
+from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.manifest import Manifest, Part
-from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.artifacts.matrices import width_of
+from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.stages.mine_neighbors import (
     MODALITIES,
     ROWS_PER_CELL_SLICE,
@@ -13,9 +17,18 @@ from dxmc_core.stages.mine_neighbors import (
     SearchCells,
     SearchNeighbors,
     choose_index,
+    choose_search_index,
     group_near_duplicates,
     near_duplicate_metrics,
     usable_num_neighbors,
+)
+from dxmc_core.stages.search_index import (
+    FillShard,
+    IndexSource,
+    index_summary,
+    prepare_index,
+    publish_index,
+    renew_index,
 )
 from ray_jobs.cluster import Step, cores_per_node, map_rows, num_cores, num_gpus, run_on_node
 from ray_jobs.context import RunContext
@@ -24,6 +37,8 @@ from ray_jobs.plans.mine_neighbors import NAME, reads
 from ray_jobs.progress import Progress
 
 _ROWS_PER_SLICE = 8192
+#: A shard of an index is written from memory: 256 MiB at width 512.
+_ROWS_PER_SHARD = 262_144
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +63,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     duplicates = run_on_node(
         group_near_duplicates, context.stage("embed_images"), output, pairs, doing="grouping near duplicates"
     )
+    files, indexes = search_indexes(context, fingerprint=fingerprint, has_cells=choice.index == "ivf", device=device)
     return output.publish(
         fingerprint=fingerprint,
         inputs=context.inputs_of(*reads(context)) or {},
@@ -55,12 +71,14 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
             "neighbors": parts_in_order(receipts),
             "near_duplicates": [output.write_part("near_duplicates", duplicates, fingerprint=fingerprint)],
         },
+        files=files,
         metrics={
             "num_neighbors": common["num_neighbors"],
             "index": choice.index,
             "index_reason": choice.reason,
             **recall,
             **near_duplicate_metrics(duplicates),
+            METRICS_KEY: indexes,
         },
         seconds=time.perf_counter() - started,
     )
@@ -107,6 +125,64 @@ def _search(context: RunContext, index: str, common: dict[str, Any], *, fingerpr
             receipts.append(row)
             progress.add(row["rows"])
     return receipts
+
+
+def search_indexes(
+    context: RunContext, *, fingerprint: str, has_cells: bool, device: str, base: RunDir | None = None
+) -> tuple[dict[str, Part], dict[str, dict[str, Any]]]:
+    """Write the FAISS indexes that are wanted; their files, and what the manifest says of them, by file name.
+
+    Args:
+        has_cells: the search for neighbours has made the cells of both modalities already.
+        base: an earlier run, whose index of the images is brought up to date; there are no text counterparts then.
+    """
+    config, output = context.config.mine_neighbors, context.stage(NAME)
+    files, indexes = {}, {}
+    for modality, (stage, table) in MODALITIES.items():
+        is_text, rows = modality == "text_neighbors", context.stage(stage)
+        if is_text and (base is not None or not config.text_search_index):
+            continue
+        choice = choose_search_index(config, context.num_images, width_of(rows, table))
+        if choice is None:
+            continue
+        nouns = None if is_text else context.stage("build_semantic_space")
+        source = IndexSource(rows, table, nouns, choice, modality, context.config.seed)
+        found = None
+        if base is not None:
+            found = run_on_node(renew_index, source, output, base, doing=f"bringing {source.file_name} up to date")
+        if found is None:
+            found = _built_index(context, source, fingerprint=fingerprint, has_cells=has_cells, device=device)
+        files[source.file_name], indexes[source.file_name] = found
+        logger.info("%-21s %s: %s", NAME, source.file_name, index_summary(indexes[source.file_name]))
+    return files, indexes
+
+
+def _built_index(
+    context: RunContext, source: IndexSource, *, fingerprint: str, has_cells: bool, device: str
+) -> tuple[Part, dict[str, Any]]:
+    output, shards = context.stage(NAME), []
+    prepare = partial(prepare_index, fingerprint=fingerprint, has_cells=has_cells, device=device)
+    empty = run_on_node(prepare, source, output, device=device, doing=f"preparing {source.file_name}")
+    if source.choice.has_cells:
+        shards = _fill_shards(source, output, empty, context.num_images, fingerprint=fingerprint)
+    publish = partial(publish_index, min_recall=context.config.mine_neighbors.min_recall)
+    return run_on_node(publish, source, output, empty, shards, doing=f"measuring and writing {source.file_name}")
+
+
+def _fill_shards(source: IndexSource, output: StageDir, empty: str, count: int, *, fingerprint: str) -> list[str]:
+    """Names of the shards, in row order; a node fills one at a time."""
+    cores = cores_per_node()
+    kwargs = {"source": source, "output": output, "fingerprint": fingerprint, "empty": empty}
+    step = Step(FillShard, kwargs, num_workers=max(num_cores() // cores, 1), num_cpus=cores)
+    slices = [
+        {"start": start, "stop": min(start + _ROWS_PER_SHARD, count)} for start in range(0, count, _ROWS_PER_SHARD)
+    ]
+    names = {}
+    with Progress(f"filling {source.file_name}", len(slices), unit="shards") as progress:
+        for receipt in map_rows(slices, step):
+            names[receipt["part"]] = receipt["name"]
+            progress.add(1)
+    return [names[start] for start in sorted(names)]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import struct
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from dxmc_core.artifacts.manifest import MANIFEST_NAME
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError
 from dxmc_core.method.heads import Heads, build_heads
@@ -31,7 +32,10 @@ def deserialize_heads(data: bytes, *, where: str = "heads.safetensors") -> Heads
         heads = build_heads(architecture)
         heads.load_state_dict(load(data))
     except (struct.error, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ArtifactError(f"{where} does not hold heads of this version: {error}; rerun train_heads") from error
+        raise ArtifactError(
+            f"{where} does not hold heads of this version: {error}; delete {MANIFEST_NAME} beside it to rebuild "
+            "train_heads"
+        ) from error
     return heads.eval()
 
 

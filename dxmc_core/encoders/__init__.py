@@ -28,6 +28,7 @@ __all__ = [
     "encoder_work",
     "load_encoder",
     "load_preprocess",
+    "require_weights",
 ]
 
 EncoderConfig = Annotated[OpenClipConfig | OfflineConfig, Field(discriminator="kind")]
@@ -64,12 +65,27 @@ def load_encoder(
         prefer_onednn()
     batch_size = batch_size or (32 if device == "cpu" else 256)
     if isinstance(config, OfflineConfig):
+        offline.require_packages()
         from dxmc_core.encoders.offline_model import OfflineEncoder
 
         return OfflineEncoder.load(device=device, batch_size=batch_size)
     from dxmc_core.encoders.open_clip_model import OpenClipEncoder
 
     return OpenClipEncoder.load(config, device=device, batch_size=batch_size)
+
+
+def require_weights(config: OpenClipConfig | OfflineConfig) -> None:
+    """Check that the weights are on this machine or can be downloaded, without loading or downloading them.
+
+    Raises:
+        InputError: they cannot be had; the message says what to do.
+    """
+    if isinstance(config, OfflineConfig):
+        offline.require_packages()
+        return
+    from dxmc_core.encoders import open_clip_weights
+
+    open_clip_weights.require_weights(config)
 
 
 def load_preprocess(config: OpenClipConfig | OfflineConfig) -> Preprocess:
@@ -79,6 +95,7 @@ def load_preprocess(config: OpenClipConfig | OfflineConfig) -> Preprocess:
         InputError: there is no such model.
     """
     if isinstance(config, OfflineConfig):
+        offline.require_packages()
         from dxmc_core.encoders.offline_model import OfflinePreprocess
 
         return OfflinePreprocess()

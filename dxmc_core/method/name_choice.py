@@ -63,7 +63,7 @@ def choose_names(
         elif above is not None:
             chosen[cluster] = ChosenName(told_apart(above.noun, others, taken), "hypernym")
         else:
-            chosen[cluster] = ChosenName(told_apart(f"unnamed {cluster}", (), taken), "unnamed")
+            chosen[cluster] = ChosenName(told_apart(f"cluster {cluster}", (), taken), "unnamed")
         taken.add(chosen[cluster].name.casefold())
     return [chosen[cluster] for cluster in range(len(evidence))]
 

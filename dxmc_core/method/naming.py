@@ -85,7 +85,7 @@ def name_clusters(
     2. the hypernym above most of what the members are near to, if that is more than in other clusters;
     3. the noun of the best score, if near to a quarter of the members;
     4. a hypernym above most of what the members are near to, though other clusters share it;
-    5. "unnamed" and the cluster id.
+    5. "cluster" and the cluster id.
 
     Where clusters want the same name, the best score has it.
 

@@ -4,9 +4,7 @@ Image centres by k-means, the whole vocabulary embedded once per (encoder, vocab
 nouns of each centre, and one softmax mixture of them an image.
 """
 
-import hashlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +31,7 @@ from dxmc_core.method.row_source import RowSource
 from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.unit_rows import to_unit_norm, why_no_direction
 from dxmc_core.method.work import Work
-from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig, cache_uri, nouns_identity
+from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig, cache_name, cache_uri
 from dxmc_core.vocabulary import Vocabulary, VocabularyConfig
 from dxmc_core.workload import (
     POOL_BYTES,
@@ -93,7 +91,7 @@ class NounCache:
     """Embedded vocabularies of earlier runs, one file per (encoder, vocabulary)."""
 
     storage: Storage
-    key: str
+    name: str
 
     @classmethod
     def of(
@@ -103,18 +101,16 @@ class NounCache:
         encoder: EncoderConfig | None,
         run_dir_uri: str,
     ) -> "NounCache":
-        identity = json.dumps(nouns_identity(vocabulary, encoder), sort_keys=True)
-        key = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        return cls(Storage(cache_uri(config, run_dir_uri)), key)
+        return cls(Storage(cache_uri(config, run_dir_uri)), cache_name(vocabulary, encoder))
 
     def holds_nouns(self) -> bool:
         """Whether there is a cached table, which may still be damaged."""
-        return self.storage.exists(self._name)
+        return self.storage.exists(self.name)
 
     def load(self) -> pa.Table | None:
         """The cached noun table, or None; a damaged file counts as none."""
         try:
-            table = pq.read_table(pa.BufferReader(self.storage.read_bytes(self._name)))
+            table = pq.read_table(pa.BufferReader(self.storage.read_bytes(self.name)))
         except (FileNotFoundError, pa.ArrowInvalid):
             return None
         return table if _TEMPERATURE_KEY in (table.schema.metadata or {}) else None
@@ -122,11 +118,7 @@ class NounCache:
     def save(self, table: pa.Table) -> None:
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
-        self.storage.write_bytes(self._name, sink.getvalue())
-
-    @property
-    def _name(self) -> str:
-        return f"nouns-{self.key}.parquet"
+        self.storage.write_bytes(self.name, sink.getvalue())
 
 
 class EncodeNouns:

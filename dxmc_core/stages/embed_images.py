@@ -112,7 +112,7 @@ def publish_embeddings(
     """
     stage_dir = catalog.stage_dir
     if done.num_left:
-        raise ArtifactError(f"{done.num_left} catalog rows are in neither images nor rejects; rerun")
+        raise ArtifactError(f"{done.num_left} catalog rows are in neither images nor rejects; run again")
     if not done.num_rows_of("images"):
         found = describe_rejects(stage_dir, done.parts("rejects"))
         raise InputError(f"none of the {catalog.num_rows} images could be read: {found}")

@@ -1,6 +1,8 @@
 """Stage 2 before it runs, and after."""
 
 from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.storage import Storage
+from dxmc_core.encoders import require_weights
 from dxmc_core.stages.settings import build_semantic_space as settings
 from ray_jobs.context import RunContext
 
@@ -21,6 +23,22 @@ def fingerprint(context: RunContext) -> str:
         seed=config.seed,
         inputs=context.inputs_of("embed_images") or {},
     )
+
+
+def check(context: RunContext) -> None:
+    """Look at the vocabulary, and ask for the weights where its nouns have to be embedded.
+
+    Raises:
+        InputError: one of them cannot be had.
+    """
+    config, manifest = context.config, context.manifest(NAME)
+    is_known = all(context.manifest(name) for name in reads(context))
+    if manifest is not None and is_known and manifest.fingerprint == fingerprint(context):
+        return
+    name = settings.cache_name(config.vocabulary, config.encoder)
+    cache = Storage(settings.cache_uri(config.build_semantic_space, context.run_dir.uri))
+    if config.vocabulary.kind != "embeddings" and not cache.exists(name):
+        require_weights(config.encoder)
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.ray
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["source.kind=images", "source.uri=/nowhere/at/all"], "does not exist"),
-        (["source.kind=images", "source.uri={empty}"], "no images in"),
+        (["encoder.kind=offline", "source.kind=images", "source.uri=/nowhere/at/all"], "does not exist"),
+        (["encoder.kind=offline", "source.kind=images", "source.uri={empty}"], "no images in"),
         (["num_clusters=601"], "only 600 images could be embedded"),
         (["num_clustres=5"], "did you mean 'num_clusters'?"),
         (["method.name=magic"], "unknown method 'magic'"),

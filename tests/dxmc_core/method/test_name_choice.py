@@ -35,7 +35,7 @@ def test_a_noun_comes_before_a_hypernym_that_other_clusters_share() -> None:
 
 def test_a_shared_hypernym_comes_before_nothing() -> None:
     assert names([[noun("poodle", 0.24)]], [concept("dog", lift=0.2)]) == ["dog|hypernym"]
-    assert names([[noun("poodle", 0.24)], []]) == ["unnamed 0|unnamed", "unnamed 1|unnamed"]
+    assert names([[noun("poodle", 0.24)], []]) == ["cluster 0|unnamed", "cluster 1|unnamed"]
 
 
 def test_the_better_score_has_the_noun_and_the_other_a_second_one_behind_it() -> None:
@@ -83,7 +83,7 @@ def test_a_gloss_cannot_repeat_a_told_apart_name() -> None:
 @given(seed=st.integers(0, 10_000), num_clusters=st.integers(1, 30))
 def test_names_are_unique_and_do_not_depend_on_chance(seed: int, num_clusters: int) -> None:
     rng = np.random.default_rng(seed)
-    words = ["a", "A", "b", "b (x)", "c (b)", "x", "unnamed 1", "unnamed", "a 2", "a (b)"]
+    words = ["a", "A", "b", "b (x)", "c (b)", "x", "cluster 1", "unnamed", "a 2", "a (b)"]
     nouns = []
     for _ in range(num_clusters):
         own = {spelling_key(words[i]): noun(words[i], rng.random()) for i in rng.permutation(10)[: rng.integers(6)]}
@@ -98,4 +98,4 @@ def test_names_are_unique_and_do_not_depend_on_chance(seed: int, num_clusters: i
 
 def test_no_clusters_need_no_names() -> None:
     assert choose_names([], []) == []
-    assert choose_names([[]], [None]) == [ChosenName("unnamed 0", "unnamed")]
+    assert choose_names([[]], [None]) == [ChosenName("cluster 0", "unnamed")]

@@ -110,7 +110,7 @@ def test_names_are_unique_whatever_comes_in() -> None:
 def test_clusters_that_no_noun_fits_are_unnamed(zoo: tuple) -> None:
     _, _, embeddings, nouns = zoo
     result = named(directions(1000, 77), np.arange(1000) % 5, embeddings, nouns)
-    assert [name.name for name in result] == [f"unnamed {cluster}" for cluster in range(5)]
+    assert [name.name for name in result] == [f"cluster {cluster}" for cluster in range(5)]
     assert {name.source for name in result} == {"unnamed"}
 
 
@@ -157,7 +157,7 @@ def test_confident_members_count_more() -> None:
 def test_empty_clusters_stay_unnamed_and_change_nothing(zoo: tuple) -> None:
     result = named(*zoo, num_clusters=8)
     assert result[:5] == named(*zoo)
-    assert result[7] == ClusterName("unnamed 7", [], [], "unnamed")
+    assert result[7] == ClusterName("cluster 7", [], [], "unnamed")
 
 
 def test_one_cluster_one_noun_and_one_image(zoo: tuple) -> None:
@@ -175,7 +175,7 @@ def test_one_cluster_one_noun_and_one_image(zoo: tuple) -> None:
 def test_only_one_cluster_with_members_is_named_by_its_members(zoo: tuple) -> None:
     images, labels, embeddings, nouns = zoo
     result = named(images[labels == 3], np.full(40, 2), embeddings, nouns, num_clusters=4)
-    assert [name.name for name in result] == ["unnamed 0", "unnamed 1", "noun3", "unnamed 3"]
+    assert [name.name for name in result] == ["cluster 0", "cluster 1", "noun3", "cluster 3"]
 
 
 def test_blocks_and_row_order_change_nothing(zoo: tuple, monkeypatch: pytest.MonkeyPatch) -> None:

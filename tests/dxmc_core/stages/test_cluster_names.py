@@ -6,7 +6,7 @@ import pytest
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.errors import InputError
-from dxmc_core.stages.cluster_names import read_renames, settle_names
+from dxmc_core.stages.cluster_names import read_renames, require_known, settle_names
 
 NAMES = {3: "red cars", 17: "no"}
 
@@ -98,14 +98,21 @@ def test_a_person_comes_first_then_the_name_a_cluster_had_then_the_new_one():
     assert found == [(4, "hound", "noun"), (7, "Tom", "person"), (9, "animal", "hypernym")]
 
 
+def test_a_number_that_no_cluster_has_had_is_an_error():
+    require_known({0: "red cars", 9: "an old one"}, 10)
+    message = r"assign_clusters\.renames: there is no cluster 10 \('staff'\); expected numbers from 0 to 9"
+    with pytest.raises(InputError, match=message):
+        require_known({0: "red cars", 11: "x", 10: "staff"}, 10)
+
+
 def test_a_name_taken_out_of_the_file_and_an_old_unnamed_give_way_to_the_new_name():
     table = clusters((4, "dog", "noun", ["dog"]), (7, "cat", "noun", ["cat"]))
-    found = settled(table, previous={4: ("Rex", "person"), 7: ("unnamed 7", "unnamed")})
+    found = settled(table, previous={4: ("Rex", "person"), 7: ("cluster 7", "unnamed")})
     assert found == [(4, "dog", "noun"), (7, "cat", "noun")]
 
 
 def test_unnamed_clusters_are_called_by_their_id():
-    assert settled(clusters((31, "unnamed 2", "unnamed", []))) == [(31, "unnamed 31", "unnamed")]
+    assert settled(clusters((31, "cluster 2", "unnamed", []))) == [(31, "cluster 31", "unnamed")]
 
 
 def test_names_stay_unique_and_the_lower_in_rank_is_told_apart():
@@ -118,5 +125,5 @@ def test_names_stay_unique_and_the_lower_in_rank_is_told_apart():
 
 
 def test_nothing_changes_without_an_earlier_run_and_a_file():
-    table = clusters((0, "dog", "noun", ["dog"]), (1, "unnamed 1", "unnamed", []))
+    table = clusters((0, "dog", "noun", ["dog"]), (1, "cluster 1", "unnamed", []))
     assert settle_names(table, previous={}, renames={}).equals(table)
