@@ -158,9 +158,11 @@ class Workload:
     num_restarts: int = 1
     num_iterations: int = 0
     index: str = "auto"
+    search_index: str = "auto"
     max_described_images: int = 500_000
     images_per_cluster: int = 32
     max_map_points: int = 3000
+    max_member_images: int = 10_000
     report_bytes: int = 20_000_000
 
     @property
