@@ -24,6 +24,8 @@ from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, SMALL_NUM_IMAGES, Machi
 NUM_NEAREST_CLUSTERS = 5
 #: 64 MiB.
 _PROBS_PER_BLOCK = 2**24
+#: What is imported for names only, as a share of what a process imports at its start.
+_IMPORTS = 0.2
 #: Of an image in `assignments`, the id included.
 _ASSIGNMENT_BYTES = 60
 #: Deciding among the probabilities passes over them so often, and summing up a sample over its rows.
@@ -323,6 +325,7 @@ def cost(load: Workload, machine: Machine) -> StageCost:
     return StageCost(
         "assign_clusters",
         (
+            machine.starting(_IMPORTS),
             machine.on_cpus("measuring clusters", measuring),
             machine.on_cpus("names", naming),
             machine.on_cpus("assigning", _assigning_work(count, load), num_cores=machine.cores * machine.nodes),

@@ -36,7 +36,7 @@ from dxmc_core.method.inverted_file import (
 )
 from dxmc_core.method.near_duplicates import duplicate_groups, first_copies
 from dxmc_core.method.neighbors import build_index, search_bytes, search_with_scores, search_work
-from dxmc_core.method.search_index import LEAST_PQ_ROWS, IndexChoice, choose_kind
+from dxmc_core.method.search_index import LEAST_PQ_ROWS, IndexChoice, choose_kind, index_bytes, index_work
 from dxmc_core.stages.settings.mine_neighbors import MineNeighborsConfig
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
@@ -309,6 +309,11 @@ def cost(load: Workload, machine: Machine) -> StageCost:
         memory = cells_bytes(count, width, load.num_neighbors, slice_rows=ROWS_PER_CELL_SLICE)
         temporary = modalities * count * width * 2.0
         note = f"inverted file of {num_cells(count):,} cells, about {TYPICAL_PROBES} of them a query"
+    if load.search_index != "none":
+        kind = choose_kind(count, width).kind if load.search_index == "auto" else load.search_index
+        parts = (*parts, machine.on_cpus("the index for searches", index_work(kind, count, width)))
+        written = index_bytes(kind, count, width)
+        disk, memory = disk + written, max(memory, written)
     return StageCost(
         "mine_neighbors",
         (*parts, machine.writing(disk + temporary)),

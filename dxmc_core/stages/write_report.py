@@ -18,6 +18,7 @@ from dxmc_core.evaluation import MAX_SCORED_IMAGES, evaluate_run, label_column
 from dxmc_core.images.sources import ImageSource, ImagesSource
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.method.metrics import label_free_work
+from dxmc_core.method.work import Work
 from dxmc_core.report import (
     Changes,
     KEvidence,
@@ -52,11 +53,13 @@ from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, Stag
 
 #: What is imported for charts, maps and pictures only, as a share of what a process imports at its start.
 _IMPORTS = 0.5
-#: Making a thumbnail small, and packing it into a sheet, takes so long as decoding a photograph again.
-_DECODES_PER_THUMBNAIL = 2
+#: Making a picture small, encoding it as WebP and packing it takes as long as moving so many bytes.
+_MOVED_PER_THUMBNAIL = 120e6
 #: The table of all assignments in memory, and a picture of the page.
 _BYTES_PER_ASSIGNMENT = 400
 _BYTES_PER_THUMBNAIL = 60_000
+#: Of an image on the pages of members, which is smaller and goes into no sheet.
+_BYTES_PER_MEMBER = 6_000
 _SHOWN_PACKAGES = ("dxmc", "ray", "torch", "open_clip_torch", "faiss-gpu", "pyarrow", "scikit-learn")
 #: Titles of the quality lists, and what each says.
 _ISSUES = {
@@ -311,18 +314,20 @@ def cost(load: Workload, machine: Machine) -> StageCost:
     shown = 0
     if load.encoder is not None:
         shown = min(load.num_images, load.num_clusters * load.images_per_cluster + load.max_map_points)
+    members = min(load.num_images, load.max_member_images) if load.encoder is not None else 0
     scored = min(load.num_images, MAX_SCORED_IMAGES)
-    thumbnails = shown * (machine.rates.fetch_s + _DECODES_PER_THUMBNAIL * machine.rates.decode_s / machine.cores)
+    decoding = (shown + members) * (machine.rates.fetch_s + machine.rates.decode_s / machine.cores)
     held = load.num_images * float(_BYTES_PER_ASSIGNMENT) + shown * float(_BYTES_PER_THUMBNAIL)
     return StageCost(
         "write_report",
         (
             machine.starting(_IMPORTS),
-            CostPart("thumbnails", thumbnails),
+            CostPart("reading pictures", decoding),
+            machine.on_cpus("thumbnails", Work(moved_bytes=_MOVED_PER_THUMBNAIL * (shown + members / 2))),
             machine.on_cpus("scores", label_free_work(scored, load.width, load.num_clusters)),
             machine.on_cpus("the map", map_work(min(load.num_images, load.max_map_points)), num_cores=1),
         ),
         memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + held + scored * load.width * 8.0,
-        disk_bytes=min(float(load.report_bytes), shown * float(_BYTES_PER_THUMBNAIL)),
-        note=f"{shown:,} pictures" if shown else "no pictures: embeddings have none",
+        disk_bytes=min(float(load.report_bytes), shown * float(_BYTES_PER_THUMBNAIL)) + members * _BYTES_PER_MEMBER,
+        note=f"{shown:,} pictures, {members:,} on the pages of members" if shown else "embeddings have no pictures",
     )

@@ -173,9 +173,11 @@ def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Wor
         num_restarts=getattr(settings, "num_restarts", 1),
         num_iterations=getattr(settings, "num_iterations", 0),
         index=config.mine_neighbors.index,
+        search_index=config.mine_neighbors.search_index,
         max_described_images=assign.max_described_images,
         images_per_cluster=assign.num_exemplars + assign.num_border,
         max_map_points=config.write_report.max_map_points,
+        max_member_images=config.write_report.max_member_images,
         report_bytes=config.write_report.max_bytes,
     )
 
