@@ -15,15 +15,16 @@ demo: $(RUN)  ## cluster a folder of real photographs with the offline encoder, 
 	$(BIN)/python -m dxmc_core.demo runs/demo-images
 	$(BIN)/dxmc run --config configs/demo.yaml
 
-test: $(DEV)  ## the whole suite: fast tests first, then Ray and browser suites
-	$(BIN)/python -m pytest -m "not ray and not browser"
+test: $(DEV)  ## the whole suite: fast tests first, then Ray and browser suites, then hosts out of namespaces
+	$(BIN)/python -m pytest -m "not ray and not browser and not cluster"
 	$(BIN)/python -m pytest -m "ray or browser"
+	$(BIN)/python -m pytest -m cluster
 
 test-fast: $(DEV)
-	$(BIN)/python -m pytest -m "not ray and not browser and not slow"
+	$(BIN)/python -m pytest -m "not ray and not browser and not cluster and not slow"
 
-torture: $(DEV)  ## the long version of what tests/torture tries to break; TORTURE_SEED=1 for another one
-	TORTURE=long $(BIN)/python -m pytest tests/torture
+torture: $(DEV)  ## the long version of what tests/torture and tests/cluster try to break; TORTURE_SEED=1 for another one
+	TORTURE=long $(BIN)/python -m pytest tests/torture tests/cluster
 
 check: $(DEV)  ## lint, format, types, import rules, installed packages
 	$(BIN)/ruff check .

@@ -46,7 +46,7 @@ class _ListingHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
         time.sleep(self.latency_s)
-        prefix, after = asked.get("prefix", ""), asked.get("start-after", "")
+        prefix, after = asked.get("prefix", ""), asked.get("continuation-token", asked.get("start-after", ""))
         max_keys = int(asked.get("max-keys", 1000))
         start = max(bisect.bisect_left(self.keys, prefix), bisect.bisect_right(self.keys, after))
         found = [key for key in self.keys[start : start + max_keys + 1] if key.startswith(prefix)]
@@ -66,7 +66,8 @@ class _ListingHandler(BaseHTTPRequestHandler):
         )
         return (
             '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-            f"<IsTruncated>{str(is_truncated).lower()}</IsTruncated><KeyCount>{len(keys)}</KeyCount>{contents}"
+            f"<IsTruncated>{str(is_truncated).lower()}</IsTruncated><KeyCount>{len(keys)}</KeyCount>"
+            f"{f'<NextContinuationToken>{escape(keys[-1])}</NextContinuationToken>' if is_truncated else ''}{contents}"
             "</ListBucketResult>"
         ).encode()
 

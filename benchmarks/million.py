@@ -39,10 +39,9 @@ from dxmc_core.artifacts.matrices import embedding_column, matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.schemas import ASSIGNMENTS, embedding_type
 from dxmc_core.config import load_config
-from dxmc_core.cost import estimate
 from dxmc_core.method.metrics import external_scores
 from dxmc_core.method.unit_rows import unit_rows
-from ray_jobs.commands.preflight import machine_of, workload_of
+from ray_jobs.commands.preflight import predict
 
 STAGES = (
     "embed_images",
@@ -159,14 +158,12 @@ def measure(
 
 def _predicted(config_path: Path, overrides: list[str]) -> dict[str, dict[str, float]]:
     """What `dxmc preflight` says of each stage on this machine."""
-    config = load_config(str(config_path), overrides)
-    costs = estimate(workload_of(config), machine_of(config))
     return {
-        cost.stage: {
-            "predicted_seconds": round(cost.seconds, 1),
-            "predicted_gib": round(cost.memory_bytes / 2**30, 2),
+        cost["stage"]: {
+            "predicted_seconds": round(cost["seconds"], 1),
+            "predicted_gib": round(cost["memory_bytes"] / 2**30, 2),
         }
-        for cost in costs
+        for cost in predict(load_config(str(config_path), overrides))["stages"]
     }
 
 

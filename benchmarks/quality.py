@@ -60,6 +60,8 @@ LABELLED_SCORES = ("acc", "nmi", "ari", "calibration_error", "held_out_acc", "he
 #: The sign says what is better.
 LABEL_FREE_SCORES = {"silhouette": 1, "neighbor_agreement": 1, "balance": 1, "turtle_score": 1, "largest_share": -1}
 
+#: What a run has of every bin or tenth, and no figure of its own.
+_CURVES = ("reliability", "accuracy_by_tenth")
 _CALIBRATION_BINS = 10
 _AGREEMENT_NEIGHBORS = 10
 
@@ -184,6 +186,11 @@ def reliability(confidences: np.ndarray, right: np.ndarray) -> tuple[float, list
     return float(error), bins
 
 
+def accuracy_by_tenth(confidences: np.ndarray, right: np.ndarray) -> list[float]:
+    """The share that is right of each tenth of the rows, the least sure tenth first; at least ten rows."""
+    return [float(tenth.mean()) for tenth in np.array_split(right[np.argsort(confidences, kind="stable")], 10)]
+
+
 def score(
     dataset: Dataset, split: Split, train: np.ndarray, unseen: np.ndarray, *, protocol: str, seed: int
 ) -> dict[str, Any]:
@@ -191,7 +198,8 @@ def score(
     rows, probs = (split.unseen, unseen) if protocol == "train_test" else (split.train, train)
     clusters, labels = probs.argmax(axis=1), dataset.labels[rows]
     matching = class_of_cluster(labels, clusters)
-    error, bins = reliability(probs.max(axis=1), is_right(labels, clusters, matching))
+    confidences, right = probs.max(axis=1), is_right(labels, clusters, matching)
+    error, bins = reliability(confidences, right)
     embeddings = dataset.embeddings[rows]
     result: dict[str, Any] = {
         **external_scores(labels, clusters),
@@ -201,6 +209,7 @@ def score(
         "turtle_score": turtle_score(embeddings, clusters, seed=seed),
         "calibration_error": error,
         "reliability": bins,
+        "accuracy_by_tenth": accuracy_by_tenth(confidences, right),
         "clusters_with_rows": len(np.unique(clusters)),
     }
     if protocol == "held_out":
@@ -226,7 +235,7 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | 
 def pick(runs: Sequence[Mapping[str, Any]], by: str) -> dict[str, Any]:
     """The run that a label-free score likes best; the first of equals."""
     best = max(runs, key=lambda run: LABEL_FREE_SCORES[by] * run[by])
-    return {"by": by, **{name: value for name, value in best.items() if name != "reliability"}}
+    return {"by": by, **{name: value for name, value in best.items() if name not in _CURVES}}
 
 
 def measure(

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 import re
 import typing
 from collections.abc import Iterator, Sequence
@@ -17,19 +18,21 @@ from dxmc_core.encoders import EncoderConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.errors import InputError, named
 from dxmc_core.images.sources import SourceConfig
-from dxmc_core.method.hyperparameters import TEXT_MATRICES, method_reads
+from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads
 from dxmc_core.reclustering import ReclusterConfig
 from dxmc_core.settings import Settings
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
 from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig
 from dxmc_core.stages.settings.mine_neighbors import MineNeighborsConfig
 from dxmc_core.stages.settings.suggest_k import SuggestKConfig
-from dxmc_core.stages.settings.train_heads import MethodConfig, TrainHeadsConfig
+from dxmc_core.stages.settings.train_heads import MethodConfig, TrainHeadsConfig, setting_types
 from dxmc_core.stages.settings.write_report import WriteReportConfig
 from dxmc_core.vocabulary import VocabularyConfig, WordNetConfig
 
-#: `num_clusters: auto`: the stage suggest_k chooses.
-AUTO = "auto"
+logger = logging.getLogger(__name__)
+
+#: `num_clusters: auto`: the stage suggest_k chooses. `train_workers: auto`: the hosts that there are.
+AUTO: Literal["auto"] = "auto"
 
 
 def _check_num_clusters(value: Any) -> Any:
@@ -39,13 +42,15 @@ def _check_num_clusters(value: Any) -> Any:
 
 
 def _check_train_workers(value: Any) -> Any:
-    """A number, or the least and the most of them."""
+    """A number, the least and the most of them, or auto."""
+    if value == AUTO:
+        return value
     bounds = list(value) if isinstance(value, list | tuple) and len(value) == 2 else [value, value]
     if (
         any(not isinstance(bound, int) or isinstance(bound, bool) for bound in bounds)
         or not 1 <= bounds[0] <= bounds[1]
     ):
-        raise ValueError("expected a whole number of at least 1, or a range such as [2, 8]")
+        raise ValueError("expected a whole number of at least 1, a range such as [2, 8], or auto")
     return value
 
 
@@ -68,9 +73,10 @@ class ResourcesConfig(Settings):
     processes leave. With 0, and without GPUs by default, each process that runs the encoder decodes for itself."""
     embed_batch_size: int | None = Field(None, ge=1)
     """Images a forward pass; by default 32 on CPU, and on a GPU what is found to be best when the model is loaded."""
-    train_workers: Annotated[int | tuple[int, int], BeforeValidator(_check_train_workers)] = 1
+    train_workers: Annotated[int | tuple[int, int] | Literal["auto"], BeforeValidator(_check_train_workers)] = AUTO
     """Processes that train the heads together; the global batch is the same for any number of them. A range [2, 8]
-    starts with as many as there is room for, and goes on with fewer or more when machines go or come."""
+    starts with as many as there is room for, and goes on with fewer or more when machines go or come. auto: one, and on
+    several hosts a range up to one per host where there are many images (docs/TRAINING.md)."""
 
 
 class PipelineConfig(Settings):
@@ -79,9 +85,12 @@ class PipelineConfig(Settings):
     run_dir: str
     """Where artifacts go: a local path or s3://bucket/prefix."""
     source: SourceConfig
+    """Where the images are, or their embeddings; docs/SOURCES.md has more."""
     encoder: EncoderConfig = Field(default_factory=lambda: OpenClipConfig(kind="open_clip"))
+    """What makes vectors of pictures and of words. A run directory holds one source and one encoder."""
     vocabulary: VocabularyConfig | None = Field(default_factory=lambda: WordNetConfig(kind="wordnet"))
-    """The nouns that clusters are named by; null for none: clusters have numbers, and the method reads images alone."""
+    """The nouns that clusters are described and named with; null for none: clusters have numbers, and the method reads
+    images alone."""
     num_clusters: Annotated[int | Literal["auto"], BeforeValidator(_check_num_clusters)] = 10
     """K, or auto: three numbers of clusters are suggested without labels, and the best of them is taken."""
     method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="best"))
@@ -93,6 +102,7 @@ class PipelineConfig(Settings):
     write_report: WriteReportConfig = Field(default_factory=WriteReportConfig)
     recluster: ReclusterConfig = Field(default_factory=ReclusterConfig)
     seed: int = Field(0, ge=0)
+    """Of everything that draws lots: the same seed gives the same clusters on the same machine."""
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
 
     @model_validator(mode="before")
@@ -102,9 +112,10 @@ class PipelineConfig(Settings):
         if not isinstance(values, dict):
             return values
         values = dict(values)
-        for section, kind in (("source", "images"), ("encoder", "open_clip"), ("vocabulary", "wordnet")):
-            if isinstance(values.get(section), dict):
-                values[section] = {"kind": kind, **values[section]}
+        for path, kind in _KINDS.items():
+            section, key = path.split(".")
+            if kind is not None and isinstance(values.get(section), dict):
+                values[section] = {key: kind, **values[section]}
         if values.get("vocabulary", 0) is None:
             values["method"] = _without_text(values.get("method") or {"name": "best"})
         return values
@@ -136,6 +147,9 @@ def _without_text(method: Any) -> Any:
     return {"use_text": False, **method} if isinstance(method, dict) and method.get("name") == "best" else method
 
 
+#: Keys that say of which kind their section is, and the kind where they are left out.
+_KINDS = {"source.kind": "images", "encoder.kind": "open_clip", "vocabulary.kind": "wordnet", "method.name": None}
+
 #: user:password@ in an address, and what a signed one has in its query.
 _CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@|[?&](?:X-Amz-Signature|X-Goog-Signature|Signature|sig)=", re.IGNORECASE)
 
@@ -145,6 +159,9 @@ _YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
 
 def load_config(uri: str, overrides: Sequence[str] = (), *, run_dir: str | None = None) -> PipelineConfig:
     """Read a YAML file, apply `section.key=value` overrides in their order, and check the whole.
+
+    An override that changes the kind of a section (`encoder.kind`, `method.name`) takes out the keys that only the
+    kind before knows; a line in the log says which.
 
     Raises:
         InputError: one line naming the file and every key that is wrong.
@@ -218,13 +235,37 @@ def _apply_override(values: dict, override: str) -> None:
         value = yaml.safe_load(text)
     except _YAML_ERRORS as error:
         raise InputError(f"--set {override!r}: {text!r} is not a YAML value") from error
-    *sections, key = path.strip().split(".")
+    path = path.strip()
+    *sections, key = path.split(".")
     for section in sections:
-        inner = values.setdefault(section, {})
+        if values.get(section) is None:
+            values[section] = {}
+        inner = values[section]
         if not isinstance(inner, dict):
             raise InputError(f"--set {override!r}: {section} is a value, not a section")
         values = inner
+    if path in _KINDS:
+        _leave_out_old_kind(values, path, value)
     values[key] = value
+
+
+def _leave_out_old_kind(values: dict, path: str, kind: Any) -> None:
+    """Remove from a section whose kind is about to change what only the kind before it knows, and say so."""
+    section, key = path.split(".")
+    before, after = _keys_of(section, values.get(key, _KINDS[path])), _keys_of(section, kind)
+    gone = [name for name in values if name in before - after] if after else []
+    for name in gone:
+        del values[name]
+    if gone:
+        logger.info("%s is %s now, which has no %s: left out", path, kind, ", ".join(gone))
+
+
+def _keys_of(section: str, kind: Any) -> set[str]:
+    """The keys of a section of this kind; none when there is no such kind."""
+    if section == "method":
+        return {"name", *setting_types(kind)} if kind in METHODS else set()
+    models = _models_in(PipelineConfig.model_fields[section].annotation)
+    return next((set(model.model_fields) for model in models if _kind_of(model) == kind), set())
 
 
 def _explain(detail: ErrorDetails) -> str:
@@ -236,6 +277,10 @@ def _explain(detail: ErrorDetails) -> str:
         close = difflib.get_close_matches(location[-1], valid, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"valid keys: {', '.join(valid)}"
         return f"unknown key {'.'.join(names)!r}; {hint}"
+    if detail["type"] == "union_tag_invalid":
+        context = detail["ctx"]
+        expected = context["expected_tags"].replace("'", "")
+        return f"{'.'.join(names)}.kind: unknown kind {context['tag']!r}; expected one of {expected}"
     if detail["type"] == "missing":
         return f"{'.'.join(names)!r} is missing"
     message = detail["msg"].removeprefix("Value error, ")

@@ -1,5 +1,6 @@
 """Whether the clusters' names are right: what each is in WordNet to the class that most members of its cluster have."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -11,6 +12,9 @@ from dxmc_core.vocabulary import WordNetConfig, hypernym_table, load_vocabulary
 
 #: What a name is to a class: "unnamed" has no name, "unknown" no class that is a noun of WordNet.
 Relation = Literal["equal", "hypernym", "hyponym", "other", "unnamed", "unknown"]
+
+#: A class that is a number is the number of a class: that WordNet has 7 as a noun says nothing about it.
+_NUMBER = re.compile(r"\s*[+-]?\d[\d.,_]*\s*")
 
 #: WordNet's rules for plurals (morphy): an ending, and what a singular may have in its place.
 _PLURALS = (
@@ -71,7 +75,7 @@ class NounSenses:
     def relation(self, name: str, label: str) -> Relation:
         """What `name` is to `label` in the nearest of their meanings: it itself, above it, below it, or another."""
         own, wanted = self.of(name), self.of(label)
-        if not wanted:
+        if not wanted or _NUMBER.fullmatch(label):
             return "unknown"
         if own & wanted:
             return "equal"

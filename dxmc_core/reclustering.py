@@ -25,6 +25,8 @@ _CLUSTERING = (
     "mine_neighbors",
     "seed",
 )
+#: Settings of mine_neighbors that are for searching a run only.
+_SEARCHING = ("search_index", "text_search_index")
 #: Sections that decide how clusters are shown.
 _DESCRIBING = ("assign_clusters", "write_report")
 
@@ -133,6 +135,8 @@ def clustering_settings(settings: Mapping[str, Any]) -> str:
         settings: a configuration as plain values.
     """
     chosen = {name: settings[name] for name in _CLUSTERING}
+    mined = chosen["mine_neighbors"]
+    chosen["mine_neighbors"] = {name: value for name, value in mined.items() if name not in _SEARCHING}
     copies = settings["train_heads"]["count_near_duplicates_once"]  # its other settings change no cluster
     return fingerprint_of("recluster", {**chosen, "count_near_duplicates_once": copies}, {})
 

@@ -1,64 +1,43 @@
 """Finds the clusters and images of a finished run that are nearest to words or to an image.
 
-Nothing is indexed for it: the run's own artifacts answer, embeddings part by part, so memory holds a few parts of them.
+The FAISS index that mine_neighbors has published answers, mapped into memory. Where a run has none, or not the one that
+belongs to its images, every embedding is read, part by part.
 """
 
-import difflib
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from typing import Any
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.matrices import load_rows, matrix_of, read_rows
+from dxmc_core.artifacts.generations import open_run_dir
+from dxmc_core.artifacts.index_file import IMAGE_INDEX_NAME, open_index
+from dxmc_core.artifacts.matrices import RowFinder, matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.storage import filesystem_of
-from dxmc_core.config import PipelineConfig
-from dxmc_core.encoders import Encoder, load_encoder
-from dxmc_core.errors import InputError
-from dxmc_core.images.decode import ImageRejectedError, decode_image
-from dxmc_core.images.formats import MAX_PIXELS
-from dxmc_core.images.objects import fetch
-from dxmc_core.images.selection import IMAGE_SUFFIXES
-from dxmc_core.images.sources import EmbeddingsSource
+from dxmc_core.config import PipelineConfig, read_run_config
+from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.lookahead import prefetched
-from dxmc_core.method.unit_rows import to_unit_norm, why_no_direction
+from dxmc_core.method.search_index import search_rows
+from dxmc_core.query_kind import QueryKind
+from dxmc_core.search_filters import Condition, allowed_rows
+from dxmc_core.search_queries import Queries, Query
 
-_NPY_SUFFIX = ".npy"
+__all__ = ["ClusterHit", "ImageHit", "Query", "QueryKind", "RunSearch", "SearchResult", "open_run"]
+
 #: Parts that are read while one is searched.
 _PARTS_AHEAD = 2
+_SCORES_AT_A_TIME = 2**24
+#: Row id of a result that is none.
+_NOTHING = -1
 
 logger = logging.getLogger(__name__)
-
-
-class QueryKind(StrEnum):
-    """What a query is taken for."""
-
-    WORDS = "words"
-    IMAGE = "image"
-    IMAGE_ID = "image_id"
-    EMBEDDING = "embedding"
-
-
-@dataclass(frozen=True)
-class Query:
-    """What is searched for.
-
-    Attributes:
-        text: as it was typed.
-        embedding: (D,) float32, unit norm.
-        row_id: of a query that is an image of the run; it is not among its own results.
-    """
-
-    text: str
-    kind: QueryKind
-    embedding: np.ndarray
-    row_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,41 +70,187 @@ class SearchResult:
     images: list[ImageHit]
 
 
-def search_run(
-    run_dir: RunDir, config: PipelineConfig, text: str, *, kind: QueryKind | None = None, top: int = 10
-) -> SearchResult:
-    """The `top` clusters and images nearest to a query.
-
-    Args:
-        config: the run's own, for its encoder.
-        text: words; the path or URI of an image; an image_id of the run; or a .npy file of one embedding, of which
-            `#17` at its end takes row 17.
-        kind: what to take the query for; by default a file where there is one, then a noun of the run, an image_id,
-            and any other words.
+def open_run(run: str | RunDir) -> "RunSearch":
+    """A finished run, ready to be searched again and again; of a home of generations the current one.
 
     Raises:
         ArtifactError: the run is not finished.
-        InputError: nothing can be made of the query; the message says what is possible.
+        InputError: it is no run directory.
     """
-    clusters = run_dir.stage("assign_clusters").read_table(
-        "clusters", ["cluster_id", "name", "size"], schema=schemas.CLUSTERS
-    )
-    query = _Queries(run_dir, config).resolve(" ".join(text.split()) if kind is QueryKind.WORDS else text, kind)
-    return SearchResult(
-        query=query,
-        clusters=_nearest_clusters(run_dir, clusters, query, top=top),
-        images=_nearest_images(run_dir, clusters, query, top=top),
-    )
+    run_dir = open_run_dir(run) if isinstance(run, str) else run
+    return RunSearch(run_dir, read_run_config(run_dir))
 
 
-def _nearest_clusters(run_dir: RunDir, clusters: pa.Table, query: Query, *, top: int) -> list[ClusterHit]:
-    centers = run_dir.stage("assign_clusters").read_table("centers", ["cluster_id", "embedding"])
-    centers = centers.filter(pc.is_in(centers["cluster_id"], clusters["cluster_id"]))
-    matrix = matrix_of(centers["embedding"])
-    _check_width(query, matrix.shape[1])
-    similarity_of = dict(zip(centers["cluster_id"].to_pylist(), (matrix @ query.embedding).tolist(), strict=True))
-    hits = [ClusterHit(similarity=similarity_of[row["cluster_id"]], **row) for row in clusters.to_pylist()]
-    return sorted(hits, key=lambda hit: (-hit.similarity, hit.cluster_id))[:top]
+class RunSearch:
+    """A run that is searched. What one search has read of it (names and ids of all images, nouns) is kept for the next.
+
+    Memory is that, some 60 bytes an image, and what the kernel keeps of the index. Close it, or use it in a `with`
+    block: the index of a run in object storage is fetched into a temporary file.
+    """
+
+    def __init__(self, run_dir: RunDir, config: PipelineConfig) -> None:
+        self.run_dir, self.config = run_dir, config
+        self._held = ExitStack()
+        self._allowed_by: dict[tuple[str, ...], np.ndarray | None] = {}
+        self._clusters = run_dir.stage("assign_clusters").read_table(
+            "clusters", ["cluster_id", "name", "size"], schema=schemas.CLUSTERS
+        )
+
+    def __enter__(self) -> "RunSearch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the index."""
+        self.__dict__.pop("_index", None)
+        self._held.close()
+
+    def query(
+        self, text: str, *, kind: QueryKind | None = None, top: int = 10, where: Sequence[str] = ()
+    ) -> SearchResult:
+        """The clusters and images nearest to a query.
+
+        Args:
+            text: words; the path or URI of an image; an image_id of the run; or a .npy file of one embedding, of which
+                `#17` at its end takes row 17.
+            kind: what to take the query for; by default a file where there is one, then a noun of the run, an image_id,
+                and any other words.
+            top: how many of each.
+            where: conditions that images have to meet, all of them, such as "label=dog", "size>=100000" or
+                "cluster=beach"; on columns of the catalog and of the assignments.
+
+        Raises:
+            InputError: nothing can be made of the query or of a condition; the message says what is possible.
+        """
+        return self.query_all([text], kind=kind, top=top, where=where)[0]
+
+    def query_all(
+        self, texts: Sequence[str], *, kind: QueryKind | None = None, top: int = 10, where: Sequence[str] = ()
+    ) -> list[SearchResult]:
+        """The results of many queries, searched together; see `query`."""
+        allowed = self._allowed(tuple(where))
+        texts = [" ".join(text.split()) for text in texts] if kind is QueryKind.WORDS else texts
+        queries = self._queries.resolve(texts, kind)
+        for query in queries:
+            _check_width(query, self._centers.shape[1])
+        embeddings = np.stack([query.embedding for query in queries])
+        own = np.array([_NOTHING if query.row_id is None else query.row_id for query in queries])
+        row_ids, similarities = self._nearest(embeddings, own, top, allowed)
+        clusters = embeddings @ self._centers.T
+        return [
+            SearchResult(query, self._cluster_hits(of_clusters, top), self._image_hits(ids, of_images))
+            for query, of_clusters, ids, of_images in zip(queries, clusters, row_ids, similarities, strict=True)
+        ]
+
+    @cached_property
+    def _queries(self) -> Queries:
+        return Queries(self.run_dir, self.config, self._assigned)
+
+    @cached_property
+    def _assigned(self) -> pa.Table:
+        """The columns row_id, image_id and cluster_id of all images, by ascending row id, in one piece."""
+        table = self.run_dir.stage("assign_clusters").read_table("assignments", ["row_id", "image_id", "cluster_id"])
+        schema = table.schema.set(1, pa.field("image_id", pa.large_string()))  # 2 GiB of ids and more
+        table = table.cast(schema).combine_chunks()
+        row_ids = table["row_id"].to_numpy()
+        return table if (np.diff(row_ids) > 0).all() else table.take(np.argsort(row_ids, kind="stable"))
+
+    @cached_property
+    def _row_ids(self) -> np.ndarray:
+        return self._assigned["row_id"].to_numpy()
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        return dict(zip(self._clusters["cluster_id"].to_pylist(), self._clusters["name"].to_pylist(), strict=True))
+
+    @cached_property
+    def _centers(self) -> np.ndarray:
+        """Of the clusters that have images, (C, D) float32, in their order."""
+        table = self.run_dir.stage("assign_clusters").read_table("centers", ["cluster_id", "embedding"])
+        places = pc.index_in(self._clusters["cluster_id"], table["cluster_id"]).to_numpy()
+        return matrix_of(table["embedding"])[places]
+
+    @cached_property
+    def _index(self) -> tuple[faiss.Index, dict[str, Any]] | None:
+        images, neighbors = self.run_dir.stage("embed_images"), self.run_dir.stage("mine_neighbors")
+        try:
+            found = open_index(images, neighbors, self._held, name=IMAGE_INDEX_NAME)
+        except ArtifactError as error:
+            logger.warning("search: every embedding is read, as the index cannot be used: %s", error)
+            return None
+        if found is None:
+            logger.info("search: every embedding is read, as the run has no %s", IMAGE_INDEX_NAME)
+        return found
+
+    @cached_property
+    def _stored_images(self) -> RowFinder:
+        return RowFinder.open(self.run_dir.stage("embed_images"), "images")
+
+    def _allowed(self, where: tuple[str, ...]) -> np.ndarray | None:
+        """The images that meet the conditions, (M,) bool by row id; those of the last search are kept."""
+        if where not in self._allowed_by:
+            conditions = [Condition.parse(text) for text in where]
+            self._allowed_by = {where: allowed_rows(self.run_dir, conditions, self._clusters) if where else None}
+        return self._allowed_by[where]
+
+    def _nearest(
+        self, queries: np.ndarray, own: np.ndarray, top: int, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Row ids and cosines (Q, n) of the nearest images, nearest first; a score of -inf is no result."""
+        if self._index is None:
+            row_ids, scores = self._nearest_of_all(queries, top + 1, allowed)
+        else:
+            index, facts = self._index
+            candidates = facts["candidates_per_result"]
+            row_ids, scores = search_rows(index, queries, candidates * (top + 1), allowed=allowed)
+            if candidates > 1:
+                scores = self._scores_of(queries, row_ids)
+        scores = np.where((row_ids == own[:, None]) | (row_ids == _NOTHING), -np.inf, scores)
+        order = np.lexsort((row_ids, -scores), axis=1)[:, :top]
+        return np.take_along_axis(row_ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+    def _nearest_of_all(
+        self, queries: np.ndarray, count: int, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same by reading every embedding; memory holds a few parts."""
+        best = faiss.ResultHeap(len(queries), count, keep_max=True)
+        parts = self.run_dir.stage("embed_images").iter_parts("images", ["row_id", "embedding"])
+        for part in prefetched(parts, ahead=_PARTS_AHEAD):
+            row_ids, rows = part["row_id"].to_numpy(), matrix_of(part["embedding"])
+            if allowed is not None:
+                row_ids, rows = row_ids[allowed[row_ids]], rows[allowed[row_ids]]
+            step = max(_SCORES_AT_A_TIME // len(queries), 1)
+            for start in range(0, len(rows), step):
+                found = queries @ rows[start : start + step].astype(np.float32).T
+                best.add_result(found, np.broadcast_to(row_ids[start : start + step], found.shape))
+        best.finalize()
+        return best.I, best.D
+
+    def _scores_of(self, queries: np.ndarray, row_ids: np.ndarray) -> np.ndarray:
+        """Exact scores (Q, n) of candidates, by their stored rows."""
+        wanted = np.unique(row_ids[row_ids != _NOTHING])
+        if len(wanted) == 0:
+            return np.zeros(row_ids.shape, dtype=np.float32)
+        rows = matrix_of(self._stored_images.read(wanted, ["row_id", "embedding"])["embedding"]).astype(np.float32)
+        places = np.searchsorted(wanted, row_ids).clip(max=len(wanted) - 1)
+        return np.stack([rows[of_query] @ query for query, of_query in zip(queries, places, strict=True)])
+
+    def _cluster_hits(self, similarities: np.ndarray, top: int) -> list[ClusterHit]:
+        order = np.lexsort((self._clusters["cluster_id"].to_numpy(), -similarities))[:top]
+        rows = self._clusters.take(order).to_pylist()
+        return [
+            ClusterHit(similarity=float(similarities[place]), **row) for place, row in zip(order, rows, strict=True)
+        ]
+
+    def _image_hits(self, row_ids: np.ndarray, similarities: np.ndarray) -> list[ImageHit]:
+        is_found = np.isfinite(similarities)
+        rows = self._assigned.take(np.searchsorted(self._row_ids, row_ids[is_found])).to_pylist()
+        return [
+            ImageHit(similarity=similarity, cluster=self._names[row["cluster_id"]], **row)
+            for row, similarity in zip(rows, similarities[is_found].tolist(), strict=True)
+        ]
 
 
 def _check_width(query: Query, width: int) -> None:
@@ -134,171 +259,3 @@ def _check_width(query: Query, width: int) -> None:
             f"{query.text!r} gives an embedding of width {len(query.embedding)}, the images' have {width}; it must "
             "come from the encoder of the run"
         )
-
-
-def _nearest_images(run_dir: RunDir, clusters: pa.Table, query: Query, *, top: int) -> list[ImageHit]:
-    similarities, row_ids = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
-    parts = run_dir.stage("embed_images").iter_parts("images", ["row_id", "embedding"])
-    for part in prefetched(parts, ahead=_PARTS_AHEAD):
-        found = matrix_of(part["embedding"]).astype(np.float32) @ query.embedding
-        similarities = np.concatenate([similarities, found])
-        row_ids = np.concatenate([row_ids, part["row_id"].to_numpy()])
-        best = np.lexsort((row_ids, -similarities))
-        best = best[row_ids[best] != query.row_id][:top]
-        similarities, row_ids = similarities[best], row_ids[best]
-    rows = read_rows(
-        run_dir.stage("assign_clusters"), "assignments", row_ids, ["row_id", "image_id", "cluster_id"]
-    ).to_pylist()
-    assigned = {row["row_id"]: row for row in rows}
-    names = dict(zip(clusters["cluster_id"].to_pylist(), clusters["name"].to_pylist(), strict=True))
-    return [
-        ImageHit(similarity=similarity, cluster=names[assigned[row_id]["cluster_id"]], **assigned[row_id])
-        for row_id, similarity in zip(row_ids.tolist(), similarities.tolist(), strict=True)
-    ]
-
-
-@dataclass(frozen=True)
-class _Queries:
-    """Makes embeddings of what people type, by what one run has: its nouns, its images, its encoder."""
-
-    run_dir: RunDir
-    config: PipelineConfig
-
-    def resolve(self, text: str, kind: QueryKind | None) -> Query:
-        if not text.strip():
-            raise InputError("the query is empty; type words, an image file or an image_id of the run")
-        makers = {
-            QueryKind.EMBEDDING: self._embedding,
-            QueryKind.IMAGE: self._image,
-            QueryKind.IMAGE_ID: self._image_id,
-            QueryKind.WORDS: self._words,
-        }
-        query = makers[kind](text) if kind is not None else self._guess(text)
-        if query is None:
-            raise InputError(f"no image of the run has the id {text!r}; an id here is {self._some_image_id()!r}")
-        return query
-
-    def _guess(self, text: str) -> Query:
-        if _npy_location(text) is not None:
-            return self._embedding(text)
-        if "://" in text or Path(text).expanduser().is_file():
-            return self._image(text)
-        query = self._noun(text) or self._image_id(text)
-        if query is not None:
-            return query
-        if PurePosixPath(text).suffix.lower() in IMAGE_SUFFIXES:
-            raise InputError(
-                f"there is no file {text}, and no image of the run has that id; an id here is {self._some_image_id()!r}"
-            )
-        return self._words(text)
-
-    def _words(self, text: str) -> Query:
-        query = self._noun(text)
-        if query is not None:
-            return query
-        if self.config.vocabulary is None and self.config.source.kind == "embeddings":
-            raise InputError(
-                f"{text!r} cannot be searched for: this run has neither nouns nor an encoder. {self._possible()}"
-            )
-        if not self.config.needs_encoder:
-            raise InputError(self._unknown_noun(text))
-        encoder = self._encoder()
-        return Query(text, QueryKind.WORDS, encoder.encode_nouns([text])[0])
-
-    def _noun(self, text: str) -> Query | None:
-        """A noun that the run has embedded already, by the words in any case."""
-        wanted = " ".join(text.lower().split())
-        for part in self._noun_parts(["noun", "embedding"]):
-            position = pc.index(pc.utf8_lower(part["noun"]), wanted).as_py()
-            if position >= 0:
-                return Query(text, QueryKind.WORDS, _unit(matrix_of(part["embedding"].slice(position, 1))[0], text))
-        return None
-
-    def _noun_parts(self, columns: list[str]) -> Iterator[pa.Table]:
-        if self.config.vocabulary is None:
-            return iter(())
-        return self.run_dir.stage("build_semantic_space").iter_parts("nouns", columns)
-
-    def _unknown_noun(self, text: str) -> str:
-        nouns = [noun for part in self._noun_parts(["noun"]) for noun in part["noun"].to_pylist()]
-        close = difflib.get_close_matches(text.lower(), nouns, n=3) or nouns[:3]
-        return (
-            f"{text!r} is not among the {len(nouns)} nouns of this run (such as {', '.join(close)}), and it has no "
-            f"encoder for other words: its images came as embeddings. {self._possible()}"
-        )
-
-    def _possible(self) -> str:
-        return f"An image_id of the run works, such as {self._some_image_id()!r}, or a row of embeddings: FILE.npy#ROW"
-
-    def _some_image_id(self) -> str:
-        part = next(self.run_dir.stage("assign_clusters").iter_parts("assignments", ["image_id"]))
-        return part["image_id"][0].as_py()
-
-    def _image(self, text: str) -> Query:
-        if not self.config.needs_encoder:
-            raise InputError(
-                f"{text} cannot be looked at: this run has no encoder, its images came as embeddings. "
-                f"{self._possible()}"
-            )
-        file = fetch(text)
-        source = self.config.source
-        max_pixels = MAX_PIXELS if isinstance(source, EmbeddingsSource) else source.max_pixels
-        try:
-            if isinstance(file, ImageRejectedError):
-                raise file
-            image = decode_image(file, max_pixels=max_pixels)
-        except ImageRejectedError as error:
-            raise InputError(f"{text} cannot be searched for: {error.message}") from error
-        encoder = self._encoder()
-        return Query(text, QueryKind.IMAGE, encoder.encode_images(encoder.preprocess(image)[None])[0])
-
-    def _encoder(self) -> Encoder:
-        logger.info("search: loading the encoder %s", self.config.encoder.kind)
-        return load_encoder(self.config.encoder)
-
-    def _image_id(self, text: str) -> Query | None:
-        for part in self.run_dir.stage("assign_clusters").iter_parts("assignments", ["row_id", "image_id"]):
-            position = pc.index(part["image_id"], text).as_py()
-            if position >= 0:
-                row_id = part["row_id"][position].as_py()
-                rows = load_rows(self.run_dir.stage("embed_images"), "images", np.array([row_id]))
-                return Query(text, QueryKind.IMAGE_ID, _unit(rows.values[0], text), row_id)
-        return None
-
-    def _embedding(self, text: str) -> Query:
-        location = _npy_location(text)
-        if location is None:
-            raise InputError(f"{text!r} is no file of an embedding; expected FILE.npy, or FILE.npy#ROW for one of many")
-        path, row = location
-        try:
-            fs, place = filesystem_of(path)
-            with fs.open(place, "rb") as file:
-                values = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"cannot read an embedding from {path}: {error}") from error
-        if values.ndim == 2 and row is None and len(values) == 1:
-            row = 0
-        if values.ndim == 2 and row is not None and row < len(values):
-            values = values[row]
-        if values.ndim != 1 or not np.issubdtype(values.dtype, np.floating):
-            raise InputError(
-                f"{text} has shape {values.shape} and type {values.dtype}; expected floats (D,), or (N, D) and the row "
-                f"as in {path}#0"
-            )
-        return Query(text, QueryKind.EMBEDDING, _unit(values, text))
-
-
-def _npy_location(text: str) -> tuple[str, int | None] | None:
-    """Path and row of `FILE.npy` or `FILE.npy#17`; None for anything else."""
-    path, separator, row = text.rpartition("#")
-    if separator and path.endswith(_NPY_SUFFIX) and row.isdecimal():
-        return path, int(row)
-    return (text, None) if text.endswith(_NPY_SUFFIX) else None
-
-
-def _unit(values: np.ndarray, text: str) -> np.ndarray:
-    """float32 of unit norm."""
-    unit, has_direction = to_unit_norm(values[None])
-    if not has_direction[0]:
-        raise InputError(f"the embedding of {text!r} {why_no_direction(values)}")
-    return unit[0]

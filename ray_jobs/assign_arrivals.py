@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
@@ -26,12 +27,13 @@ from dxmc_core.stages.assign_arrivals import (
     read_parts,
 )
 from dxmc_core.stages.assign_clusters import describe_tree
-from dxmc_core.stages.cluster_names import settle_names
+from dxmc_core.stages.cluster_names import require_known, settle_names
 from dxmc_core.stages.mine_neighbors import near_duplicate_metrics
 from dxmc_core.stages.previous_clusters import IDS_GIVEN, Comparison, lineage_table
 from ray_jobs.assign_clusters import NAME, map_parts
-from ray_jobs.cluster import run_on_node
+from ray_jobs.cluster import run_on_host
 from ray_jobs.context import RunContext
+from ray_jobs.mine_neighbors import search_indexes
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Arrivals:
 def assign_arrivals(context: RunContext, base: RunDir, since: SinceFull, *, fingerprint: str) -> Arrivals:
     """Write assignments of all images, by the heads of the base where it has none; nothing is published yet."""
     images, output = context.stage("embed_images"), context.stage(NAME)
-    kept: Kept = run_on_node(_keep, base, context, fingerprint, doing="looking for images that are new")
+    kept: Kept = run_on_host(_keep, base, context, fingerprint, doing="looking for images that are new")
     kwargs = {
         "images": images,
         "output": output,
@@ -97,12 +99,13 @@ def publish_assignments(
     num_assigned = sum(part.rows for part in parts)
     if num_assigned != context.num_images:
         raise ArtifactError(f"{num_assigned} assignments for {context.num_images} images; nothing is published")
-    _publish_near_duplicates(context, base, arrivals.kept.near_duplicates)
+    _publish_neighbors(context, base, arrivals.kept.near_duplicates)
     tables: dict[str, pa.Table]
     comparison: Comparison
-    tables, comparison, confidence = run_on_node(
+    tables, comparison, confidence = run_on_host(
         _describe, context, base, arrivals, renames, doing="describing the clusters"
     )
+    require_known(renames, comparison.identities.ids_given)
     return output.publish(
         fingerprint=fingerprint,
         inputs=inputs,
@@ -121,14 +124,19 @@ def publish_assignments(
     )
 
 
-def _publish_near_duplicates(context: RunContext, base: RunDir, table: pa.Table) -> None:
-    """The groups among images of the last full clustering; neighbours are searched anew by the next one."""
+def _publish_neighbors(context: RunContext, base: RunDir, table: pa.Table) -> None:
+    """The groups among images of the last full clustering, and its search index brought up to date.
+
+    Neighbours are searched anew by the next one.
+    """
     output, found = context.stage("mine_neighbors"), base.stage("mine_neighbors").require_manifest()
+    files, indexes = search_indexes(context, fingerprint=found.fingerprint, has_cells=False, device="cpu", base=base)
     manifest = output.publish(
         fingerprint=found.fingerprint,
         inputs=found.inputs,
         tables={"near_duplicates": [output.write_part("near_duplicates", table, fingerprint=found.fingerprint)]},
-        metrics={**found.metrics, **near_duplicate_metrics(table)},
+        files=files,
+        metrics={**found.metrics, **near_duplicate_metrics(table), METRICS_KEY: indexes},
         seconds=0.0,
     )
     context.published(manifest)

@@ -10,9 +10,11 @@ from dxmc_core import __version__
 from ray_jobs.arguments import add_quiet
 from ray_jobs.commands import (
     Command,
+    clusters,
     completion,
     evaluate,
     export,
+    init,
     preflight,
     recluster,
     report,
@@ -25,11 +27,13 @@ from ray_jobs.commands import (
 from ray_jobs.program import guarded
 
 COMMANDS: tuple[Command, ...] = (
+    init,
     run,
     recluster,
     rollback,
     preflight,
     status,
+    clusters,
     search,
     evaluate,
     suggest_k,
@@ -39,6 +43,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 _EXAMPLES = """\
+dxmc init images photos.yaml
 dxmc run --config configs/laptop.yaml --set source.uri=~/Pictures
 dxmc preflight --config configs/laptop.yaml --set source.uri=~/Pictures
 dxmc status runs/laptop

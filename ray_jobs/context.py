@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dxmc_core.artifacts.generations import CURRENT_NAME, RECORD_NAME, folders_of, open_run_dir
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, SEMANTIC_SPACE, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.config import AUTO, PipelineConfig, read_run_config
@@ -133,7 +133,8 @@ class RunContext:
         manifest = self.manifest(CHOICE_OF_K)
         if manifest is None:
             raise InputError(
-                f"num_clusters is auto, and {self.run_dir.uri} has no {CHOICE_OF_K}; run {CHOICE_OF_K} first"
+                f"num_clusters is auto, and {self.run_dir.uri} has no {CHOICE_OF_K}; run dxmc suggest-k "
+                f"{self.run_dir.uri} first"
             )
         return manifest.metrics["num_clusters"]
 
@@ -144,10 +145,14 @@ class RunContext:
         return (first, *self.choice_of_k, *others)
 
     def check_place(self) -> None:
-        """Check that the run directory is new, empty or a run's, before anything is written into it.
+        """Check that the run directory is new, empty or this configuration's, before anything is written into it.
+
+        One in which no image has been embedded or rejected yet is whoever's comes next: a mistyped source can be
+        mended, and another encoder taken when the first one did not load.
 
         Raises:
-            InputError: it holds files of somebody else or generations, or is a generation that is published.
+            InputError: it holds files of somebody else or generations, or is a generation that is published; or it, or
+                the run that this one takes over from, is over another source or with another encoder.
         """
         storage, is_own = self.run_dir.storage, self.run_dir.is_own()
         if storage.exists(CURRENT_NAME):
@@ -160,24 +165,24 @@ class RunContext:
             )
         if not is_own:
             self.run_dir.require_empty()
-
-    def claim(self) -> None:
-        """Check that the run directory is this configuration's, and write down what it is about.
-
-        One in which no stage has written anything yet is whoever's comes next: a mistyped source can be mended.
-
-        Raises:
-            InputError: it, or the run that this one takes over from, is over another source or with another encoder; or
-                it is no place to write into, see `check_place`.
-        """
-        self.check_place()
-        record = record_of(self.config)
-        found = self.run_dir.record()
+        record, found = record_of(self.config), self.run_dir.record()
         if self.base is not None and (base := self.base.record()) is not None:
             _require_same(base, record, self.base.uri)
-        if found is not None and self.run_dir.storage.list_folders():
+        if found is not None and self._holds_results():
             _require_same(found, record, self.run_dir.uri)
-        if found != record:
+
+    def _holds_results(self) -> bool:
+        """Whether a stage has made something of the images; the catalog alone, which is made first, is nothing yet."""
+        first = self.run_dir.stage(STAGES[0]).storage
+        if set(self.run_dir.storage.list_folders()) - {STAGES[0]} or first.exists(MANIFEST_NAME):
+            return True
+        return any(first.child(table).names(1) for table in ("images", "rejects"))
+
+    def claim(self) -> None:
+        """Check the run directory, see `check_place`, and write down what it is about."""
+        self.check_place()
+        record = record_of(self.config)
+        if self.run_dir.record() != record:
             self.run_dir.write_record(record)
 
 
@@ -263,7 +268,8 @@ def run_stages(context: RunContext, jobs: Sequence[tuple[str, ModuleType]], star
         for needed in job.reads(context):
             if context.manifest(needed) is None:
                 raise InputError(
-                    f"{name} reads {needed}, which {context.run_dir.uri} does not have; run {needed} first"
+                    f"{name} reads {needed}, which {context.run_dir.uri} does not have; run {needed} first: "
+                    "dxmc run --config FILE"
                 )
         with named(name), Progress("looking at what is done"):
             fingerprint = job.fingerprint(context)

@@ -36,7 +36,9 @@ def run_config(config: PipelineConfig, stages: Sequence[str] = ()) -> RunContext
     stages = stages or context.stages
     started = time.perf_counter()
     context.check_place()
+    jobs = [(name, plan_of(name)) for name in stages]
     with context.run_dir.locked(snapshot):
+        check_outside(context, jobs)
         context.claim()
         num_run = run_in_order(context, stages)
     if num_run == 0:
@@ -48,15 +50,24 @@ def run_config(config: PipelineConfig, stages: Sequence[str] = ()) -> RunContext
 
 def run_in_order(context: RunContext, stages: Sequence[str]) -> int:
     """Run those of the stages that are not up to date; how many that were. The run directory has to be locked."""
-    jobs = [(name, plan_of(name)) for name in stages]
-    check_outside(context, jobs)
-    return run_stages(context, jobs, lambda: start_ray_for(context))
+    return run_stages(context, [(name, plan_of(name)) for name in stages], lambda: start_ray_for(context))
 
 
 def start_ray_for(context: RunContext) -> None:
-    """Join or start Ray, where this process has not yet; imported late, as most reruns have nothing to do."""
+    """Join or start Ray, where this process has not yet, and have all hosts look for local paths that they will read.
+
+    Imported late, as most reruns have nothing to do.
+
+    Raises:
+        InputError: a host lacks one.
+    """
     with Progress("loading Ray and PyTorch"):
-        from ray_jobs.cluster import start_ray
+        from ray_jobs.cluster import require_on_all_hosts, start_ray
+        from ray_jobs.hosts import is_on_loopback
+        from ray_jobs.local_places import local_files_of
 
     with Progress("waiting for Ray to start"):
         start_ray(context.config.resources)
+    if not is_on_loopback():
+        with Progress("looking for local files on all hosts"):
+            require_on_all_hosts(local_files_of(context))

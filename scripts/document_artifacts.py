@@ -57,9 +57,17 @@ TABLES = (
     Table(
         "embed_images",
         "images",
-        schemas.images(_WIDTH),
-        "One row an image that was embedded. Every row of `catalog` is in exactly one of `images` and `rejects`.",
-        {**_IDS, "embedding": "unit norm, D values of the encoder"},
+        pa.schema([*schemas.images(_WIDTH), *schemas.MEASURES.items()]),
+        "One row an image that was embedded. Every row of `catalog` is in exactly one of `images` and `rejects`. The "
+        "columns from `width` on are null where nobody measured, and are not there in runs of earlier versions.",
+        {
+            **_IDS,
+            "embedding": "unit norm, D values of the encoder",
+            "width": "pixels of the picture, upright",
+            "height": "pixels of the picture, upright",
+            "brightness": "mean level of what the encoder sees of it, 0 to 1",
+            "sharpness": "variance of the Laplacian of the same, levels 0 to 255: low where blurred or empty",
+        },
     ),
     Table(
         "embed_images",
@@ -226,6 +234,36 @@ TABLES = (
             "jaccard": "overlap as a fraction of the images in either",
         },
     ),
+    Table(
+        "report",
+        "cluster_summary",
+        schemas.CLUSTER_SUMMARY,
+        "One row per cluster that has images, the largest first: what `dxmc clusters` prints.",
+        {
+            "cluster_id": "number of the cluster",
+            "name": "different for every cluster",
+            "name_source": _NAME_SOURCE,
+            "size": "its images",
+            "share": "of all clustered images, 0 to 1",
+            "terms": "nouns that fit, best first",
+            "parent": "node_id in `assign_clusters/cluster_tree` of the branch above; null for a single cluster",
+            "parent_name": "what that branch is called",
+            "exemplars": "image_ids of at most 12 images nearest the centre, nearest first",
+        },
+    ),
+    Table(
+        "report",
+        "quality_issues",
+        schemas.QUALITY_ISSUES,
+        "One row for each image and each thing that people weed out: by issue, the worst first. Near duplicates are in "
+        "`mine_neighbors/near_duplicates`, broken files in `embed_images/rejects`. Not there where nobody measured.",
+        {
+            **_IDS,
+            "issue": "`dark`, `blurred`, `tiny` or `odd_shape`",
+            "value": "brightness below 0.12, sharpness below 12, shorter side below 100 pixels, or one side over the "
+            "other of at least 3",
+        },
+    ),
 )
 
 _HEAD = """\
@@ -283,7 +321,10 @@ _TAIL = """\
 | `run.json` | source, encoder, and the configuration of the run that used the directory last |
 | `train_heads/heads.safetensors` | the trained heads: tensors, and the description they are rebuilt from |
 | `train_heads/metrics.jsonl` | one line an epoch: loss terms, cluster sizes, balance, changed images, seconds |
-| `report/index.html` | the report |
+| `report/index.html` | the report, complete in one file |
+| `report/members/*/cluster-N.html` | all members of cluster N in pages of 200, from the best fit to the worst |
+| `mine_neighbors/index.faiss` | a FAISS index of the image embeddings, ids are row ids; [SEARCH.md](SEARCH.md) |
+| `mine_neighbors/text_index.faiss` | with `mine_neighbors.text_search_index`, one of the text counterparts |
 
 `dxmc recluster` makes a run directory a night, `generations/000012`, and beside them:
 

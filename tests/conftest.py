@@ -17,14 +17,17 @@ from PIL import Image
 from s3fs import S3FileSystem
 
 from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.s3 import S3
 from dxmc_core.config import PipelineConfig, parse_config
+from dxmc_core.method.search_index import IndexChoice
+from dxmc_core.stages.search_index import FillShard, IndexSource, prepare_index, publish_index
 
 _REPOSITORY = Path(__file__).parents[1]
-#: The only reason for which a test may be skipped in CI.
-_NO_GPU = "no GPU"
+#: The only reasons for which a test may be skipped in CI.
+_MAY_BE_MISSING = ("no GPU", "this machine may not make namespaces")
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +146,7 @@ def make_color_run(tmp_path) -> Callable[..., FinishedRun]:
     colour. By default they come as files, with their colours as labels.
 
     Keyword arguments: name of the run directory, files (False: the images came as embeddings), clusters (another
-    cluster for each row), image_ids, uri (of the run directory).
+    cluster for each row), image_ids, uri (of the run directory), rejected (rows that were not embedded).
     """
 
     def make(
@@ -154,6 +157,7 @@ def make_color_run(tmp_path) -> Callable[..., FinishedRun]:
         image_ids: Sequence[str] | None = None,
         labels: bool = True,
         uri: str | None = None,
+        rejected: Sequence[int] = (),
     ) -> FinishedRun:
         folder = tmp_path / "photos"
         ids = list(image_ids or (f"{color}/{number}.png" for color in COLORS for number in range(4)))
@@ -187,13 +191,15 @@ def make_color_run(tmp_path) -> Callable[..., FinishedRun]:
         ]
         if not labels:
             catalog = [{**row, "label": None} for row in catalog]
-        _write_color_run(run_dir, catalog, embeddings, np.array(clusters))
+        _write_color_run(run_dir, catalog, embeddings, np.array(clusters), rejected)
         return FinishedRun(run_dir, config, folder if files else None, ids, embeddings)
 
     return make
 
 
-def _write_color_run(run_dir: RunDir, catalog: list[dict], embeddings: np.ndarray, clusters: np.ndarray) -> None:
+def _write_color_run(
+    run_dir: RunDir, catalog: list[dict], embeddings: np.ndarray, clusters: np.ndarray, rejected: Sequence[int]
+) -> None:
     rows = np.arange(len(catalog))
     ids = [row["image_id"] for row in catalog]
     images = pa.table({"row_id": rows, "image_id": ids, "embedding": embedding_column(embeddings.astype(np.float16))})
@@ -208,6 +214,8 @@ def _write_color_run(run_dir: RunDir, catalog: list[dict], embeddings: np.ndarra
             "outlier_score": np.ones(len(rows)),
         }
     )
+    kept = np.delete(rows, list(rejected))
+    images, assignments = images.take(kept), assignments.take(kept)
     members = {int(cluster): np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)}
     centers = np.zeros((4, 3), dtype=np.float32)  # the last cluster has no images
     for cluster, own in members.items():
@@ -269,6 +277,36 @@ def _write_color_run(run_dir: RunDir, catalog: list[dict], embeddings: np.ndarra
         folder.publish(fingerprint=_FINGERPRINT, inputs={}, tables=parts, seconds=1.0)
 
 
+@pytest.fixture
+def index_run() -> Callable[..., None]:
+    """Publishes an index of a kind as the only file of a finished run's mine_neighbors."""
+
+    def publish(run: FinishedRun, kind: str = "flat") -> None:
+        images, space, output = (
+            run.run_dir.stage(name) for name in ("embed_images", "build_semantic_space", "mine_neighbors")
+        )
+        source = IndexSource(images, "images", space, IndexChoice(kind, "asked for"), "image_neighbors", seed=0)
+        output.begin(_FINGERPRINT)
+        empty = prepare_index(source, output, fingerprint=_FINGERPRINT, has_cells=False)
+        shards = []
+        if source.choice.has_cells:
+            fill = FillShard(source, output, fingerprint=_FINGERPRINT, empty=empty)
+            count = images.require_manifest().rows("images")
+            slices = pa.table({"start": [0, 5], "stop": [5, count]})
+            shards = [row["name"] for row in fill(slices).to_pylist()]
+        part, facts = publish_index(source, output, empty, shards, min_recall=0.98)
+        output.publish(
+            fingerprint=_FINGERPRINT,
+            inputs={},
+            tables={},
+            files={source.file_name: part},
+            metrics={METRICS_KEY: {source.file_name: facts}},
+            seconds=1.0,
+        )
+
+    return publish
+
+
 @pytest.hookimpl(tryfirst=True, hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """Where DXMC_TESTS_MAY_NOT_SKIP is set, a skipped test is a failed one."""
@@ -276,7 +314,7 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     if report.skipped and os.environ.get("DXMC_TESTS_MAY_NOT_SKIP") and not hasattr(report, "wasxfail"):
         reason = str(call.excinfo.value) if call.excinfo else ""
-        if _NO_GPU not in reason:
+        if not any(missing in reason for missing in _MAY_BE_MISSING):
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} was skipped where it may not be: {reason}"
 
@@ -293,5 +331,5 @@ def pytest_terminal_summary(terminalreporter):
 
 def _kind_and_reason(report: pytest.TestReport) -> tuple[tuple[str, ...], str]:
     """The markers that say what a skipped test needs, and the reason that it was skipped for."""
-    needs = tuple(marker for marker in ("browser", "data", "ray") if marker in report.keywords)
+    needs = tuple(marker for marker in ("browser", "cluster", "data", "ray") if marker in report.keywords)
     return needs, report.longrepr[-1].removeprefix("Skipped: ")

@@ -51,4 +51,4 @@ def deserialize_start(data: bytes, *, where: str) -> BestStart:
         discriminant = Discriminant(whitening, tensors["centers"], tensors["labels"])
         return BestStart(discriminant, tensors["cluster_shares"], agreements=agreements, **evidence)
     except (struct.error, AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise ArtifactError(f"{where} does not hold a start of this version: {error}; rerun train_heads") from error
+        raise ArtifactError(f"{where} does not hold a start of this version: {error}") from error

@@ -94,7 +94,8 @@ class Generations:
             return Pointer(int(found["current"]), int(found["highest"]), raw)
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
-                f"{self.home.uri}/{CURRENT_NAME} is damaged ({error}); restore it with dxmc rollback --to N"
+                f"{self.home.uri}/{CURRENT_NAME} is damaged ({error}); restore it with dxmc rollback "
+                f"{self.home.uri} --to N"
             ) from error
 
     def require_own_or_empty(self) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from dxmc_core.errors import ArtifactError
 from dxmc_core.method.heads import Heads, build_heads
 
-if TYPE_CHECKING:  # a file of heads is read without Arrow, see docs/EMBEDDINGS.md
+if TYPE_CHECKING:  # a file of heads is read without Arrow, see docs/PYTHON.md
     from dxmc_core.artifacts.stage_dir import StageDir
 
 HEADS_NAME = "heads.safetensors"
@@ -34,7 +34,10 @@ def deserialize_heads(data: bytes, *, where: str = "heads.safetensors") -> Heads
         heads = build_heads(architecture)
         heads.load_state_dict(load(data))
     except (struct.error, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ArtifactError(f"{where} does not hold heads of this version: {error}; rerun train_heads") from error
+        raise ArtifactError(
+            f"{where} does not hold heads of this version: {error}; delete _manifest.json beside it to rebuild "
+            "train_heads"
+        ) from error
     return heads.eval()
 
 

@@ -13,6 +13,8 @@ from dxmc_core.errors import ArtifactError
 MANIFEST_NAME = "_manifest.json"
 #: The manifest of a catalog whose images are not all embedded yet; see images/catalog.py.
 CATALOG_NAME = "_catalog.json"
+#: In hex, of a checksum: 128 bits.
+CHECKSUM_DIGITS = 32
 
 
 class Part(BaseModel):
@@ -103,4 +105,4 @@ def fingerprint_of(stage: str, settings: Mapping[str, Any], inputs: Mapping[str,
 
 def checksum_of(data: bytes) -> str:
     """The first 128 bits of the SHA-256 of a file's content, in hex."""
-    return hashlib.sha256(data).hexdigest()[:32]
+    return hashlib.sha256(data).hexdigest()[:CHECKSUM_DIGITS]

@@ -1,17 +1,19 @@
 """Embedding columns as matrices: Arrow fixed-size lists to NumPy and back, tables in row order, whole or in blocks."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts.manifest import Part
+from dxmc_core.artifacts.manifest import MANIFEST_NAME, Part
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.errors import ArtifactError
 
 _BLOCK_ROWS = 65_536
+_FOOTER_THREADS = 32
 
 #: Makes an array of a shape and a type whose content does not matter, like `np.empty`.
 Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
@@ -30,6 +32,18 @@ def matrix_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     matrices = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width) for chunk in chunks]
     return matrices[0] if len(matrices) == 1 else np.concatenate(matrices or [np.empty((0, width))])
+
+
+def width_of(stage_dir: StageDir, table: str, column: str = "embedding") -> int:
+    """D of a published matrix; of one part the footer is read.
+
+    Raises:
+        ArtifactError: the stage is not done, or has no rows.
+    """
+    parts = stage_dir.require_manifest().tables.get(table, [])
+    if not parts:
+        raise ArtifactError(f"{stage_dir.storage.uri} has no rows in {table!r}; rerun {stage_dir.stage}")
+    return stage_dir.footer_of(parts[0]).schema.to_arrow_schema().field(column).type.list_size
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,10 @@ class RowMatrix:
         found = np.take(self.row_ids, positions, mode="clip")
         if not np.array_equal(found, row_ids):
             missing = np.asarray(row_ids)[found != row_ids]
-            raise ArtifactError(f"row {missing.flat[0]} is not among the embedded images; rerun from mine_neighbors")
+            raise ArtifactError(
+                f"row {missing.flat[0]} is not among the embedded images; delete {MANIFEST_NAME} in the folder "
+                "mine_neighbors to rebuild it"
+            )
         return positions
 
 
@@ -93,13 +110,13 @@ def load_matrix(
         if matrix.shape[1] != values.shape[1]:
             raise ArtifactError(
                 f"{stage_dir.storage.uri}: {table}.{column} has parts of width {values.shape[1]} and {matrix.shape[1]};"
-                f" delete its manifest to rebuild {stage_dir.stage}"
+                f" delete its {MANIFEST_NAME} to rebuild {stage_dir.stage}"
             )
         row_ids[start : start + len(matrix)] = part["row_id"].to_numpy()
         values[start : start + len(matrix)] = matrix
         start += len(matrix)
     if values is None:
-        raise ArtifactError(f"{stage_dir.storage.uri} has no rows in {table!r}; rerun {stage_dir.stage}")
+        raise stage_dir.incomplete(f"rows in {table!r}")
     if np.any(np.diff(row_ids) <= 0):
         order = np.argsort(row_ids, kind="stable")
         row_ids, values = row_ids[order], _taken(values, order, allocate)
@@ -143,7 +160,7 @@ class StoredRows:
         """
         parts = [part for part in stage_dir.require_manifest().tables.get(table, []) if part.rows]
         if not parts:
-            raise ArtifactError(f"{stage_dir.storage.uri} has no rows in {table!r}; rerun {stage_dir.stage}")
+            raise stage_dir.incomplete(f"rows in {table!r}")
         ids_of_parts = [stage_dir.read_part(part, ["row_id"])["row_id"].to_numpy() for part in parts]
         bounds = [(int(ids.min()), int(ids.max())) for ids in ids_of_parts]
         order = sorted(range(len(parts)), key=lambda index: bounds[index])
@@ -259,3 +276,39 @@ def read_rows(stage_dir: StageDir, table: str, row_ids: np.ndarray, columns: Seq
     ]
     rows = pa.concat_tables(kept)
     return take_rows(rows, np.argsort(rows["row_id"].to_numpy(), kind="stable"))
+
+
+@dataclass(frozen=True)
+class RowFinder:
+    """Reads a few rows of a published table from the parts that hold them, as the parts' footers say.
+
+    Attributes:
+        bounds: (P, 2) lowest and highest row id of each part.
+    """
+
+    stage_dir: StageDir
+    parts: Sequence[Part]
+    bounds: np.ndarray
+
+    @classmethod
+    def open(cls, stage_dir: StageDir, table: str) -> "RowFinder":
+        """Read the footers of a table's parts."""
+        parts = [part for part in stage_dir.require_manifest().tables.get(table, []) if part.rows]
+        with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
+            bounds = list(threads.map(stage_dir.row_bounds_of, parts))
+        return cls(stage_dir, parts, np.array(bounds, dtype=np.int64).reshape(-1, 2))
+
+    def read(self, row_ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Rows by ascending row id; those that the table does not have are left out.
+
+        Args:
+            row_ids: (n,) in any order.
+            columns: with row_id among them.
+        """
+        row_ids = np.unique(row_ids)
+        lows, highs = np.searchsorted(row_ids, self.bounds[:, 0]), np.searchsorted(row_ids, self.bounds[:, 1], "right")
+        held = [part for part, has_any in zip(self.parts, lows < highs, strict=True) if has_any]
+        found = [self.stage_dir.read_part(part, columns) for part in held or self.parts[:1]]
+        kept = [table.filter(pa.array(np.isin(table["row_id"].to_numpy(), row_ids))) for table in found]
+        rows = pa.concat_tables(kept)
+        return take_rows(rows, np.argsort(rows["row_id"].to_numpy(), kind="stable"))

@@ -23,11 +23,15 @@ _SHOWN_NAMES = 10
 PART_NAME = re.compile(
     rf"^(?P<table>{'|'.join(TABLES)})/part-(?P<fingerprint>[0-9a-f]{{12}})-(?P<sha256>[0-9a-f]{{32}})\.parquet$"
 )
+#: A shard of an index that is being built; see stages/search_index.py.
+SHARD_NAME = re.compile(r"^index_shards/(?P<fingerprint>[0-9a-f]{12})-[a-z_]+-(?:\d+|empty)\.faiss$")
 #: What training leaves behind, and Ray Train beside it (2.60).
 _TRAINING_NAME = re.compile(
     r"^(?:checkpoints/(?P<fingerprint>[0-9a-f]{12})/(?:epoch-\d{6}\.pt|metrics\.jsonl|start\.safetensors)"
     r"|ray_train/(?P<of_ray>[0-9a-f]{12})-[0-9a-f]{8}/(?:\.validate_storage_marker|checkpoint_manager_snapshot\.json))$"
 )
+#: Pages of the report's members: the fingerprint is that of the attempt.
+_MEMBERS_NAME = re.compile(r"^members/(?P<fingerprint>[0-9a-f]{12})/cluster-\d+(?:-\d+)?\.html$")
 #: What a write that was killed has left of a file; see storage.py.
 TEMPORARY_NAME = re.compile(r"^(?P<folder>(?:.*/)?)\.(?P<file>[^/]+)\.[0-9a-f]{8}\.tmp$")
 
@@ -78,7 +82,8 @@ class Ownership:
             return file in (OWN_NAME, MANIFEST_NAME, CATALOG_NAME) or self.owns(file)
         if name in self.files:
             return True
-        match = PART_NAME.match(name) or _TRAINING_NAME.match(name)
+        names = PART_NAME, SHARD_NAME, _TRAINING_NAME, _MEMBERS_NAME
+        match = next(filter(None, (pattern.match(name) for pattern in names)), None)
         return match is not None and not self.fingerprints.isdisjoint(match.groups())
 
     def including(self, *, fingerprints: Iterable[str] = (), files: Iterable[str] = ()) -> "Ownership":
@@ -119,7 +124,9 @@ def read_ownership(storage: Storage, stage: str) -> Ownership:
 def write_mark(storage: Storage, stage: str, *, fingerprints: Iterable[str], files: Iterable[str]) -> None:
     """Write `_own.json`; of the files, those whose name says nothing of dxmc."""
     telling = (OWN_NAME, MANIFEST_NAME, CATALOG_NAME)
-    unclear = sorted(name for name in files if name not in telling and not PART_NAME.match(name))
+    unclear = sorted(
+        name for name in files if name not in telling and not (PART_NAME.match(name) or _MEMBERS_NAME.match(name))
+    )
     mark = _Mark(stage=stage, fingerprints=sorted(fingerprint[:12] for fingerprint in fingerprints), files=unclear)
     storage.write_bytes(OWN_NAME, json.dumps(mark.model_dump()).encode())
 

@@ -23,6 +23,8 @@ TABLES = (
     "clusters",
     "cluster_tree",
     "lineage",
+    "cluster_summary",
+    "quality_issues",
 )
 
 _EVIDENCE = pa.struct(
@@ -70,6 +72,19 @@ def images(width: int) -> pa.Schema:
             pa.field("embedding", embedding_type(width), nullable=False),
         ]
     )
+
+
+#: Columns of `images` after those above, null where nobody measured: embeddings from a file, and those taken over
+#: from a run of an earlier version. See `images.quality.Measures`.
+MEASURES = {"width": pa.int32(), "height": pa.int32(), "brightness": pa.float32(), "sharpness": pa.float32()}
+
+
+def with_measures(images: pa.Table) -> pa.Table:
+    """Rows of `images` with all columns of `MEASURES`, null where there are none."""
+    for name, type_ in MEASURES.items():
+        if name not in images.column_names:
+            images = images.append_column(name, pa.nulls(images.num_rows, type_))
+    return images
 
 
 def nouns(width: int) -> pa.Schema:
@@ -218,5 +233,30 @@ LINEAGE = pa.schema(
         pa.field("previous_share", pa.float32(), nullable=False),
         pa.field("share", pa.float32(), nullable=False),
         pa.field("jaccard", pa.float32(), nullable=False),
+    ]
+)
+
+#: Clusters as people ask for them: one row each, the largest first, with ids of images instead of rows.
+CLUSTER_SUMMARY = pa.schema(
+    [
+        pa.field("cluster_id", pa.int32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("name_source", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("share", pa.float32(), nullable=False),
+        pa.field("terms", pa.list_(pa.string()), nullable=False),
+        pa.field("parent", pa.int32()),  # node_id of cluster_tree; null for a single cluster
+        pa.field("parent_name", pa.string()),
+        pa.field("exemplars", pa.list_(pa.string()), nullable=False),
+    ]
+)
+
+#: What people weed out: one row for each image and each thing that is the matter with it, the worst of a kind first.
+QUALITY_ISSUES = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("issue", pa.string(), nullable=False),
+        pa.field("value", pa.float32(), nullable=False),
     ]
 )

@@ -6,12 +6,14 @@ nothing else, and `read_parquet("<stage>/<table>/*.parquet")` in any tool reads 
 neither replaced nor removed (ownership.py).
 """
 
+import hashlib
 import io
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ import pyarrow.parquet as pq
 
 from dxmc_core import __version__
 from dxmc_core.artifacts.lease import confirm_lease
-from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest, Part, checksum_of, parse_manifest
+from dxmc_core.artifacts.manifest import CHECKSUM_DIGITS, MANIFEST_NAME, Manifest, Part, checksum_of, parse_manifest
 from dxmc_core.artifacts.ownership import (
     OWN_NAME,
     PART_NAME,
@@ -62,8 +64,12 @@ class StageDir:
         """The manifest of a stage that has to be done by now."""
         manifest = self.manifest()
         if manifest is None:
-            raise ArtifactError(f"{self.storage.uri} is not finished; run {self.stage} first")
+            raise ArtifactError(f"{self.storage.uri} is not finished; run {self.stage} first: dxmc run --config FILE")
         return manifest
+
+    def incomplete(self, what: str) -> ArtifactError:
+        """What to tell a person of a finished stage that lacks something; a rerun alone takes it for up to date."""
+        return ArtifactError(f"{self.storage.uri} has no {what}; delete its {MANIFEST_NAME} to rebuild {self.stage}")
 
     def begin(self, fingerprint: str) -> None:
         """Note an attempt before it writes, so that what it leaves behind is known for dxmc's own.
@@ -90,14 +96,32 @@ class StageDir:
         Raises:
             InputError: there is one that dxmc did not write.
         """
+        self._claim(name)
+        self.storage.write_bytes(name, data)
+        return Part(name=name, rows=0, bytes=len(data), sha256=checksum_of(data))
+
+    def write_large_file(self, name: str, write: Callable[[Path], None]) -> Part:
+        """Like `write_file` for a file that need not fit the memory; `write` is given where to write it.
+
+        Raises:
+            InputError: there is one that dxmc did not write.
+        """
+        self._claim(name)
+        with self.storage.writing(name) as path:
+            write(path)
+            with path.open("rb") as file:
+                checksum = hashlib.file_digest(file, "sha256").hexdigest()[:CHECKSUM_DIGITS]
+            size = path.stat().st_size
+        return Part(name=name, rows=0, bytes=size, sha256=checksum)
+
+    def _claim(self, name: str) -> None:
+        """Write down that a file of a fixed name is dxmc's, before it is written."""
         own = read_ownership(self.storage, self.stage)
         if name not in own.files and self.storage.exists(name):
             raise foreign_file(self.storage, name)
         if not own.is_marked or name not in own.files:
             own = own.including(files=[name])
             write_mark(self.storage, self.stage, fingerprints=own.fingerprints, files=own.files)
-        self.storage.write_bytes(name, data)
-        return Part(name=name, rows=0, bytes=len(data), sha256=checksum_of(data))
 
     def describe_file(self, name: str) -> Part:
         """The part of a single file that a worker wrote.
@@ -108,7 +132,7 @@ class StageDir:
         try:
             data = self.storage.read_bytes(name)
         except FileNotFoundError as error:
-            raise ArtifactError(f"{self.storage.uri}/{name} was not written; rerun {self.stage}") from error
+            raise ArtifactError(f"{self.storage.uri}/{name} was not written; run again") from error
         return Part(name=name, rows=0, bytes=len(data), sha256=checksum_of(data))
 
     def staged_row_ids(self, table_name: str, *, fingerprint: str) -> Iterator[tuple[Part, np.ndarray]]:
@@ -195,7 +219,7 @@ class StageDir:
         if tables:
             return pa.concat_tables(tables)
         if schema is None:
-            raise ArtifactError(f"{self.storage.uri} has no table {table_name!r}; rerun {self.stage}")
+            raise self.incomplete(f"table {table_name!r}")
         empty = schema.empty_table()
         return empty.select(list(columns)) if columns is not None else empty
 
@@ -203,7 +227,7 @@ class StageDir:
         """A published single file."""
         files = self.require_manifest().files
         if name not in files:
-            raise ArtifactError(f"{self.storage.uri} has no file {name!r}, only {sorted(files)}; rerun {self.stage}")
+            raise self.incomplete(f"file {name!r}")
         return self.read_part_bytes(files[name])
 
     def publish(
@@ -264,6 +288,33 @@ class StageDir:
         """The column `row_id` of a part, (n,) int64; of a remote one nothing else is read."""
         with self.storage.fs.open(self.storage.path(part.name), "rb") as file:
             return pq.ParquetFile(file).read(["row_id"])["row_id"].to_numpy()
+
+    def read_present_columns(self, part: Part, columns: Sequence[str]) -> pa.Table:
+        """Those of the columns that a part has. Nothing else is read of it, and so its checksum is not compared."""
+        with self.storage.fs.open(self.storage.path(part.name), "rb") as file:
+            return pq.ParquetFile(file).read([name for name in columns if name in pq.read_schema(file).names])
+
+    def footer_of(self, part: Part) -> pq.FileMetaData:
+        """The footer of a part; nothing else of it is read.
+
+        Raises:
+            ArtifactError: the file is gone, or is no Parquet file any more.
+        """
+        try:
+            with self.storage.fs.open(self.storage.path(part.name), "rb") as file:
+                return pq.read_metadata(file)
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            raise ArtifactError(
+                f"{self.storage.uri}/{part.name} is gone or damaged; delete {MANIFEST_NAME} beside it to rebuild "
+                f"{self.stage}"
+            ) from error
+
+    def row_bounds_of(self, part: Part) -> tuple[int, int]:
+        """The lowest and the highest row id of a part that has rows."""
+        footer = self.footer_of(part)
+        column = footer.schema.names.index("row_id")
+        found = [footer.row_group(group).column(column).statistics for group in range(footer.num_row_groups)]
+        return min(group.min for group in found), max(group.max for group in found)
 
     def delete(self) -> None:
         """Delete all that dxmc has written here. A folder of which nothing shows that it has is left as it is."""

@@ -13,6 +13,7 @@ import re
 import shutil
 import stat
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -275,9 +276,43 @@ class Storage:
             if isinstance(self.fs, LocalFileSystem):
                 _write_local(Path(self.path(name)), data)
             else:
-                self.fs.pipe_file(self.path(name), data)
+                self.fs.pipe_file(self.path(name), data, **_headers(self.fs, name))
         except storage_errors() as error:
             raise write_error(f"{self.uri}/{name}", error) from error
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """For a block, a path of this machine for a large file, which takes its place when the block ends, whole.
+
+        Raises:
+            InputError: the disk is full, or the place may not be written.
+            DxmcError: writing failed for another reason.
+        """
+        try:
+            if isinstance(self.fs, LocalFileSystem):
+                with _taking_the_place_of(Path(self.path(name))) as temporary:
+                    yield temporary
+                return
+            with tempfile.TemporaryDirectory(prefix="dxmc-") as folder:
+                temporary = Path(folder) / "file"
+                yield temporary
+                self.fs.put_file(str(temporary), self.path(name))
+        except storage_errors() as error:
+            raise write_error(f"{self.uri}/{name}", error) from error
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[Path]:
+        """For a block, a file as one of this machine; one in object storage is fetched into TMPDIR.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if isinstance(self.fs, LocalFileSystem):
+            yield Path(self.path(name))
+            return
+        with tempfile.TemporaryDirectory(prefix="dxmc-") as folder:
+            self.fs.get_file(self.path(name), f"{folder}/file")
+            yield Path(folder) / "file"
 
     def create_bytes(self, name: str, data: bytes) -> bool:
         """Write a file only where none is; False when one was there first (the test is atomic, on S3 too).
@@ -454,10 +489,15 @@ def write_output(uri: str, data: bytes, *, mark: bytes) -> str:
         if isinstance(fs, LocalFileSystem):
             _write_local(Path(path), data)
         else:
-            fs.pipe_file(path, data)
+            fs.pipe_file(path, data, **_headers(fs, path))
     except storage_errors() as error:
         raise InputError(f"cannot write {uri}: {getattr(error, 'strerror', None) or error}") from error
     return uri
+
+
+def _headers(fs: AbstractFileSystem, name: str) -> dict[str, str]:
+    """What S3 is to say of a page when it hands it out: a browser saves what has no type instead of showing it."""
+    return {"ContentType": "text/html; charset=utf-8"} if name.endswith(".html") and "s3" in fs.protocol else {}
 
 
 def check_free_space(uri: str, needed_bytes: int) -> None:
@@ -496,12 +536,18 @@ def _locked_folder(folder: Path) -> Iterator[None]:
 
 
 def _write_local(path: Path, data: bytes) -> None:
+    with _taking_the_place_of(path) as temporary, temporary.open("xb") as file:
+        file.write(data)
+
+
+@contextmanager
+def _taking_the_place_of(path: Path) -> Iterator[Path]:
+    """For a block, where to write what then takes the place of a local file, in one step and safe on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:

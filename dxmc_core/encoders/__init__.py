@@ -4,7 +4,7 @@
 loaded, so that reading a configuration does not wait for PyTorch.
 """
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -14,6 +14,9 @@ from dxmc_core.encoders.offline import OfflineConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.encoders.protocol import Encoder, Preprocess
 
+if TYPE_CHECKING:
+    from dxmc_core.workload import EncoderWork
+
 __all__ = [
     "Encoder",
     "EncoderConfig",
@@ -22,8 +25,10 @@ __all__ = [
     "Preprocess",
     "embedding_width",
     "encoder_identity",
+    "encoder_work",
     "load_encoder",
     "load_preprocess",
+    "require_weights",
 ]
 
 EncoderConfig = Annotated[OpenClipConfig | OfflineConfig, Field(discriminator="kind")]
@@ -60,12 +65,27 @@ def load_encoder(
         prefer_onednn()
     batch_size = batch_size or (32 if device == "cpu" else 256)
     if isinstance(config, OfflineConfig):
+        offline.require_packages()
         from dxmc_core.encoders.offline_model import OfflineEncoder
 
         return OfflineEncoder.load(device=device, batch_size=batch_size)
     from dxmc_core.encoders.open_clip_model import OpenClipEncoder
 
     return OpenClipEncoder.load(config, device=device, batch_size=batch_size)
+
+
+def require_weights(config: OpenClipConfig | OfflineConfig) -> None:
+    """Check that the weights are on this machine or can be downloaded, without loading or downloading them.
+
+    Raises:
+        InputError: they cannot be had; the message says what to do.
+    """
+    if isinstance(config, OfflineConfig):
+        offline.require_packages()
+        return
+    from dxmc_core.encoders import open_clip_weights
+
+    open_clip_weights.require_weights(config)
 
 
 def load_preprocess(config: OpenClipConfig | OfflineConfig) -> Preprocess:
@@ -75,6 +95,7 @@ def load_preprocess(config: OpenClipConfig | OfflineConfig) -> Preprocess:
         InputError: there is no such model.
     """
     if isinstance(config, OfflineConfig):
+        offline.require_packages()
         from dxmc_core.encoders.offline_model import OfflinePreprocess
 
         return OfflinePreprocess()
@@ -95,3 +116,18 @@ def encoder_identity(config: OpenClipConfig | OfflineConfig) -> dict:
 def embedding_width(config: OpenClipConfig | OfflineConfig) -> int | None:
     """The number of columns D of the embeddings; None when only loading the model would tell."""
     return offline.EMBEDDING_WIDTH if isinstance(config, OfflineConfig) else open_clip.width(config)
+
+
+def encoder_work(config: OpenClipConfig | OfflineConfig) -> "EncoderWork":
+    """What the encoder does for an image and for a noun, counted on the model without its weights.
+
+    Raises:
+        InputError: there is no such model, or its description is neither here nor to be had.
+    """
+    if isinstance(config, OfflineConfig):
+        from dxmc_core.encoders import offline_model
+
+        return offline_model.encoder_work()
+    from dxmc_core.encoders import open_clip_model
+
+    return open_clip_model.encoder_work(config)

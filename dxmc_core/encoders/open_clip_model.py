@@ -26,7 +26,10 @@ from dxmc_core.encoders.aspect_ratio import limit_aspect_ratio, max_aspect_ratio
 from dxmc_core.encoders.batching import map_batches, normalize_rows, rows_by_length
 from dxmc_core.encoders.open_clip import OpenClipConfig, brings_weights, checkpoint_path
 from dxmc_core.encoders.open_clip_weights import fetch_tag, require_hub, tag_preprocessing
+from dxmc_core.encoders.work import count_work
 from dxmc_core.errors import InputError, on_one_line
+from dxmc_core.method.work import Work
+from dxmc_core.workload import EncoderWork
 
 #: The seven templates of CLIP's own prompt search that DXMC and TAC average over (METHOD section 1.5).
 NOUN_TEMPLATES = (
@@ -38,8 +41,12 @@ NOUN_TEMPLATES = (
     "art of the {}.",
     "a photo of the small {}.",
 )
+#: Tokens of such a prompt, the ends included, with a noun of WordNet (two to three tokens).
+_TOKENS_PER_PROMPT = 11
 #: Nouns whose prompts are tokenised and held at a time.
 _NOUN_BLOCK = 2048
+#: Reading weights and making a model of them passes over them so often.
+_PASSES_TO_LOAD = 20
 _MAX_SAID = 200
 
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
@@ -248,15 +255,39 @@ def load_preprocess(config: OpenClipConfig) -> OpenClipPreprocess:
     preprocessing = None
     if not brings_weights(config) and checkpoint_path(config) is None:
         preprocessing = tag_preprocessing(config.model, config.pretrained)
+    return split_transform(_without_weights(config, preprocessing))[0]
+
+
+def _without_weights(config: OpenClipConfig, preprocessing: dict | None = None) -> Any:
+    """The model on the device meta, which holds shapes and no numbers."""
     require_hub(config.model)
     try:
         with torch.device("meta"):
-            model = open_clip.create_model(
+            return open_clip.create_model(
                 config.model, load_weights=False, device="meta", force_preprocess_cfg=preprocessing
             )
     except _LOAD_ERRORS as error:
         raise InputError(_explain(config, None, error)) from error
-    return split_transform(model)[0]
+
+
+def encoder_work(config: OpenClipConfig) -> EncoderWork:
+    """What `OpenClipEncoder` does, counted without weights.
+
+    Raises:
+        InputError: there is no such model, or its description is neither here nor to be had.
+    """
+    model = _without_weights(config).eval().requires_grad_(False)
+    size = _square_size(model.visual.image_size)
+    tower = CutTextTower(model)
+    length = _TOKENS_PER_PROMPT if tower.can_cut else model.context_length
+    prompt = count_work(tower, length, dtype=torch.int64)
+    num_bytes = 4.0 * sum(weight.numel() for weight in model.parameters())
+    return EncoderWork(
+        image=count_work(model.encode_image, 3, size, size),
+        noun=prompt * len(NOUN_TEMPLATES),
+        loading=Work(moved_bytes=_PASSES_TO_LOAD * num_bytes),
+        num_bytes=num_bytes,
+    )
 
 
 def split_transform(model: Any) -> tuple[OpenClipPreprocess, transforms.Normalize]:
@@ -289,7 +320,7 @@ def _retrieval_temperature(model: Any) -> float:
 def _weights_of(config: OpenClipConfig) -> tuple[Path | None, dict | None]:
     """The checkpoint file to load and the preprocessing that belongs to it; None where open_clip knows by itself."""
     if brings_weights(config):
-        require_hub(config.model)
+        require_hub(config.model, weights=True)
         return None, None
     path = checkpoint_path(config)
     return fetch_tag(config.model, config.pretrained) if path is None else (path, None)

@@ -4,8 +4,11 @@ open_clip asks the hub about every file, also about cached ones, and tries for m
 network. Here a cached file is used as it is, and a hub that does not answer is given up after seconds.
 """
 
+import logging
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import huggingface_hub
@@ -13,7 +16,10 @@ import open_clip
 from huggingface_hub import constants
 from open_clip.transform import PreprocessCfg
 
+from dxmc_core.encoders.open_clip import OpenClipConfig, brings_weights, checkpoint_path
 from dxmc_core.errors import InputError, on_one_line
+
+logger = logging.getLogger(__name__)
 
 _ANSWER_TIMEOUT_S = 5.0
 _WAY_OUT = "give the path of a local checkpoint in encoder.pretrained, or set encoder.kind=offline"
@@ -50,19 +56,45 @@ def _tag_config(model: str, tag: str) -> dict:
     return config
 
 
-def require_hub(model: str) -> None:
-    """Give up at once on a model of the hub that is neither cached nor to be had.
+def require_weights(config: OpenClipConfig) -> None:
+    """Check that the weights are on this machine or that who has them answers; nothing is loaded or downloaded.
+
+    Raises:
+        InputError: they cannot be had.
+    """
+    if brings_weights(config):
+        require_hub(config.model, weights=True)
+    elif checkpoint_path(config) is None:
+        found = _tag_config(config.model, config.pretrained)
+        if _cached_file(found) is None:
+            _require_answer(config.model, config.pretrained, found)
+            _announce_download(f"{config.pretrained!r} of {config.model}")
+
+
+def require_hub(model: str, *, weights: bool = False) -> None:
+    """Give up at once on a model of the hub whose description, or weights too, are neither cached nor to be had.
 
     Raises:
         InputError: the hub does not answer.
     """
     if not model.startswith("hf-hub:"):
         return
-    cached = huggingface_hub.try_to_load_from_cache(model.removeprefix("hf-hub:"), "open_clip_config.json")
-    if not isinstance(cached, str) and not _answers(constants.ENDPOINT):
+    repository = model.removeprefix("hf-hub:")
+    wanted = [["open_clip_config.json"], _file_names("")] if weights else [["open_clip_config.json"]]
+    is_cached = all(_cached_on_hub(repository, names) for names in wanted)
+    if not is_cached and not _answers(constants.ENDPOINT):
         raise InputError(
-            f"encoder.model: {model} is not in the cache and {constants.ENDPOINT} does not answer; {_WAY_OUT}"
+            f"encoder.model: {model} is not in the cache and {constants.ENDPOINT} does not answer; copy its folder "
+            "to this machine and set encoder.model=local-dir:/FOLDER, or set encoder.kind=offline"
         )
+    if weights and not is_cached:
+        _announce_download(model)
+
+
+@cache
+def _announce_download(weights: str) -> None:
+    """Say once that loading will take as long as a download does, of which nothing is seen."""
+    logger.info("the weights %s are not on this machine; they are downloaded before they are loaded", weights)
 
 
 def _check_activation(name: str, tag: str, config: dict) -> None:
@@ -78,11 +110,15 @@ def _cached_file(config: dict) -> Path | None:
     """The file as huggingface_hub or open_clip left it at an earlier download."""
     if config.get("hf_hub"):
         repository, _, file_name = config["hf_hub"].rpartition("/")
-        names = _file_names(file_name)
-        found = (huggingface_hub.try_to_load_from_cache(repository, name) for name in names)
-        return next((Path(path) for path in found if isinstance(path, str)), None)
+        return _cached_on_hub(repository, _file_names(file_name))
     path = Path("~/.cache/clip").expanduser() / PurePosixPath(config["url"]).name
     return path if path.is_file() else None
+
+
+def _cached_on_hub(repository: str, names: Sequence[str]) -> Path | None:
+    """The first of some files of a repository that an earlier download left."""
+    found = (huggingface_hub.try_to_load_from_cache(repository, name) for name in names)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def _file_names(file_name: str) -> list[str]:
@@ -93,10 +129,14 @@ def _file_names(file_name: str) -> list[str]:
     return [str(path.with_suffix(".safetensors")), file_name] if path.suffix in (".bin", ".pth") else [file_name]
 
 
-def _download(name: str, tag: str, config: dict) -> Path:
+def _require_answer(model: str, tag: str, config: dict) -> None:
     where = constants.ENDPOINT if config.get("hf_hub") else config["url"]
     if constants.HF_HUB_OFFLINE or not _answers(where):
-        raise InputError(f"encoder: no network to download the weights {tag!r} of {name} from {where}; {_WAY_OUT}")
+        raise InputError(f"encoder: no network to download the weights {tag!r} of {model} from {where}; {_WAY_OUT}")
+
+
+def _download(name: str, tag: str, config: dict) -> Path:
+    _require_answer(name, tag, config)
     try:
         return Path(open_clip.download_pretrained(config))
     except (OSError, RuntimeError, ValueError) as error:

@@ -21,6 +21,7 @@ from dxmc_core.report import (
     ReportData,
     Score,
     count_labels,
+    doubtful_shares,
     flatten_settings,
     gallery_positions,
     project_2d,
@@ -29,6 +30,7 @@ from dxmc_core.report import (
     report_images,
     rows_shown,
     sample_for_map,
+    sureness_of,
     training_curves,
 )
 from dxmc_core.report.page import PAGE_MARK
@@ -67,13 +69,20 @@ def render(
     sizes = np.bincount(sample.labels, minlength=model.n_clusters_)
     texts = None if labels is None else [None if label is None else str(label) for label in labels]
     counts = {} if texts is None else count_labels(sample.labels, texts)
+    sureness = sureness_of(sample.confidences)
+    doubtful = doubtful_shares(sample.labels, sureness)
     clusters = cluster_rows(sample, sizes, _names(model), num_exemplars=_NUM_IN_GALLERY, num_border=_NUM_IN_GALLERY)
     data = ReportData(
         title=title,
         created_at=datetime.now(UTC),
         num_images=len(rows),
         item=("row", "rows") if images is None else ("photograph", "photographs"),
-        clusters=[report_cluster(row, label_counts=counts.get(row["cluster_id"], {})) for row in clusters],
+        clusters=[
+            report_cluster(
+                row, label_counts=counts.get(row["cluster_id"], {}), doubtful_share=doubtful.get(row["cluster_id"])
+            )
+            for row in clusters
+        ],
         method=model.method,
         scores=_scores(sample, texts, num_clusters=model.n_clusters_),
         map_points=_map_points(sample),
@@ -89,7 +98,7 @@ def render(
         shown,
         [_name_of(row, images) for row in shown],
         cluster_ids=sample.labels[shown],
-        confidences=sample.confidences[shown],
+        sureness=sureness[shown],
         runner_ups=np.where(sizes[runner_ups[shown]] > 0, runner_ups[shown], -1),
         outlier_scores=scores[shown],
         labels=None if texts is None else [texts[row] for row in shown],

@@ -17,12 +17,13 @@ from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import is_local, normalize_uri
 from dxmc_core.config import PipelineConfig
 from dxmc_core.errors import InputError
-from dxmc_core.export import fiftyone, huggingface, webdataset
+from dxmc_core.export import clip_retrieval, embedding_atlas, fiftyone, huggingface, webdataset
 from dxmc_core.export.images import Export, exported_images
 from dxmc_core.images.sources import EmbeddingsSource
 
-ExportFormat = Literal["huggingface", "webdataset", "fiftyone"]
+ExportFormat = Literal["huggingface", "webdataset", "fiftyone", "clip-retrieval", "embedding-atlas"]
 FORMATS: tuple[str, ...] = get_args(ExportFormat)
+#: Of the formats that image files are copied into.
 _WRITERS = {"huggingface": huggingface.write, "webdataset": webdataset.write, "fiftyone": fiftyone.write}
 
 
@@ -51,10 +52,18 @@ def export_run(
 
     Raises:
         ArtifactError: the run is not finished.
-        InputError: the run has no image files, the folder is there already or cannot be written, or a package that the
-            format needs is not installed.
+        InputError: the run has no image files, or no index, that the format needs; the folder is there already or
+            cannot be written; or a package that the format needs is not installed.
     """
     source = config.source
+    if format in ("clip-retrieval", "embedding-atlas"):
+        with _new_folder(output) as (folder, place):
+            export = Export(folder, on_images)
+            if format == "clip-retrieval":
+                clip_retrieval.write(export, run_dir, has_files=not isinstance(source, EmbeddingsSource))
+            else:
+                embedding_atlas.write(export, run_dir, config)
+        return Exported(str(place), export.num_written, export.num_skipped)
     if isinstance(source, EmbeddingsSource):
         raise InputError(
             f"{run_dir.uri} has no image files to export: its images came as embeddings. Its tables open as they are, "

@@ -32,7 +32,7 @@ _SUFFIXES = {
     Format.PNM: "ppm",
     Format.ICO: "ico",
 }
-_KNOWN_OF_EACH = ("cluster_id", "confidence", "runner_up", "margin", "outlier_score")
+KNOWN_OF_EACH = ("cluster_id", "confidence", "runner_up", "margin", "outlier_score")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def exported_images(export: Export, run_dir: RunDir, source: ImageSource) -> Ite
     """The assigned images in row order; memory holds a few files and one part of each table."""
     fetch = FetchImages(source)
     names = cluster_names(run_dir)
-    for table in _assigned_rows(run_dir):
+    for table in assigned_rows(run_dir):
         for start in range(0, table.num_rows, _FILES_AT_A_TIME):
             rows = table.slice(start, _FILES_AT_A_TIME)
             for row, file in zip(rows.to_pylist(), fetch(rows), strict=True):
@@ -87,11 +87,11 @@ def exported_images(export: Export, run_dir: RunDir, source: ImageSource) -> Ite
                     continue
                 export.num_written += 1
                 record = {"image_id": row["image_id"], "label": row["label"], "cluster": names[row["cluster_id"]]}
-                record |= {column: row[column] for column in _KNOWN_OF_EACH}
+                record |= {column: row[column] for column in KNOWN_OF_EACH}
                 yield ExportedImage(row["row_id"], suffix, file, record)
 
 
-def _assigned_rows(run_dir: RunDir) -> Iterator[pa.Table]:
+def assigned_rows(run_dir: RunDir) -> Iterator[pa.Table]:
     """The parts of `assignments`, with the columns of the catalog. Parts of both come by ascending first row."""
     catalog = run_dir.stage("embed_images").iter_parts("catalog")
     window: list[pa.Table] = []
@@ -103,6 +103,6 @@ def _assigned_rows(run_dir: RunDir) -> Iterator[pa.Table]:
         rows = pa.concat_tables(window)
         # The catalog is dense: a row's place is its id less the first one's.
         rows = take_rows(rows, row_ids - rows["row_id"][0].as_py())
-        for column in _KNOWN_OF_EACH:
+        for column in KNOWN_OF_EACH:
             rows = rows.append_column(column, part[column])
         yield rows

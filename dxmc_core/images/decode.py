@@ -86,9 +86,11 @@ class OpenedImage:
     """A file whose header has been read and found usable; its pixels have not been decoded.
 
     Attributes:
+        size: width and height of the file's picture.
         num_pixels: that `decode` will make.
     """
 
+    size: tuple[int, int]
     num_pixels: int
     _image: ImageFile.ImageFile
     _data: bytes
@@ -107,12 +109,13 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_size: int | Non
     _check_size(announced_size(data, found) or (0, 0), max_pixels)
     with _rejecting(data, found):
         image = _PLUGINS[found](io.BytesIO(data))
-        _check_size(image.size, max_pixels)
+        size = image.size
+        _check_size(size, max_pixels)
         if min_size is not None:
             # Formats other than JPEG ignore this.
             image.draft(None, (DRAFT_MARGIN * min_size, DRAFT_MARGIN * min_size))
         width, height = image.size
-        return OpenedImage(width * height, image, data, found)
+        return OpenedImage(size, width * height, image, data, found)
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_size: int | None = None) -> Image.Image:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.user_tables import take_rows
@@ -132,7 +133,7 @@ def take_over_rows(
     """
 
     def rewrite(part: Part) -> tuple[Part, np.ndarray] | None:
-        table = source.read_part(part)
+        table = schemas.with_measures(source.read_part(part)) if table_name == "images" else source.read_part(part)
         row_ids = new_rows[table["row_id"].to_numpy()]
         kept = np.flatnonzero(row_ids >= 0)
         if not len(kept):

@@ -28,7 +28,9 @@ def make_thumbnails(catalog: pa.Table, source: SourceConfig, *, size: int) -> di
     def made(file: bytes | ImageRejectedError) -> bytes | None:
         try:
             return (
-                thumbnail(decode_image(file, max_pixels=source.max_pixels), size) if isinstance(file, bytes) else None
+                thumbnail(decode_image(file, max_pixels=source.max_pixels, min_size=size), size)
+                if isinstance(file, bytes)
+                else None
             )
         except ImageRejectedError:
             return None

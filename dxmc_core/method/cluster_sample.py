@@ -17,7 +17,7 @@ from dxmc_core.method.naming import ClusterName
 
 NUM_NEAREST_CLUSTERS = 5
 #: 64 MiB.
-_PROBS_PER_BLOCK = 2**24
+PROBS_PER_BLOCK = 2**24
 
 
 class Decisions(NamedTuple):
@@ -81,7 +81,7 @@ def decide(heads: Heads, images: np.ndarray, texts: np.ndarray | None) -> Decisi
 
     Ties go to the smaller cluster id. The probabilities of all exist for a block of images at a time.
     """
-    size = max(_PROBS_PER_BLOCK // heads.num_clusters, 1)
+    size = max(PROBS_PER_BLOCK // heads.num_clusters, 1)
     blocks = [slice(start, start + size) for start in range(0, max(len(images), 1), size)]
     found = [_decisions(_probs(heads, images[block], None if texts is None else texts[block])) for block in blocks]
     return Decisions(*map(np.concatenate, zip(*found, strict=True)))

@@ -29,7 +29,7 @@ class Hyperparameters:
     Attributes:
         num_epochs: passes over the data.
         batch_size: rows of the global batch, all workers together.
-        learning_rate, betas, weight_decay: of Adam; see `Objective.decoupled_weight_decay`.
+        learning_rate, betas, weight_decay: of Adam, or of AdamW where the authors used it.
         entropy_weight: weight of the assignment entropy, which is subtracted from the loss (alpha).
     """
 
@@ -310,7 +310,8 @@ class TEMIHyperparameters(Hyperparameters):
     The authors' program also warms the learning rate up over 20 epochs and lowers it again; here it is constant.
 
     Attributes:
-        num_heads, hidden_width, bottleneck_width: see `MultiHead`.
+        num_heads: heads that learn beside one another; the one with the lowest loss is taken.
+        hidden_width, bottleneck_width: of the layers of a head, see `MultiHead`.
         temperature: of student and teacher.
         beta: exponent of the probabilities; below 1 it keeps a few clusters from taking everything.
         teacher_momentum: share of a teacher's weights that a step keeps.

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dxmc_core.method.kmeans import spherical_kmeans
+from dxmc_core.method.kmeans import kmeans_work, spherical_kmeans
 from dxmc_core.method.row_source import RowSource
 from dxmc_core.method.top_scores import top_scores
 from dxmc_core.method.unit_rows import unit_rows
+from dxmc_core.method.work import Work
 
 #: Cells are to hold so many rows, enough for a matrix product; but assigning rows to more cells than a multiple of
 #: sqrt(N) would cost more than searching them.
@@ -43,6 +44,11 @@ _CANDIDATES_PER_BLOCK = 2**16
 _TIE = 2e-6
 
 _ROWS_PER_READ = 65_536
+
+#: For estimates only: cells that a query looks through in the end, and how often finding the best candidates of a
+#: query passes over their scores.
+TYPICAL_PROBES = 12
+_PASSES_OVER_SCORES = 30
 
 #: Makes an array of a shape and a type.
 Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
@@ -284,3 +290,34 @@ def choose_num_probes(
         if found >= min_recall or num_probes == most:
             break
     return replace(index, cells=replace(index.cells, num_probes=num_probes)), found
+
+
+def cells_work(num_rows: int, width: int) -> Work:
+    """What it takes to make cells, to lay the rows out, and to measure the recall on a sample against all rows."""
+    made = kmeans_work(
+        num_rows,
+        width,
+        num_cells(num_rows),
+        num_restarts=1,
+        num_iterations=_TRAINING_ITERATIONS,
+        max_points_per_center=_TRAINING_ROWS_PER_CELL,
+    )
+    sampled = min(_SAMPLED_CELLS * _SAMPLED_ROWS_PER_CELL, num_rows)
+    laid_out = 8.0 * num_rows * width
+    return made + Work(2.0 * width * sampled * num_rows, laid_out + 4.0 * _PASSES_OVER_SCORES * sampled * num_rows)
+
+
+def cell_search_work(num_rows: int, width: int) -> Work:
+    """What `search_cells` does for all rows with a typical number of probes, the layout of the rows included."""
+    cells = num_cells(num_rows)
+    searched = num_rows / cells * min(TYPICAL_PROBES, cells)
+    converted = 8.0 * width * (cells * searched + num_rows)
+    return Work(2.0 * width * num_rows * searched, 4.0 * _PASSES_OVER_SCORES * num_rows * searched + converted)
+
+
+def cells_bytes(num_rows: int, width: int, num_neighbors: int, *, slice_rows: int) -> float:
+    """The most memory that making cells, or searching a slice of the rows, holds beside the file that they lie in."""
+    cells = num_cells(num_rows)
+    trained = min(num_rows, _TRAINING_ROWS_PER_CELL * cells)
+    found = min(num_rows, slice_rows) * num_neighbors * 40.0
+    return trained * width * 6.0 + cells * width * 8.0 + num_rows * 60.0 + found + _ROWS_PER_READ * width * 8.0

@@ -11,10 +11,13 @@ from sklearn.metrics.cluster import contingency_matrix
 
 from dxmc_core.method.neighbors import build_index, search
 from dxmc_core.method.unit_rows import unit_rows
+from dxmc_core.method.work import Work
 
 Labels = np.ndarray | Sequence[int] | Sequence[str]
 
 _ROWS_PER_BLOCK = 8192
+#: Scores without labels are means over at most so many rows.
+MAX_SCORED_ROWS = 10_000
 
 #: Mean cosine distances below this are rounding: a row among copies of itself.
 _MIN_DISTANCE = 1e-6
@@ -94,7 +97,7 @@ def label_free_scores(
     neighbors: np.ndarray | None = None,
     num_clusters: int | None = None,
     num_neighbors: int = 10,
-    max_rows: int = 10_000,
+    max_rows: int = MAX_SCORED_ROWS,
     seed: int = 0,
 ) -> dict[str, float]:
     """Scores that need no true labels. They compare clusterings of the same embeddings, not of different ones.
@@ -204,3 +207,9 @@ def _balance(sizes: np.ndarray, num_clusters: int) -> float:
         return 1.0
     shares = sizes / sizes.sum()
     return float(-(shares * np.log(shares)).sum() / np.log(num_clusters))
+
+
+def label_free_work(num_rows: int, width: int, num_clusters: int, *, max_rows: int = MAX_SCORED_ROWS) -> Work:
+    """What `label_free_scores` does where neighbours are searched."""
+    sample = min(num_rows, max_rows)
+    return Work(2.0 * width * sample * (num_rows + num_clusters), 4.0 * sample * (num_rows + 2 * num_clusters))

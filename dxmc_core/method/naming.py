@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from dxmc_core.method.hypernyms import HypernymEvidence, hypernym_evidence
 from dxmc_core.method.name_choice import ChosenName, NounEvidence, choose_names, numbered, spelling_key
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
+from dxmc_core.method.work import Work
 
 #: How much of the mean image is taken off every image before nouns are compared. Taking off all of it also removes what
 #: the whole data set shows (among flowers a pink one is then nearest to "radish"); taking off none leaves the hubs.
@@ -32,6 +33,11 @@ _MIN_HYPERNYM_SHARE = 0.5
 
 #: Members whose nouns are counted, evenly spread over the cluster.
 _MAX_MEMBERS = 256
+
+#: Deciding which nouns are near an image passes over its scores so often; for estimates only.
+_PASSES_OVER_SCORES = 6
+#: Choosing the name of a cluster among nouns and hypernyms takes as long as moving so many bytes; likewise.
+_BYTES_PER_NAME = 15e6
 
 _NUM_CANDIDATES = 24
 _NUM_LISTED = 5
@@ -253,3 +259,10 @@ def _best_nouns(positions: np.ndarray, shares: np.ndarray, advantages: np.ndarra
     positions, scores = positions[usable], scores[usable]
     order = np.lexsort((positions, -scores))[:_NUM_CANDIDATES]
     return positions[order], scores[order]
+
+
+def naming_work(num_images: int, width: int, num_clusters: int, num_nouns: int) -> Work:
+    """What `name_clusters` does."""
+    members = min(num_images, _MAX_MEMBERS * num_clusters)
+    scores = members * num_nouns
+    return Work(2.0 * width * scores, 4.0 * _PASSES_OVER_SCORES * scores + _BYTES_PER_NAME * num_clusters)

@@ -20,6 +20,7 @@ from dxmc_core.extras import needed_for
 from dxmc_core.method.int8_rows import Int8Rows
 from dxmc_core.method.top_scores import top_scores
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
+from dxmc_core.method.work import Work
 
 if TYPE_CHECKING:
     import faiss
@@ -46,6 +47,9 @@ _MAX_CANDIDATES = 2048
 
 #: Scores closer than this may change places between the rounding of float32 proposals and that of the ranking.
 _SCORE_TOLERANCE = 4e-6
+
+#: Finding the best candidates passes over the scores so often; for estimates only.
+_PASSES_OVER_SCORES = 3
 
 #: 4 MiB, which stay in the cache between being gathered and being multiplied.
 _CANDIDATE_VALUES_PER_BLOCK = 2**20
@@ -277,3 +281,17 @@ def search_bytes(num_rows: int, width: int, num_neighbors: int) -> float:
     """The most memory that `nearest_neighbors` holds for all rows on the CPU, beside the rows it is given."""
     index = (4.0 + 1.0) * num_rows * width  # float32 and 8 bits
     return index + 12.0 * num_rows * num_neighbors + 4.0 * _QUERIES_PER_BATCH * min(num_rows, _ROWS_PER_BLOCK)
+
+
+def search_work(num_rows: int, width: int, num_neighbors: int, *, speedup: float = 1.0) -> Work:
+    """What `nearest_neighbors` does for all rows.
+
+    Args:
+        speedup: how many times faster products of 8 bits are than those that are counted; rows that are few are not
+            rounded.
+    """
+    if num_rows < _LEAST_INT8_ROWS or width < _LEAST_INT8_WIDTH:
+        speedup = 1.0
+    candidates = min(num_neighbors + 1 + _EXTRA_CANDIDATES + num_neighbors // 2, num_rows)
+    ranking = 8.0 * num_rows * candidates * width
+    return Work(2.0 * width * num_rows**2 / speedup, 4.0 * _PASSES_OVER_SCORES * num_rows**2 + ranking)

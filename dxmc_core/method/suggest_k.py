@@ -15,12 +15,13 @@ import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
 from dxmc_core.method.hyperparameters import MIN_ROWS_FOR_K
-from dxmc_core.method.kmeans import spherical_kmeans
+from dxmc_core.method.kmeans import kmeans_work, spherical_kmeans
 from dxmc_core.method.steps import OnStep, WorkStep, no_report
 from dxmc_core.method.turtle_score import turtle_score
 from dxmc_core.method.unit_rows import unit_rows
-from dxmc_core.method.ward import ward_tree
-from dxmc_core.method.whitening import cluster_means, half_power_whitening, normalize_rows
+from dxmc_core.method.ward import merge_work, ward_tree
+from dxmc_core.method.whitening import cluster_means, half_power_whitening, half_power_work, normalize_rows
+from dxmc_core.method.work import Work
 
 NUM_SUGGESTIONS = 3
 SCORE_NAMES = ("stability", "separability", "compactness")
@@ -129,7 +130,7 @@ def suggest_num_clusters(
             f"expected at least {MIN_ROWS_FOR_K} rows to choose a number of clusters, found {len(image_embeddings)}"
         )
     rows = _sample_view(image_embeddings, max_rows=max_rows, seed=seed)
-    grid = geometric_grid(min(max_clusters or len(rows), len(rows) // _MIN_ROWS_PER_CLUSTER))
+    grid = _grid(len(rows), max_clusters)
     make = partition or ward_partitions(device)
     done, total = itertools.count(1), 2 * len(grid) * (1 + _NUM_SPLITS)
 
@@ -140,6 +141,10 @@ def suggest_num_clusters(
     by_chance = _measure(_structureless(rows, seed=seed), grid, make, seed=seed, on_scored=on_scored)
     scores = _combine(grid, found, by_chance)
     return KChoice(scores, _suggest(scores), len(rows))
+
+
+def _grid(num_rows: int, max_clusters: int | None) -> list[int]:
+    return geometric_grid(min(max_clusters or num_rows, num_rows // _MIN_ROWS_PER_CLUSTER))
 
 
 def geometric_grid(max_clusters: int) -> list[int]:
@@ -171,7 +176,7 @@ def ward_partitions(device: str = "cpu") -> Partitioner:
     """The cuts of one Ward tree over micro-clusters, which count by their rows."""
 
     def partitions(rows: np.ndarray, grid: Sequence[int], seed: int) -> Iterator[np.ndarray]:
-        num_micro = max(grid[-1], min(len(rows) // _ROWS_PER_MICRO_CLUSTER, _MAX_MICRO_CLUSTERS))
+        num_micro = _num_micro_clusters(len(rows), grid)
         micro = spherical_kmeans(
             rows,
             num_micro,
@@ -190,6 +195,10 @@ def ward_partitions(device: str = "cpu") -> Partitioner:
             yield normalize_rows(cluster_means(rows, parts[micro.labels], num_clusters))
 
     return partitions
+
+
+def _num_micro_clusters(num_rows: int, grid: Sequence[int]) -> int:
+    return max(grid[-1], min(num_rows // _ROWS_PER_MICRO_CLUSTER, _MAX_MICRO_CLUSTERS))
 
 
 def _measure(
@@ -295,3 +304,23 @@ def _reason(scores: Sequence[KScores], place: int) -> str:
         share = max(getattr(scores[place], name), 0) / best if best > 0 else 0
         found.append(f"best {name}" if share == 1 else f"{name} {share:.0%} of the best")
     return ", ".join(found)
+
+
+def suggest_work(num_rows: int, width: int, *, max_clusters: int | None = None) -> Work:
+    """What `suggest_num_clusters` does with a sample of so many rows."""
+    grid = _grid(num_rows, max_clusters)
+    part = int(_PART_SHARE * num_rows)
+    trees = _tree_work(num_rows, width, grid) + _tree_work(part, width, grid) * (2 * _NUM_SPLITS)
+    # Gram matrices and a solution for each fold and K; labels and their classifiers; code lengths in double precision.
+    folds = Work(2.0 * width**2 * num_rows + 2.0 * _FOLDS * width**3) * len(grid)
+    labels = Work(2.0 * width * sum(grid) * (2 * num_rows + 2 * _NUM_SPLITS * num_rows))
+    lengths = Work(2.0 * 2 * 2 * width * sum(grid) * (num_rows - part) * _NUM_SPLITS)
+    return half_power_work(num_rows, width) + (trees + folds + labels + lengths) * 2
+
+
+def _tree_work(num_rows: int, width: int, grid: Sequence[int]) -> Work:
+    num_micro = _num_micro_clusters(num_rows, grid)
+    micro_clusters = kmeans_work(
+        num_rows, width, num_micro, num_restarts=1, num_iterations=_KMEANS_ITERATIONS, max_points_per_center=None
+    )
+    return micro_clusters + merge_work(num_micro, width, 1)

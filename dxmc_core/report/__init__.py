@@ -1,7 +1,8 @@
-"""The HTML report: frozen data in, one self-contained page out."""
+"""The HTML report: frozen data in, self-contained pages out."""
 
 from dxmc_core.report.assemble import (
     count_labels,
+    doubtful_shares,
     duplicates_by_cluster,
     flatten_settings,
     gallery_positions,
@@ -9,6 +10,7 @@ from dxmc_core.report.assemble import (
     report_cluster,
     report_images,
     summarize_rejects,
+    sureness_of,
     training_curves,
     tree_of,
 )
@@ -20,6 +22,7 @@ from dxmc_core.report.data import (
     Move,
     NounEvidence,
     PastCluster,
+    QualityList,
     Reject,
     Rejects,
     ReportCluster,
@@ -33,17 +36,29 @@ from dxmc_core.report.data import (
     rows_shown,
 )
 from dxmc_core.report.k_page import render_k_evidence
-from dxmc_core.report.map import project_2d, sample_for_map
+from dxmc_core.report.map import map_work, project_2d, sample_for_map
+from dxmc_core.report.members import (
+    EDGE_PX,
+    PAGE_IMAGES,
+    MembersPage,
+    choose_members,
+    page_name,
+    render_members,
+)
 from dxmc_core.report.render import render_report
 
 __all__ = [
+    "EDGE_PX",
+    "PAGE_IMAGES",
     "Changes",
     "Curve",
     "KEvidence",
     "MapPoints",
+    "MembersPage",
     "Move",
     "NounEvidence",
     "PastCluster",
+    "QualityList",
     "Reject",
     "Rejects",
     "ReportCluster",
@@ -54,19 +69,25 @@ __all__ = [
     "StageTiming",
     "SuggestedK",
     "TreeNode",
+    "choose_members",
     "count_labels",
+    "doubtful_shares",
     "duplicates_by_cluster",
     "flatten_settings",
     "gallery_positions",
     "k_evidence",
+    "map_work",
+    "page_name",
     "project_2d",
     "render_k_evidence",
+    "render_members",
     "render_report",
     "report_cluster",
     "report_images",
     "rows_shown",
     "sample_for_map",
     "summarize_rejects",
+    "sureness_of",
     "training_curves",
     "tree_of",
 ]

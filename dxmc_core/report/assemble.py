@@ -21,6 +21,9 @@ from dxmc_core.report.data import (
     TreeNode,
 )
 
+#: Images of a lower sureness are called doubtful: the least sure tenth.
+DOUBTFUL = 0.1
+
 
 def report_images(
     row_ids: np.ndarray,
@@ -28,7 +31,7 @@ def report_images(
     *,
     cluster_ids: np.ndarray | None = None,
     uris: Sequence[str] | None = None,
-    confidences: np.ndarray | None = None,
+    sureness: np.ndarray | None = None,
     runner_ups: np.ndarray | None = None,
     outlier_scores: np.ndarray | None = None,
     labels: Sequence[str | None] | None = None,
@@ -48,7 +51,7 @@ def report_images(
             image_id=image_ids[position],
             uri="" if uris is None else uris[position],
             cluster_id=None if cluster_ids is None else int(cluster_ids[position]),
-            confidence=None if confidences is None else float(confidences[position]),
+            sureness=None if sureness is None else float(sureness[position]),
             runner_up=runner_up if runner_up is not None and runner_up >= 0 else None,
             outlier_score=None if outlier_scores is None else float(outlier_scores[position]),
             label=None if labels is None else labels[position],
@@ -61,6 +64,7 @@ def report_cluster(
     row: Mapping[str, Any],
     *,
     label_counts: Mapping[str, int] | None = None,
+    doubtful_share: float | None = None,
     near_duplicates: Sequence[Sequence[int]] = (),
     max_exemplars: int = 12,
     max_border: int = 6,
@@ -76,8 +80,7 @@ def report_cluster(
         names=tuple(row["names"]),
         name_source=row["name_source"],
         evidence=tuple(NounEvidence(**evidence) for evidence in row["name_evidence"]),
-        cohesion=row["cohesion"],
-        mean_confidence=row["mean_confidence"],
+        doubtful_share=doubtful_share,
         exemplars=tuple(row["exemplars"][:max_exemplars]),
         border=tuple(row["border"][:max_border]),
         nearest_clusters=tuple(row["nearest_clusters"][:max_nearest]),
@@ -123,6 +126,27 @@ def k_evidence(rows: Sequence[Mapping[str, Any]]) -> KEvidence:
         SuggestedK(num_clusters=row["num_clusters"], overall=row["overall"], reason=row["reason"]) for row in suggested
     ]
     return KEvidence(suggestions=suggestions, curves=curves)
+
+
+def sureness_of(confidences: np.ndarray) -> np.ndarray:
+    """The share of images with a lower confidence, in 0..1; of images with the same one, half are taken as lower.
+
+    A confidence is what training made of it: of 0.99 for all, the order still tells and the number does not.
+
+    Args:
+        confidences: (N,) float, N > 0.
+    """
+    ordered = np.sort(confidences)
+    below = np.searchsorted(ordered, confidences, side="left")
+    up_to = np.searchsorted(ordered, confidences, side="right")
+    return (below + up_to) / (2 * len(confidences))
+
+
+def doubtful_shares(cluster_ids: np.ndarray, sureness: np.ndarray) -> dict[int, float]:
+    """By cluster id, the part of its members that are among the tenth of all images that are least sure."""
+    found, codes = np.unique(cluster_ids, return_inverse=True)
+    shares = np.bincount(codes, sureness < DOUBTFUL) / np.bincount(codes)
+    return dict(zip(found.tolist(), shares.tolist(), strict=True))
 
 
 def count_labels(cluster_ids: np.ndarray, labels: Sequence[str | None]) -> dict[int, dict[str, int]]:
@@ -189,16 +213,20 @@ def training_curves(reports: Iterable[Mapping[str, Any]]) -> tuple[Curve, ...]:
 
     names = list(dict.fromkeys(name for epoch in epochs for name in by_epoch[epoch]["terms"]))
     curves = [
-        Curve(title=f"Loss: {name}", series=[series(name, [by_epoch[epoch]["terms"].get(name) for epoch in epochs])])
+        Curve(
+            title=f"Loss: {name}",
+            note="What training makes small; it should fall, then level off." if name == "total" else "A part of it.",
+            series=[series(name, [by_epoch[epoch]["terms"].get(name) for epoch in epochs])],
+        )
         for name in sorted(names, key=lambda name: (name != "total", names.index(name)))
     ]
-    for key, title, y_label in (
-        ("balance", "Evenness of the cluster sizes", "entropy / ln K"),
-        ("num_changed", "Images that changed cluster", "images"),
+    for key, title, y_label, note in (
+        ("balance", "Evenness of the cluster sizes", "entropy / ln K", "1 where all clusters are of one size."),
+        ("num_changed", "Images that changed cluster", "images", "Should end near 0."),
     ):
         values = [by_epoch[epoch].get(key) for epoch in epochs]
         if any(value is not None for value in values):
-            curves.append(Curve(title=title, y_label=y_label, series=[series(title.lower(), values)]))
+            curves.append(Curve(title=title, y_label=y_label, note=note, series=[series(title.lower(), values)]))
     return tuple(curves)
 
 

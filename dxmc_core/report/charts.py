@@ -36,6 +36,7 @@ class Chart:
     """A curve laid out in a box of WIDTH by HEIGHT."""
 
     title: str
+    note: str
     x_label: str
     y_label: str
     x_ticks: Sequence[Tick]
@@ -88,6 +89,7 @@ def lay_out(curve: Curve) -> Chart | None:
             lines.append(Line(series.name, _path(series, place_x, place_y), place_x(x), place_y(y), compact(y)))
     return Chart(
         title=curve.title,
+        note=curve.note,
         x_label=curve.x_label,
         y_label=curve.y_label,
         x_ticks=[Tick(place_x(x), compact(x)) for x in x_values],

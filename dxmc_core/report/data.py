@@ -22,7 +22,8 @@ class ReportImage:
     Attributes:
         image_id: the key users know it by; any text, shown escaped.
         uri: where it lies; the page links to it only where a browser could open it (a local path, file: or http(s):).
-        confidence: in 0..1; `runner_up` is the cluster it would have gone to instead.
+        sureness: share (0..1) of the run's images that the method was less sure of; see `assemble.sureness_of`.
+        runner_up: the cluster it would have gone to instead.
         label: its true class, where labels are known.
         thumbnail: None where there is no picture (embeddings without files).
     """
@@ -30,7 +31,7 @@ class ReportImage:
     image_id: str
     uri: str = ""
     cluster_id: int | None = None
-    confidence: float | None = None
+    sureness: float | None = None
     runner_up: int | None = None
     outlier_score: float | None = None
     label: str | None = None
@@ -54,7 +55,7 @@ class ReportCluster:
     Attributes:
         names: further names after `name`, best first (a repeated `name` is not shown twice).
         name_source: "noun", "hypernym", "unnamed" or "person".
-        cohesion: mean cosine of the members to their centre.
+        doubtful_share: part (0..1) of the members that are among the least sure tenth of the run.
         exemplars: row_ids nearest the centre, the nearest first.
         border: row_ids that nearly went elsewhere.
         nearest_clusters: cluster_ids, nearest first.
@@ -69,8 +70,7 @@ class ReportCluster:
     names: Sequence[str] = ()
     name_source: str = "noun"
     evidence: Sequence[NounEvidence] = ()
-    cohesion: float | None = None
-    mean_confidence: float | None = None
+    doubtful_share: float | None = None
     exemplars: Sequence[int] = ()
     border: Sequence[int] = ()
     nearest_clusters: Sequence[int] = ()
@@ -116,6 +116,16 @@ class Rejects:
         return sum(self.counts.values())
 
 
+@dataclass(frozen=True)
+class QualityList:
+    """Images with something in common that people weed out: how many there are, and rows of some, the worst first."""
+
+    title: str
+    meaning: str
+    num_images: int
+    rows: Sequence[int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """A figure that judges the clustering: against labels ("external") or from the embeddings alone ("label_free")."""
@@ -150,6 +160,7 @@ class Curve:
     """One chart: lines over a common x axis.
 
     Attributes:
+        note: what it says to a reader, in a sentence.
         log_x: the x axis doubles at even distances; all x are positive then.
         marks: x that stand out.
     """
@@ -158,6 +169,7 @@ class Curve:
     series: Sequence[Series]
     x_label: str = "epoch"
     y_label: str = ""
+    note: str = ""
     log_x: bool = False
     marks: Sequence[float] = ()
 
@@ -230,6 +242,7 @@ class ReportData:
         source: where the images came from.
         num_images: clustered ones, without rejects.
         method, encoder: names; `encoder_note` is a plain sentence a reader must know before trusting the result.
+        members_folder: where the pages of members lie, relative to the page; "" where there are none.
         clusters: in any order; the page shows the largest first.
         images: by row_id, at least every row that `rows_shown` names.
         low_confidence, outliers: row_ids, the most doubtful first.
@@ -245,12 +258,14 @@ class ReportData:
     method: str = ""
     encoder: str = ""
     encoder_note: str = ""
+    members_folder: str = ""
     images: Mapping[int, ReportImage] = field(default_factory=dict)
     rejects: Rejects = field(default_factory=Rejects)
     scores: Sequence[Score] = ()
     map_points: MapPoints | None = None
     low_confidence: Sequence[int] = ()
     outliers: Sequence[int] = ()
+    quality_lists: Sequence[QualityList] = ()
     curves: Sequence[Curve] = ()
     k_evidence: KEvidence | None = None
     tree: TreeNode | None = None
@@ -274,7 +289,8 @@ def picture_groups(data: ReportData) -> list[list[int]]:
     ordered = by_size(data.clusters)
     near_duplicates = [row for cluster in ordered for group in cluster.near_duplicates for row in group]
     cards = [[*cluster.exemplars, *cluster.border] for cluster in ordered]
-    return [*cards, list(data.low_confidence), list(data.outliers), near_duplicates]
+    lists = [list(found.rows) for found in data.quality_lists]
+    return [*cards, list(data.low_confidence), list(data.outliers), *lists, near_duplicates]
 
 
 def map_rows(data: ReportData) -> list[int]:

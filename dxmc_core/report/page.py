@@ -9,10 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dxmc_core.durations import duration
 from dxmc_core.report import wording
-from dxmc_core.report.palette import DARK_COLORS, LIGHT_COLORS
+from dxmc_core.report.palette import COLORS
 
 #: Every page with a header has it.
 PAGE_MARK = b'<p class="brand"><strong>dxmc</strong>'
+#: The body of a report that has pages of members beside it.
+_WITH_MEMBERS = b'<body class="with-members">'
 
 
 @cache
@@ -41,10 +43,7 @@ def environment() -> Environment:
 @cache
 def style_sheet(names: Sequence[str]) -> str:
     """Style sheets joined, led by the palette: a custom property and a class for each colour slot."""
-    slots = [
-        f":root{{--c{slot}:light-dark({light},{dark})}}.c{slot}{{--hue:var(--c{slot})}}"
-        for slot, (light, dark) in enumerate(zip(LIGHT_COLORS, DARK_COLORS, strict=True))
-    ]
+    slots = [f":root{{--c{slot}:{color}}}.c{slot}{{--hue:{color}}}" for slot, color in enumerate(COLORS)]
     return "\n".join([*slots, joined_templates(names)])
 
 
@@ -58,6 +57,11 @@ def joined_templates(names: Sequence[str]) -> str:
 def csp_hash(text: str) -> str:
     """The source expression that lets exactly this inline element through (Content Security Policy Level 3)."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def without_members(page: bytes) -> bytes:
+    """A report that goes where the pages of members do not: it no longer shows the links to them."""
+    return page.replace(_WITH_MEMBERS, b"<body>", 1)
 
 
 def writable_text(html: str) -> str:

@@ -1,20 +1,17 @@
-"""Colours of the clusters: twelve that colour-blind people can tell apart, dealt so that neighbours differ."""
+"""Colours of the clusters: twelve that colour-blind people can tell apart, the same in light and dark, dealt so that
+neighbours differ."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 #: Found by annealing: the closest two lie as far apart in OKLab, to normal, protan, deutan and tritan eyes, as could be
-#: had with a contrast of 3:1 to the background. A slot's colours for the light and the dark theme are of one family.
-LIGHT_COLORS = (
-    "#429bbb", "#b44310", "#870536", "#a88d28", "#5f2a99", "#0e4c5d",
-    "#d8698a", "#2861c9", "#977ef7", "#461904", "#7f5e7d", "#111a70",
+#: had with a contrast of 3:1 to the light background and to the dark one, and without shrill ones.
+COLORS = (
+    "#316dac", "#c6710a", "#159c51", "#a9517e", "#2597fc", "#c03e08",
+    "#7b60da", "#769c8a", "#f36269", "#617045", "#c26cda", "#9979a8",
 )  # fmt: skip
-DARK_COLORS = (
-    "#3dd3eb", "#f2e462", "#bb3a5c", "#b3b55e", "#944aad", "#53feb7",
-    "#e8aab7", "#476add", "#df6fc3", "#7c8503", "#af7f78", "#19a3f8",
-)  # fmt: skip
-NUM_COLORS = len(LIGHT_COLORS)
+NUM_COLORS = len(COLORS)
 
 
 def deal_colors(positions: np.ndarray | None, num_clusters: int, *, num_near: int = 8) -> list[int]:

@@ -52,8 +52,7 @@ def _cluster(cluster: ReportCluster, color: int, image_index: Mapping[int, int])
         "name": cluster.name,
         "words": list(dict.fromkeys(words)),
         "size": cluster.size,
-        "confidence": _number(cluster.mean_confidence),
-        "cohesion": _number(cluster.cohesion),
+        "doubtful": _number(cluster.doubtful_share),
         "color": color,
         "exemplars": [image_index[row] for row in cluster.exemplars],
         "border": [image_index[row] for row in cluster.border],
@@ -62,12 +61,12 @@ def _cluster(cluster: ReportCluster, color: int, image_index: Mapping[int, int])
 
 
 def _image(image: ReportImage, cluster_index: Mapping[int, int], tile: Tile | None) -> list[Any]:
-    """[image_id, uri, cluster, confidence, runner_up, outlier_score, label, [sheet, x, y, width, height] or null]."""
+    """[image_id, uri, cluster, sureness, runner_up, outlier_score, label, [sheet, x, y, width, height] or null]."""
     return [
         image.image_id,
         image.uri,
         None if image.cluster_id is None else cluster_index[image.cluster_id],
-        _number(image.confidence),
+        _number(image.sureness),
         None if image.runner_up is None else cluster_index.get(image.runner_up),
         _number(image.outlier_score),
         image.label,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from dxmc_core.report import charts, wording
+from dxmc_core.report import charts
 from dxmc_core.report.data import (
     ReportCluster,
     ReportData,
@@ -93,15 +93,14 @@ def render_report(data: ReportData, *, max_bytes: int = DEFAULT_MAX_BYTES) -> st
 
 def _summary(data: ReportData, clusters: Sequence[ReportCluster]) -> dict[str, object]:
     """Figures of the header and what decides whether sections are there."""
-    sure = [cluster for cluster in clusters if wording.is_known(cluster.mean_confidence) and cluster.size]
-    num_sure = sum(cluster.size for cluster in sure)
     sizes = [cluster.size for cluster in clusters]
     return {
-        "mean_confidence": sum((c.mean_confidence or 0.0) * c.size for c in sure) / num_sure if num_sure else None,
         "size_range": f"{min(sizes):,} to {max(sizes):,} in each" if len(sizes) > 1 else "",
         "run_seconds": sum(timing.seconds for timing in data.timings),
         "num_on_map": len(map_rows(data)),
         "image_index": {row: index for index, row in enumerate(rows_shown(data))},
+        "external_scores": [score for score in data.scores if score.kind == "external"],
+        "label_free_scores": [score for score in data.scores if score.kind == "label_free"],
         "has_run_details": any((data.scores, data.curves, data.timings, data.settings, data.versions)),
     }
 

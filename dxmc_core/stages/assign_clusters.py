@@ -10,12 +10,22 @@ from dxmc_core.artifacts.heads import load_heads
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.method.cluster_sample import ClusterSample, cluster_rows, decide, outlier_scores
+from dxmc_core.method.cluster_sample import PROBS_PER_BLOCK, ClusterSample, cluster_rows, decide, outlier_scores
 from dxmc_core.method.cluster_tree import NamedCluster, cluster_tree, name_inner_nodes
 from dxmc_core.method.heads import Heads
-from dxmc_core.method.naming import ClusterName, name_clusters, unnamed
+from dxmc_core.method.naming import ClusterName, name_clusters, naming_work, unnamed
+from dxmc_core.method.work import Work
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
 from dxmc_core.vocabulary import hypernym_table
+from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, SMALL_NUM_IMAGES, Machine, StageCost, Workload
+
+#: What is imported for names only, as a share of what a process imports at its start.
+_IMPORTS = 0.2
+#: Of an image in `assignments`, the id included.
+_ASSIGNMENT_BYTES = 60
+#: Deciding among the probabilities passes over them so often, and summing up a sample over its rows.
+_PASSES_OVER_PROBS = 20
+_PASSES_OVER_SAMPLE = 10
 
 
 def sample_images(images: StageDir, *, max_images: int, seed: int) -> RowMatrix:
@@ -193,3 +203,36 @@ def describe_tree(centers: np.ndarray, clusters: pa.Table) -> pa.Table:
             }
         )
     return pa.Table.from_pylist(nodes, schema=schemas.CLUSTER_TREE)
+
+
+def cost(load: Workload, machine: Machine) -> StageCost:
+    """What the stage takes: clusters are measured and named on a sample in one task, and all images are assigned."""
+    count, width, num_clusters = load.num_images, load.width, load.num_clusters
+    sample = min(count, load.max_described_images)
+    measuring = _assigning_work(sample, load) + Work(moved_bytes=4.0 * width * sample * _PASSES_OVER_SAMPLE)
+    naming = naming_work(sample, width, num_clusters, load.num_selected_nouns)
+    disk = count * float(_ASSIGNMENT_BYTES)
+    workers = 1 if count < SMALL_NUM_IMAGES else machine.cores
+    return StageCost(
+        "assign_clusters",
+        (
+            machine.starting(_IMPORTS),
+            machine.on_cpus("measuring clusters", measuring),
+            machine.on_cpus("names", naming),
+            machine.on_cpus("assigning", _assigning_work(count, load), num_cores=machine.cores * machine.nodes),
+            machine.writing(disk),
+        ),
+        memory_bytes=RAY_BYTES
+        + 2 * PROCESS_BYTES
+        + max(count * width * 2.0 + sample * width * 6.0 + 12.0 * PROBS_PER_BLOCK, workers * PROCESS_BYTES),
+        disk_bytes=disk,
+        note=f"names from {sample:,} images",
+    )
+
+
+def _assigning_work(num_images: int, load: Workload) -> Work:
+    """Probabilities of all clusters for so many images, and what is decided by them."""
+    return Work(
+        2.0 * num_images * load.width * (load.width + load.num_clusters),
+        4.0 * num_images * load.num_clusters * _PASSES_OVER_PROBS,
+    )

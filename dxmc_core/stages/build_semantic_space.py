@@ -4,9 +4,7 @@ Image centres by k-means, the whole vocabulary embedded once per (encoder, vocab
 nouns of each centre, and one softmax mixture of them an image.
 """
 
-import hashlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +19,9 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.encoders import EncoderConfig, load_encoder
 from dxmc_core.errors import InputError
+from dxmc_core.method.kmeans import kmeans_bytes, kmeans_work
 from dxmc_core.method.near_duplicates import first_copies
+from dxmc_core.method.noun_selection import kmeans_effort
 from dxmc_core.method.preparation import (
     CLIP_RETRIEVAL_TEMPERATURE,
     select_semantic_space,
@@ -30,10 +30,23 @@ from dxmc_core.method.preparation import (
 from dxmc_core.method.row_source import RowSource
 from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.unit_rows import to_unit_norm, why_no_direction
-from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig, cache_uri, nouns_identity
+from dxmc_core.method.work import Work
+from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig, cache_name, cache_uri
 from dxmc_core.vocabulary import Vocabulary, VocabularyConfig
+from dxmc_core.workload import (
+    POOL_BYTES,
+    POOL_STARTS,
+    PROCESS_BYTES,
+    RAY_BYTES,
+    SMALL_NUM_IMAGES,
+    Machine,
+    StageCost,
+    Workload,
+)
 
 _TEMPERATURE_KEY = b"retrieval_temperature"
+#: What a model of texts makes of a batch, of a process that encodes nouns.
+_TEXT_BYTES = 300e6
 
 
 def check_vocabulary_width(vocabulary: Vocabulary, width: int) -> None:
@@ -78,7 +91,7 @@ class NounCache:
     """Embedded vocabularies of earlier runs, one file per (encoder, vocabulary)."""
 
     storage: Storage
-    key: str
+    name: str
 
     @classmethod
     def of(
@@ -88,14 +101,16 @@ class NounCache:
         encoder: EncoderConfig | None,
         run_dir_uri: str,
     ) -> "NounCache":
-        identity = json.dumps(nouns_identity(vocabulary, encoder), sort_keys=True)
-        key = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        return cls(Storage(cache_uri(config, run_dir_uri)), key)
+        return cls(Storage(cache_uri(config, run_dir_uri)), cache_name(vocabulary, encoder))
+
+    def holds_nouns(self) -> bool:
+        """Whether there is a cached table, which may still be damaged."""
+        return self.storage.exists(self.name)
 
     def load(self) -> pa.Table | None:
         """The cached noun table, or None; a damaged file counts as none."""
         try:
-            table = pq.read_table(pa.BufferReader(self.storage.read_bytes(f"nouns-{self.key}.parquet")))
+            table = pq.read_table(pa.BufferReader(self.storage.read_bytes(self.name)))
         except (FileNotFoundError, pa.ArrowInvalid):
             return None
         return table if _TEMPERATURE_KEY in (table.schema.metadata or {}) else None
@@ -103,7 +118,7 @@ class NounCache:
     def save(self, table: pa.Table) -> None:
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
-        self.storage.write_bytes(f"nouns-{self.key}.parquet", sink.getvalue())
+        self.storage.write_bytes(self.name, sink.getvalue())
 
 
 class EncodeNouns:
@@ -232,3 +247,48 @@ class ComputeTextCounterparts:
         table = table.cast(schemas.text_counterparts(counterparts.shape[1]))
         part = self._output.write_part("text_counterparts", table, fingerprint=self._fingerprint)
         return {"part": index, **part.model_dump()}
+
+
+def cost(load: Workload, machine: Machine) -> StageCost:
+    """What the stage takes: nouns by all workers, unless they are cached, centres in one task, and a map of images."""
+    num_images, width = load.num_images, load.width
+    centers, selected = load.num_centers, load.num_selected_nouns
+    restarts, points_per_center, iterations = kmeans_effort(centers, num_images=num_images)
+    selection = Work(2.0 * width * centers * load.num_nouns) + kmeans_work(
+        num_images,
+        width,
+        centers,
+        num_restarts=restarts,
+        num_iterations=iterations,
+        max_points_per_center=points_per_center,
+    )
+    # The scores of a block are read and written by the softmax; the mixture is a second product unless few are mixed.
+    mixing = Work(2.0 * width * selected * num_images * (1 if load.top_nouns else 2), 16.0 * selected * num_images)
+    disk = (num_images + load.num_nouns) * width * 2.0
+    nouns = []
+    if load.nouns_to_encode:
+        encode = machine.on_all("the nouns' prompts", load.encoder_work.noun * load.nouns_to_encode)
+        nouns = [machine.on_cpus("loading the encoder", load.encoder_work.loading, num_cores=1), encode]
+    workers = machine.gpus or (machine.cores if num_images >= SMALL_NUM_IMAGES else 1)
+    training = kmeans_bytes(num_images, width, centers, max_points_per_center=points_per_center)
+    held = max(
+        PROCESS_BYTES + training,
+        workers * (PROCESS_BYTES + selected * (width * 6.0 + 3 * 1024 * 4)),
+        (machine.gpus or machine.cores) * (PROCESS_BYTES + load.encoder_work.num_bytes + _TEXT_BYTES) + POOL_BYTES
+        if load.nouns_to_encode
+        else 0.0,
+    )
+    return StageCost(
+        "build_semantic_space",
+        (
+            # Those that encode nouns, and one for this and later tasks, unless suggest_k has started it.
+            machine.starting(POOL_STARTS * (load.nouns_to_encode > 0) + (not load.chooses_k)),
+            *nouns,
+            machine.in_one_task("image centers and their nouns", selection),
+            machine.on_all("text counterparts", mixing),
+            machine.writing(disk),
+        ),
+        memory_bytes=RAY_BYTES + PROCESS_BYTES + load.num_nouns * width * 6.0 + held,
+        disk_bytes=disk,
+        note=f"{load.nouns_to_encode:,} nouns to encode, {centers:,} centers, {selected:,} nouns selected",
+    )

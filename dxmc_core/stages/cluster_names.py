@@ -101,6 +101,24 @@ def _checked(pairs: Iterable[tuple[str, str]], uri: str) -> dict[int, str]:
     return renames
 
 
+def require_known(renames: Mapping[int, str], ids_given: int) -> None:
+    """Check that names were given to clusters that there are or have been.
+
+    Args:
+        ids_given: ids from 0 to this one less one have been given. One whose cluster has ended stays known, so that a
+            schedule does not stop because of it.
+
+    Raises:
+        InputError: an id was never given.
+    """
+    unknown = sorted(cluster_id for cluster_id in renames if cluster_id >= ids_given)
+    if unknown:
+        raise InputError(
+            f"assign_clusters.renames: there is no cluster {unknown[0]} ({renames[unknown[0]]!r}); expected numbers "
+            f"from 0 to {ids_given - 1}, which the report shows"
+        )
+
+
 def settle_names(
     clusters: pa.Table, *, previous: Mapping[int, Mapping[str, Any]], renames: Mapping[int, str]
 ) -> pa.Table:
@@ -112,7 +130,7 @@ def settle_names(
     Args:
         clusters: with final cluster ids.
         previous: rows of the previous run's `clusters` by id; only their name and name_source count.
-        renames: as of `read_renames`; ids that are not in the table do nothing.
+        renames: as of `read_renames`; ids that are not in the table are of clusters that have ended.
     """
     chosen: list[tuple[int, int, str, str]] = []  # rank, position, name, source
     rows = clusters.to_pylist()

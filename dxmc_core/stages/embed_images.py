@@ -22,13 +22,21 @@ from dxmc_core.images.quarantine import Quarantine
 from dxmc_core.images.selection import Selection
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.method.unit_rows import to_unit_norm
+from dxmc_core.method.work import Work
 from dxmc_core.stages.embedded_rows import TABLES, EmbeddedRows
 from dxmc_core.stages.embedding_files import EmbeddingFile, read_embedding_file
 from dxmc_core.stages.embedding_workers import WriteEmbeddings, rejection_without_direction, with_rejections
+from dxmc_core.workload import POOL_BYTES, POOL_STARTS, PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
 _IMPORT_PART_ROWS = 8192
 _OTHER_BYTES_PER_ROW = 1200  # catalog, 2 x 50 neighbours, assignments
 _OTHER_BYTES = 300_000_000  # nouns, heads, checkpoints, report
+#: Of an image in the catalog and beside its embedding.
+_CATALOG_BYTES_PER_ROW = 200
+#: Importing an embedding passes over it so often: reading, digest, norm, writing.
+_PASSES_TO_IMPORT = 100
+#: Files, pictures that are being decoded, crops, and what the model makes of them, of a process that embeds.
+_PIXEL_BYTES = 600e6
 _REJECT_EXAMPLES = 3
 _COMMON_REASONS = 3
 
@@ -105,7 +113,7 @@ def publish_embeddings(
     """
     stage_dir = catalog.stage_dir
     if done.num_left:
-        raise ArtifactError(f"{done.num_left} catalog rows are in neither images nor rejects; rerun")
+        raise ArtifactError(f"{done.num_left} catalog rows are in neither images nor rejects; run again")
     if not done.num_rows_of("images"):
         found = describe_rejects(stage_dir, done.parts("rejects"))
         raise InputError(f"none of the {catalog.num_rows} images could be read: {found}")
@@ -164,3 +172,57 @@ def too_many_rejects(quarantine: Quarantine, stage_dir: StageDir, rejects: Seque
     """What to tell a person when the limit is exceeded."""
     found = describe_rejects(stage_dir, rejects)
     return InputError(f"{quarantine.finding}: {found}; mend the source or raise it, and run again to go on")
+
+
+def cost(load: Workload, machine: Machine) -> StageCost:
+    """What the stage takes: listing, then fetching, decoding and the encoder side by side; or the import of a file."""
+    if load.encoder is None:
+        return _import_cost(load, machine)
+    count, rates = load.num_images, machine.rates
+    encoder = machine.on_all("the encoder", load.encoder_work.image * count)
+    cores = machine.nodes * machine.cores
+    if machine.gpus:
+        # Other cores than those of the GPUs' processes decode meanwhile, see `choose_layout` of the job.
+        decoding_cores = max(cores - machine.nodes * machine.gpus, 1)
+        steps = [encoder, CostPart("decoding", count * rates.decode_s / decoding_cores)]
+        steps.append(CostPart("fetching images", count * rates.fetch_s / decoding_cores))
+        work = [max(steps, key=lambda part: part.seconds)]
+    else:
+        decoding = CostPart("decoding", count * rates.decode_s / cores)
+        # Files are fetched while the cores are busy with others.
+        waiting = count * rates.fetch_s / cores - encoder.seconds - decoding.seconds
+        work = [encoder, decoding, CostPart("fetching images", max(waiting, 0.0))]
+    disk = count * (load.width * 2.0 + _CATALOG_BYTES_PER_ROW)
+    workers = machine.gpus or machine.cores
+    return StageCost(
+        "embed_images",
+        (
+            CostPart("listing", count / rates.listed_per_s),
+            machine.starting(POOL_STARTS),
+            machine.on_cpus("loading the encoder", load.encoder_work.loading, num_cores=1),
+            *work,
+            machine.writing(disk),
+        ),
+        memory_bytes=RAY_BYTES
+        + POOL_BYTES
+        + PROCESS_BYTES
+        + workers * (PROCESS_BYTES + load.encoder_work.num_bytes + _PIXEL_BYTES),
+        disk_bytes=disk,
+        note=f"{load.encoder}, {load.encoder_work.image.flops / 1e9:,.1f} GFLOP an image",
+    )
+
+
+def _import_cost(load: Workload, machine: Machine) -> StageCost:
+    row_bytes = load.num_images * load.width * 4.0
+    disk = load.num_images * (load.width * 2.0 + _CATALOG_BYTES_PER_ROW)
+    return StageCost(
+        "embed_images",
+        (
+            machine.on_cpus("importing", Work(moved_bytes=_PASSES_TO_IMPORT * row_bytes), num_cores=1),
+            machine.writing(disk),
+        ),
+        # The file, its table, and float32 of it beside each other.
+        memory_bytes=RAY_BYTES + PROCESS_BYTES + load.num_images * load.width * 8.0,
+        disk_bytes=disk,
+        note="embeddings are imported from their file",
+    )

@@ -27,6 +27,7 @@ from dxmc_core.encoders.batch_size import GPU_BATCHES, tune_batch_size
 from dxmc_core.images.catalog import Catalog, catalog_rows
 from dxmc_core.images.decode import ImageRejectedError, RejectReason, open_image
 from dxmc_core.images.fetch import FetchImages
+from dxmc_core.images.quality import Measures, measure
 from dxmc_core.images.sources import ImageSource
 from dxmc_core.lookahead import Budget, map_ahead, prefetched
 from dxmc_core.stages.embedded_rows import pack_rows
@@ -46,14 +47,16 @@ _DECODED_BYTES = 80 << 20
 logger = logging.getLogger(__name__)
 
 File = bytes | ImageRejectedError
+Decoded = tuple[np.ndarray, Measures]
 
 
 class DecodeImages:
     """Catalog rows to crops: decodes and resizes the files that `fetch` yields for them, in the order of the rows.
 
-    Yields tables of the columns row_id, image_id, uri, pixels (uint8 (image_size, image_size, 3) as bytes, null for a
-    reject), reason and message (null for an image). Each has `batch_size` images but the last of a chunk; rejects take
-    no place in a batch, so the batches of a chunk do not depend on which of its rejects a killed run had written.
+    Yields tables of the columns row_id, image_id, uri, pixels (uint8 (image_size, image_size, 3) as bytes), those of
+    `schemas.MEASURES` (all null for a reject), reason and message (null for an image). Each has `batch_size` images but
+    the last of a chunk; rejects take no place in a batch, so the batches of a chunk do not depend on which of its
+    rejects a killed run had written.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class DecodeImages:
     def _batches(self, chunks: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
         file_bytes = Budget(_FETCH_BYTES)
 
-        def decode(item: tuple[int, pa.Table, int, File]) -> tuple[int, pa.Table, int, np.ndarray | ImageRejectedError]:
+        def decode(item: tuple[int, pa.Table, int, File]) -> tuple[int, pa.Table, int, Decoded | ImageRejectedError]:
             index, rows, row, file = item
             try:
                 return index, rows, row, self._decode(file)
@@ -116,13 +119,15 @@ class DecodeImages:
                 file_bytes.acquire(_num_bytes(file))
                 yield index, rows, row, file
 
-    def _decode(self, file: File) -> np.ndarray | ImageRejectedError:
+    def _decode(self, file: File) -> Decoded | ImageRejectedError:
         if isinstance(file, ImageRejectedError):
             return file
         try:
             opened = open_image(file, max_pixels=self._max_pixels, min_size=self._min_size)
             with self._pixels.using(opened.num_pixels):
-                return self._preprocess(opened.decode())
+                picture = opened.decode()
+                crop = self._preprocess(picture)
+                return crop, measure(opened.size, picture, crop)
         except ImageRejectedError as error:
             return error
 
@@ -163,25 +168,32 @@ class _Batch:
         self._first_row = first_row
         self._num_images = 0
         self._rejections: list[ImageRejectedError | None] = []
+        self._measures: list[Measures | None] = []
 
     @property
     def is_full(self) -> bool:
         return self._num_images == len(self._crops)
 
-    def add(self, result: np.ndarray | ImageRejectedError) -> None:
+    def add(self, result: Decoded | ImageRejectedError) -> None:
         """Take what became of the next row."""
         if isinstance(result, ImageRejectedError):
             self._rejections.append(result)
+            self._measures.append(None)
             return
-        self._crops[self._num_images] = result
+        self._crops[self._num_images], measures = result
         self._num_images += 1
         self._rejections.append(None)
+        self._measures.append(measures)
 
     def table(self, rows: pa.Table) -> pa.Table:
         """The batch as `DecodeImages` yields it, given all rows of its chunk."""
         table = rows.slice(self._first_row, len(self._rejections)).select(["row_id", "image_id", "uri"])
         is_image = np.array([rejection is None for rejection in self._rejections])
         table = table.append_column("pixels", _pixels_column(self._crops[: self._num_images], is_image))
+        for name, type_ in schemas.MEASURES.items():
+            table = table.append_column(
+                name, pa.array([found and getattr(found, name) for found in self._measures], type_)
+            )
         return with_rejections(table, self._rejections)
 
 
@@ -265,8 +277,10 @@ class WriteEmbeddings:
     def __call__(self, rows: pa.Table) -> pa.Table:
         is_reject = rows["reason"].is_valid()
         rejects = rows.filter(is_reject).select(schemas.REJECTS.names).cast(schemas.REJECTS)
-        images = rows.filter(pc.invert(is_reject)).select(["row_id", "image_id", "embedding"])
-        images = images.cast(schemas.images(images.schema.field("embedding").type.list_size))
+        found = schemas.with_measures(rows.filter(pc.invert(is_reject)))
+        base = schemas.images(found.schema.field("embedding").type.list_size)
+        whole = pa.schema([*base, *schemas.MEASURES.items()])
+        images = found.select(whole.names).cast(whole)
         return pa.Table.from_pylist(
             [self._written(name, table) for name, table in (("rejects", rejects), ("images", images)) if table.num_rows]
         )

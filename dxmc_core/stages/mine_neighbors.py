@@ -5,7 +5,6 @@ sample against exact search, and queries look through as many cells as it takes 
 neighbours show of near duplicates is kept by the way.
 """
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,24 +14,31 @@ import numpy as np
 import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.cells import load_cells, save_cells
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows, embedding_column, load_matrix, read_rows
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import InputError
 from dxmc_core.method.inverted_file import (
-    Cells,
+    TYPICAL_PROBES,
     InvertedFile,
+    cell_search_work,
+    cells_bytes,
+    cells_work,
     choose_num_probes,
     exact_scores,
     fill_file,
     make_cells,
+    num_cells,
     sample_rows,
     search_cells,
 )
 from dxmc_core.method.near_duplicates import duplicate_groups, first_copies
-from dxmc_core.method.neighbors import build_index, search_with_scores
+from dxmc_core.method.neighbors import build_index, search_bytes, search_with_scores, search_work
+from dxmc_core.method.search_index import LEAST_PQ_ROWS, IndexChoice, choose_kind, index_bytes, index_work
 from dxmc_core.stages.settings.mine_neighbors import MineNeighborsConfig
+from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
 #: Stage and table of each modality's rows, and the column of its neighbours.
 MODALITIES = {
@@ -51,25 +57,48 @@ def modalities_of(inputs: Sequence[StageDir]) -> dict[str, tuple[str, str]]:
 #: On a GPU two million rows fit the memory beside the scores.
 MAX_EXACT_ROWS = {"cpu": 200_000, "cuda": 2_000_000}
 
+#: Of an approximate search: a cell's candidates are read once a slice, so slices are to hold many rows of each cell.
+ROWS_PER_CELL_SLICE = 262_144
+
 
 @dataclass(frozen=True)
-class IndexChoice:
+class SearchChoice:
     """How neighbours are searched ("exact" or "ivf"), and why, for the log and the manifest."""
 
     index: str
     reason: str
 
 
-def choose_index(config: MineNeighborsConfig, num_images: int, *, device: str) -> IndexChoice:
+def choose_index(config: MineNeighborsConfig, num_images: int, *, device: str) -> SearchChoice:
     """Exact or approximate, by the configuration, or by size and device."""
     if config.index != "auto":
-        return IndexChoice(config.index, f"mine_neighbors.index is {config.index}")
+        return SearchChoice(config.index, f"mine_neighbors.index is {config.index}")
     kind = device.partition(":")[0]
     limit = MAX_EXACT_ROWS[kind]
     shown = "a GPU" if kind == "cuda" else "CPUs"
     if num_images <= limit:
-        return IndexChoice("exact", f"{num_images:,} images are at most {limit:,}, where {shown} afford exact search")
-    return IndexChoice("ivf", f"{num_images:,} images are more than {limit:,}, up to which {shown} afford exact search")
+        return SearchChoice("exact", f"{num_images:,} images are at most {limit:,}, where {shown} afford exact search")
+    return SearchChoice(
+        "ivf", f"{num_images:,} images are more than {limit:,}, up to which {shown} afford exact search"
+    )
+
+
+def choose_search_index(config: MineNeighborsConfig, num_images: int, width: int) -> IndexChoice | None:
+    """The kind of the index that is published, by the configuration or by size; None where none is wanted.
+
+    Raises:
+        InputError: the images are too few for the kind.
+    """
+    if config.search_index == "none":
+        return None
+    if config.search_index == "auto":
+        return choose_kind(num_images, width)
+    if config.search_index == "ivf_pq" and num_images < LEAST_PQ_ROWS:
+        raise InputError(
+            f"mine_neighbors.search_index is ivf_pq, which learns from at least {LEAST_PQ_ROWS} images, found "
+            f"{num_images}; set it to auto"
+        )
+    return IndexChoice(config.search_index, f"mine_neighbors.search_index is {config.search_index}")
 
 
 def usable_num_neighbors(config: MineNeighborsConfig, num_images: int) -> int:
@@ -119,7 +148,7 @@ class PlanSearch:
         with closing(HostArrays()) as files:
             index = fill_file(rows, cells, allocate=files.allocate, device=self._device)
             index, recall = choose_num_probes(index, sample, exact, min_recall=self._min_recall)
-        _save_cells(self._output, modality, index.cells)
+        save_cells(self._output, modality, index.cells)
         return {
             "modality": modality,
             "cells": len(cells.centers),
@@ -127,21 +156,6 @@ class PlanSearch:
             "recall": round(recall, 4),
             "sampled_rows": len(sample),
         }
-
-
-def _cells_name(modality: str) -> str:
-    return f"cells/{modality}.npz"
-
-
-def _save_cells(output: StageDir, modality: str, cells: Cells) -> None:
-    sink = io.BytesIO()
-    np.savez(sink, centers=cells.centers, labels=cells.labels, num_probes=cells.num_probes)
-    output.write_file(_cells_name(modality), sink.getvalue())
-
-
-def _load_cells(output: StageDir, modality: str) -> Cells:
-    with np.load(io.BytesIO(output.storage.read_bytes(_cells_name(modality))), allow_pickle=False) as arrays:
-        return Cells(arrays["centers"], arrays["labels"], int(arrays["num_probes"]))
 
 
 class _WriteNeighbors:
@@ -238,7 +252,7 @@ class SearchCells(_SearchSlices):
         for name, (stage, table) in modalities_of(inputs).items():
             rows = StoredRows.open(stages[stage], table)
             self._row_ids = rows.row_ids
-            cells = _load_cells(output, name)
+            cells = load_cells(output, name)
             self._indexes[name] = fill_file(rows, cells, allocate=self._files.allocate, device=device)
         self._write = _WriteNeighbors(output, fingerprint=fingerprint, near_duplicate_cosine=near_duplicate_cosine)
         self._num_neighbors = num_neighbors
@@ -282,3 +296,38 @@ def near_duplicate_metrics(table: pa.Table) -> dict[str, int]:
         "near_duplicate_images": len(rows),
         "exact_copies": int((table["copy_of"].to_numpy() != rows).sum()),
     }
+
+
+def cost(load: Workload, machine: Machine) -> StageCost:
+    """What the stage takes for both modalities: exact search, or cells and a search among some of them."""
+    count, width, modalities = load.num_images, load.width, len(MODALITIES)
+    limit = MAX_EXACT_ROWS["cuda" if machine.gpus else "cpu"]
+    disk = count * modalities * load.num_neighbors * 4.0
+    if load.index == "exact" or (load.index == "auto" and count <= limit):
+        speedup = 1.0 if machine.gpus else machine.rates.int8_speedup
+        work = search_work(count, width, load.num_neighbors, speedup=speedup) * modalities
+        parts: tuple[CostPart, ...] = (machine.on_all("exact search", work),)
+        # The rows are in memory as they are stored, too.
+        memory = modalities * (count * width * 2.0 + search_bytes(count, width, load.num_neighbors))
+        temporary, note = 0.0, "exact search"
+    else:
+        parts = (
+            machine.in_one_task("making cells", cells_work(count, width) * modalities),
+            machine.on_all("search in cells", cell_search_work(count, width) * modalities),
+        )
+        memory = cells_bytes(count, width, load.num_neighbors, slice_rows=ROWS_PER_CELL_SLICE)
+        temporary = modalities * count * width * 2.0
+        note = f"inverted file of {num_cells(count):,} cells, about {TYPICAL_PROBES} of them a query"
+    if load.search_index != "none":
+        kind = choose_kind(count, width).kind if load.search_index == "auto" else load.search_index
+        parts = (*parts, machine.on_cpus("the index for searches", index_work(kind, count, width)))
+        written = index_bytes(kind, count, width)
+        disk, memory = disk + written, max(memory, written)
+    return StageCost(
+        "mine_neighbors",
+        (*parts, machine.writing(disk + temporary)),
+        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + memory,
+        disk_bytes=disk,
+        temporary_bytes=temporary,
+        note=note,
+    )

@@ -15,9 +15,15 @@ from dxmc_core.errors import InputError
 from dxmc_core.method.hyperparameters import MIN_ROWS_FOR_K
 from dxmc_core.method.near_duplicates import distinct_rows
 from dxmc_core.method.steps import OnStep, no_report
-from dxmc_core.method.suggest_k import KChoice, suggest_num_clusters
+from dxmc_core.method.suggest_k import KChoice, suggest_num_clusters, suggest_work
 from dxmc_core.report import k_evidence, render_k_evidence
 from dxmc_core.stages.settings.suggest_k import SuggestKConfig
+from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, Machine, StageCost, Workload
+
+#: Of a row in the sample: as it was taken, whitened, without structure, and in the two parts that are compared.
+_ARRAYS_OF_SAMPLE = 8
+#: Micro-clusters with their costs, and products in blocks.
+_WORKSPACE_BYTES = 0.5e9
 
 
 def suggest_k(images: StageDir, config: SuggestKConfig, *, seed: int, on_step: OnStep = no_report) -> KChoice:
@@ -55,3 +61,16 @@ def score_table(choice: KChoice) -> pa.Table:
 def plot(table: pa.Table, *, title: str) -> bytes:
     """The scores over K as a self-contained HTML page."""
     return render_k_evidence(k_evidence(table.to_pylist()), title=title).encode()
+
+
+def cost(load: Workload, machine: Machine) -> StageCost:
+    """What the stage takes: one task on a sample, without a GPU."""
+    sample = max(min(load.num_images, load.k_max_images), MIN_ROWS_FOR_K)
+    work = suggest_work(sample, load.width, max_clusters=load.k_max_clusters)
+    rows = load.num_images * load.width * 2.0 + sample * load.width * 4.0 * _ARRAYS_OF_SAMPLE
+    return StageCost(
+        "suggest_k",
+        (machine.starting(), machine.on_cpus("scores of a grid of K", work)),
+        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + _WORKSPACE_BYTES + rows,
+        note=f"{sample:,} images",
+    )

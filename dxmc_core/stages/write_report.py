@@ -1,4 +1,4 @@
-"""Stage 6: one self-contained HTML page that shows a person what came out."""
+"""Stage 6: one self-contained HTML page that shows a person what came out, and pages of all members beside it."""
 
 import json
 from collections.abc import Mapping
@@ -8,29 +8,35 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import load_rows, read_rows
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, SEMANTIC_SPACE, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.evaluation import evaluate_run, label_column
+from dxmc_core.evaluation import MAX_SCORED_IMAGES, evaluate_run, label_column
 from dxmc_core.images.sources import EmbeddingsSource, ImagesSource, SourceConfig
 from dxmc_core.images.thumbnails import make_thumbnails
+from dxmc_core.method.metrics import label_free_work
+from dxmc_core.method.work import Work
 from dxmc_core.report import (
     Changes,
     KEvidence,
     MapPoints,
     Move,
     PastCluster,
+    QualityList,
     ReportData,
     ReportImage,
     Score,
     StageTiming,
     count_labels,
+    doubtful_shares,
     duplicates_by_cluster,
     flatten_settings,
     gallery_positions,
     k_evidence,
+    map_work,
     project_2d,
     render_report,
     report_cluster,
@@ -38,12 +44,31 @@ from dxmc_core.report import (
     rows_shown,
     sample_for_map,
     summarize_rejects,
+    sureness_of,
     training_curves,
     tree_of,
 )
 from dxmc_core.stages.settings.write_report import WriteReportConfig
+from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
+#: What is imported for charts, maps and pictures only, as a share of what a process imports at its start.
+_IMPORTS = 0.5
+#: Making a picture small, encoding it as WebP and packing it takes as long as moving so many bytes.
+_MOVED_PER_THUMBNAIL = 120e6
+#: The table of all assignments in memory, and a picture of the page.
+_BYTES_PER_ASSIGNMENT = 400
+_BYTES_PER_THUMBNAIL = 60_000
+#: Of an image on the pages of members, which is smaller and goes into no sheet.
+_BYTES_PER_MEMBER = 6_000
 _SHOWN_PACKAGES = ("dxmc", "ray", "torch", "open_clip_torch", "faiss-gpu", "pyarrow", "scikit-learn")
+#: Titles of the quality lists, and what each says.
+_ISSUES = {
+    "dark": ("Dark", "Levels of less than 12\u202f% of white in the mean."),
+    "blurred": ("Blurred", "No sharp edge in the part that the encoder looks at; empty pictures are among them."),
+    "tiny": ("Tiny", "The shorter side has less than 100 pixels."),
+    "odd_shape": ("Odd shape", "One side is three times the other or more: the encoder sees the middle only."),
+}
+_SHOWN_ISSUES = 12
 _MEANINGS = {
     "acc": "share of images whose cluster's matched label is theirs (Hungarian matching)",
     "nmi": "normalised mutual information of clusters and labels",
@@ -56,21 +81,36 @@ _MEANINGS = {
 
 
 def build_report(
-    run_dir: RunDir, config: WriteReportConfig, *, settings: Mapping[str, Any], seed: int, source: SourceConfig
+    run_dir: RunDir,
+    config: WriteReportConfig,
+    *,
+    settings: Mapping[str, Any],
+    seed: int,
+    source: SourceConfig,
+    members_folder: str = "",
+    quality_issues: pa.Table | None = None,
 ) -> str:
     """The page of a finished run as HTML.
 
     Args:
         settings: the run's configuration as plain values.
         source: where thumbnails are made from; embeddings have some where URIs came with them.
+        quality_issues: the table of that name, where anything was measured.
+        members_folder: where the pages of `member_pages.WriteMembers` lie, relative to the page.
 
     Raises:
         ArtifactError: a stage is not finished or damaged.
     """
-    data = _without_images(run_dir, config, settings=settings, seed=seed)
+    data = _without_images(run_dir, config, settings=settings, seed=seed, quality_issues=quality_issues)
     rows = np.sort(np.array(rows_shown(data), dtype=np.int64))
     images = _report_images(run_dir, rows, source=source, config=config)
-    return render_report(replace(data, images=images), max_bytes=config.max_bytes)
+    data = replace(data, images=images, members_folder=members_folder)
+    return render_report(data, max_bytes=config.max_bytes)
+
+
+def title_of(config: WriteReportConfig, settings: Mapping[str, Any]) -> str:
+    """What the report is called."""
+    return config.title or settings["source"]["uri"].rstrip("/").rsplit("/", 1)[-1]
 
 
 def _has_files(settings: Mapping[str, Any]) -> bool:
@@ -78,7 +118,12 @@ def _has_files(settings: Mapping[str, Any]) -> bool:
 
 
 def _without_images(
-    run_dir: RunDir, config: WriteReportConfig, *, settings: Mapping[str, Any], seed: int
+    run_dir: RunDir,
+    config: WriteReportConfig,
+    *,
+    settings: Mapping[str, Any],
+    seed: int,
+    quality_issues: pa.Table | None,
 ) -> ReportData:
     stage = run_dir.stage("assign_clusters")
     assignments = stage.read_table("assignments", schema=schemas.ASSIGNMENTS)
@@ -87,12 +132,14 @@ def _without_images(
     row_ids = assignments["row_id"].to_numpy()
     label_counts = count_labels(cluster_ids, label_column(run_dir, assignments))
     duplicates = _near_duplicates(run_dir, row_ids, cluster_ids)
-    low = gallery_positions(assignments["confidence"].to_numpy(), count=config.num_low_confidence, largest=False)
+    confidences = assignments["confidence"].to_numpy()
+    doubtful = doubtful_shares(cluster_ids, sureness_of(confidences))
+    low = gallery_positions(confidences, count=config.num_low_confidence, largest=False)
     far = gallery_positions(assignments["outlier_score"].to_numpy(), count=config.num_outliers, largest=True)
     history = [json.loads(line) for line in run_dir.stage("train_heads").read_file("metrics.jsonl").splitlines()]
     source = settings["source"]["uri"]
     return ReportData(
-        title=config.title or source.rstrip("/").rsplit("/", 1)[-1],
+        title=title_of(config, settings),
         created_at=datetime.now(UTC),
         num_images=assignments.num_rows,
         item=("photograph", "photographs") if _has_files(settings) else ("row", "rows"),
@@ -100,6 +147,7 @@ def _without_images(
             report_cluster(
                 row,
                 label_counts=label_counts.get(row["cluster_id"], {}),
+                doubtful_share=doubtful[row["cluster_id"]],
                 near_duplicates=duplicates.get(row["cluster_id"], []),
             )
             for row in clusters
@@ -115,6 +163,7 @@ def _without_images(
         map_points=_map_points(run_dir, row_ids, cluster_ids, max_points=config.max_map_points, seed=seed),
         low_confidence=row_ids[low].tolist(),
         outliers=row_ids[far].tolist(),
+        quality_lists=_quality_lists(quality_issues, duplicates) if _has_files(settings) else (),
         curves=training_curves(history),
         k_evidence=_k_evidence(run_dir) if settings["num_clusters"] == "auto" else None,
         tree=tree_of(stage.read_table("cluster_tree", schema=schemas.CLUSTER_TREE).to_pylist()),
@@ -123,6 +172,25 @@ def _without_images(
         settings=flatten_settings(settings),
         versions={package: version(package) for package in _SHOWN_PACKAGES},
     )
+
+
+def _quality_lists(issues: pa.Table | None, duplicates: Mapping[int, list[list[int]]]) -> list[QualityList]:
+    """What the report shows of near duplicates, and of each kind of issue that there is."""
+    lists = []
+    groups = sorted((group for of_cluster in duplicates.values() for group in of_cluster), key=len, reverse=True)
+    if groups:
+        num_images = sum(map(len, groups))
+        meaning = f"Nearly identical to another; {len(groups):,} {'group' if len(groups) == 1 else 'groups'}."
+        pairs = [row for group in groups for row in group[:2]]
+        lists.append(QualityList("Near duplicates", meaning, num_images, pairs[:_SHOWN_ISSUES]))
+    if issues is not None:
+        kinds = np.array(issues["issue"].to_pylist(), dtype=object)
+        rows = issues["row_id"].to_numpy()
+        for issue, (title, meaning) in _ISSUES.items():
+            found = rows[kinds == issue]
+            if len(found):
+                lists.append(QualityList(title, meaning, len(found), found[:_SHOWN_ISSUES].tolist()))
+    return lists
 
 
 def _near_duplicates(run_dir: RunDir, row_ids: np.ndarray, cluster_ids: np.ndarray) -> dict[int, list[list[int]]]:
@@ -146,10 +214,7 @@ def _encoder_name(settings: Mapping[str, Any]) -> str:
 
 def _encoder_note(settings: Mapping[str, Any]) -> str:
     if _has_files(settings) and settings["encoder"]["kind"] == "offline":
-        return (
-            "The embedded offline encoder is a small ImageNet classifier standing in for CLIP: good for trying things "
-            "out, not a measure of what dxmc does with open_clip."
-        )
+        return "Names are guesses: the small offline encoder stood in for CLIP, and it knows few words."
     return ""
 
 
@@ -217,6 +282,14 @@ def _timings(run_dir: RunDir, settings: Mapping[str, Any]) -> list[StageTiming]:
     return timings
 
 
+def _sureness_of_rows(run_dir: RunDir, rows: np.ndarray) -> np.ndarray:
+    """Where some rows (n,) stand among all by how sure the method was of them."""
+    assigned = run_dir.stage("assign_clusters").read_table("assignments", ["row_id", "confidence"])
+    row_ids = assigned["row_id"].to_numpy()
+    order = np.argsort(row_ids, kind="stable")
+    return sureness_of(assigned["confidence"].to_numpy())[order[np.searchsorted(row_ids, rows, sorter=order)]]
+
+
 def _report_images(
     run_dir: RunDir, rows: np.ndarray, *, source: SourceConfig, config: WriteReportConfig
 ) -> dict[int, ReportImage]:
@@ -232,9 +305,33 @@ def _report_images(
         catalog["image_id"].to_pylist(),
         cluster_ids=assigned["cluster_id"].to_numpy(),
         uris=uris,
-        confidences=assigned["confidence"].to_numpy(),
+        sureness=_sureness_of_rows(run_dir, rows),
         runner_ups=assigned["runner_up"].to_numpy(),
         outlier_scores=assigned["outlier_score"].to_numpy(),
         labels=catalog["label"].to_pylist(),
         thumbnails=thumbnails,
+    )
+
+
+def cost(load: Workload, machine: Machine) -> StageCost:
+    """What the stage takes: one task without a GPU; pictures of clusters and map, scores on a sample, and the map."""
+    shown = 0
+    if load.encoder is not None:
+        shown = min(load.num_images, load.num_clusters * load.images_per_cluster + load.max_map_points)
+    members = min(load.num_images, load.max_member_images) if load.encoder is not None else 0
+    scored = min(load.num_images, MAX_SCORED_IMAGES)
+    decoding = (shown + members) * (machine.rates.fetch_s + machine.rates.decode_s / machine.cores)
+    held = load.num_images * float(_BYTES_PER_ASSIGNMENT) + shown * float(_BYTES_PER_THUMBNAIL)
+    return StageCost(
+        "write_report",
+        (
+            machine.starting(_IMPORTS),
+            CostPart("reading pictures", decoding),
+            machine.on_cpus("thumbnails", Work(moved_bytes=_MOVED_PER_THUMBNAIL * (shown + members / 2))),
+            machine.on_cpus("scores", label_free_work(scored, load.width, load.num_clusters)),
+            machine.on_cpus("the map", map_work(min(load.num_images, load.max_map_points)), num_cores=1),
+        ),
+        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + held + scored * load.width * 8.0,
+        disk_bytes=min(float(load.report_bytes), shown * float(_BYTES_PER_THUMBNAIL)) + members * _BYTES_PER_MEMBER,
+        note=f"{shown:,} pictures, {members:,} on the pages of members" if shown else "embeddings have no pictures",
     )

@@ -6,12 +6,14 @@ import json
 from ray_jobs.progress import Progress
 
 NAME = "export"
-SUMMARY = "Write the images with their clusters for Hugging Face datasets, WebDataset or FiftyOne."
+SUMMARY = "Write the images of a run with their clusters in the layout of another tool."
 EXAMPLES = """\
 dxmc export runs/demo --format huggingface --output exports/demo    then load_dataset("imagefolder", data_dir=...)
 dxmc export runs/demo --format webdataset --output exports/shards   tar files of one cluster each
-dxmc export runs/demo --format fiftyone --output exports/look"""
-_FORMATS = ("huggingface", "webdataset", "fiftyone")
+dxmc export runs/demo --format fiftyone --output exports/look
+dxmc export runs/demo --format clip-retrieval --output exports/served    index, embeddings and metadata, no images
+dxmc export runs/demo --format embedding-atlas --output exports/map      one Parquet file with places and thumbnails"""
+_FORMATS = ("huggingface", "webdataset", "fiftyone", "clip-retrieval", "embedding-atlas")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

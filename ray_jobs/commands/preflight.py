@@ -2,8 +2,12 @@
 
 import argparse
 import json
+import logging
 import shutil
 import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +15,8 @@ from ray_jobs.arguments import add_run_arguments, at_least_one, not_negative, po
 
 if TYPE_CHECKING:
     from dxmc_core.config import PipelineConfig
-    from dxmc_core.cost import Machine, Workload
+    from dxmc_core.images.catalog import Listing
+    from dxmc_core.workload import Machine, Rates, Workload
 
 NAME = "preflight"
 SUMMARY = "Estimate time, memory, disk and cost of a run, and warn of what would run out."
@@ -19,13 +24,34 @@ EXAMPLES = """\
 dxmc preflight --config configs/laptop.yaml --set source.uri=~/Pictures
 dxmc preflight --config configs/s3.yaml --num-images 10000000 --nodes 4 --gpus 1 --cores 16 --memory-gib 64
 dxmc preflight --config configs/s3.yaml --json"""
+_GIB = 2**30
 _USUAL_WIDTH = 512
 _USUAL_NUM_CLUSTERS = 100
+#: What each rate is called, and how it is said.
+_RATES: dict[str, Callable[[float], str]] = {
+    "core_flops": lambda value: f"a core does {value / 1e9:,.0f} GFLOP/s in float32",
+    "int8_speedup": lambda value: f"{value:.1f} times as many in 8 bits",
+    "core_bytes_per_s": lambda value: f"a core moves {value / 1e9:.1f} GB/s in memory",
+    "decode_s": lambda value: f"decoding an image takes {1000 * value:.1f} ms of a core",
+    "fetch_s": lambda value: f"a process gets {1 / max(value, 1e-6):,.0f} images/s",
+    "listed_per_s": lambda value: f"{value:,.0f} images/s are listed",
+    "disk_bytes_per_s": lambda value: f"{value / 1e6:,.0f} MB/s are written",
+    "process_s": lambda value: f"a process takes {value:.1f} s to start",
+}
+_RATES_OF_IMAGES = ("decode_s", "fetch_s", "listed_per_s")
+
+logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     parser.add_argument("--num-images", type=at_least_one, help="in place of counting what the source holds")
+    parser.add_argument(
+        "--measure",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure for some seconds how fast this machine is; otherwise rates are assumed",
+    )
     parser.add_argument("--nodes", type=at_least_one, default=1, help="machines of the cluster (default: %(default)s)")
     parser.add_argument("--cores", type=at_least_one, help="of a machine (default: this one's)")
     parser.add_argument("--gpus", type=whole_number, help="of a machine (default: this one's)")
@@ -37,7 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> None:
     from dxmc_core.config import load_config
-    from dxmc_core.cost import GIB, as_document
 
     config = load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir)
     given = {
@@ -48,47 +73,99 @@ def execute(arguments: argparse.Namespace) -> None:
     for name, value, unit in (
         ("cores", arguments.cores, 1),
         ("gpus", arguments.gpus, 1),
-        ("memory_bytes", arguments.memory_gib, GIB),
-        ("temporary_bytes", arguments.disk_gib, GIB),
+        ("memory_bytes", arguments.memory_gib, _GIB),
+        ("temporary_bytes", arguments.disk_gib, _GIB),
     ):
         if value is not None:
             given[name] = value * unit
-    document = as_document(workload_of(config, arguments.num_images), machine_of(config, **given))
+    document = predict(config, num_images=arguments.num_images, measure=arguments.measure, **given)
     if arguments.json:
         print(json.dumps(document, indent=1))
     else:
         _print(document)
 
 
-def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Workload":
-    """The sizes of a run; the source is looked at unless its number of images is given."""
-    from dxmc_core.config import AUTO
-    from dxmc_core.cost import Workload
-    from dxmc_core.encoders import embedding_width
+def predict(
+    config: "PipelineConfig", *, num_images: int | None = None, measure: bool = True, **given: Any
+) -> dict[str, Any]:
+    """The estimate of a run as JSON types.
+
+    Args:
+        num_images: in place of looking at the source, where it is one of images.
+        measure: rates of this machine, in a few seconds; otherwise all are assumed but those of the listing.
+        given: fields of `Machine` that are not this machine's.
+    """
+    from dxmc_core.cost import as_document
     from dxmc_core.images.catalog import list_source
+    from dxmc_core.images.sources import EmbeddingsSource
+    from dxmc_core.workload import Rates
+    from ray_jobs.context import RunContext
+
+    rates, listing = Rates(), None
+    if not isinstance(config.source, EmbeddingsSource) and num_images is None:
+        started = time.perf_counter()
+        listing = list_source(config.source, own=RunContext.of(config).own_places)
+        listed_per_s = listing.num_rows / (time.perf_counter() - started)
+        rates = replace(rates, listed_per_s=listed_per_s, measured=("listed_per_s",))
+        num_images = listing.num_rows
+    load = workload_of(config, num_images)
+    machine = machine_of(config, **given)
+    if measure:
+        logger.info("measuring this machine for some seconds; --no-measure assumes its rates")
+        rates = _measured(rates, config, listing)
+    document = as_document(load, replace(machine, rates=rates))
+    return {**document, "assumptions": _assumptions(load, machine)}
+
+
+def _measured(rates: "Rates", config: "PipelineConfig", listing: "Listing | None") -> "Rates":
+    """The rates of this machine, and of its way to the source where that was listed."""
+    from dxmc_core.images.sources import EmbeddingsSource
+    from dxmc_core.machine_rates import measure_images, measure_rates, measure_typical_decoding
+
+    rates = measure_rates(rates, num_cores=_num_cores(config))
+    if isinstance(config.source, EmbeddingsSource):
+        return rates
+    if listing is not None:
+        rates = measure_images(rates, next(listing.tables()), config.source)
+    if "decode_s" not in rates.measured:
+        rates = measure_typical_decoding(rates, fast_jpeg=config.source.fast_jpeg)
+    return rates
+
+
+def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Workload":
+    """The sizes of a run; those of images are to be given, those of a file of embeddings are read from it."""
+    from dxmc_core.config import AUTO
+    from dxmc_core.encoders import embedding_width, encoder_work
     from dxmc_core.images.sources import EmbeddingsSource
     from dxmc_core.method.hyperparameters import method_reads, method_settings
     from dxmc_core.stages.embedding_files import embedding_file_shape
     from dxmc_core.vocabulary import load_vocabulary
-    from ray_jobs.context import RunContext
+    from dxmc_core.workload import EncoderWork, Workload
 
-    width = None if config.source.kind == "embeddings" else embedding_width(config.encoder)
-    if isinstance(config.source, EmbeddingsSource):
-        found, width = embedding_file_shape(config.source.uri)
+    source, method, assign = config.source, config.method, config.assign_clusters
+    if isinstance(source, EmbeddingsSource):
+        found, width = embedding_file_shape(source.uri)
         num_images = num_images or found
-    elif num_images is None:
-        num_images = list_source(config.source, own=RunContext.of(config).own_places).num_rows
+    else:
+        width = embedding_width(config.encoder) or _USUAL_WIDTH
+    assert num_images is not None
     num_clusters = _USUAL_NUM_CLUSTERS if config.num_clusters == AUTO else int(config.num_clusters)
-    method = config.method
     settings = method_settings(method.name, num_clusters=num_clusters, num_images=num_images, **method.settings)
+    num_nouns = 0 if config.vocabulary is None else len(load_vocabulary(config.vocabulary).nouns)
     return Workload(
         num_images=num_images,
-        width=width or _USUAL_WIDTH,
+        width=width,
         num_clusters=num_clusters,
-        num_nouns=0 if config.vocabulary is None else len(load_vocabulary(config.vocabulary).nouns),
-        encoder=None if config.source.kind == "embeddings" else config.encoder.kind,
+        num_nouns=num_nouns,
+        encoder=None if isinstance(source, EmbeddingsSource) else _encoder_name(config),
+        encoder_work=encoder_work(config.encoder) if config.needs_encoder else EncoderWork(),
+        nouns_to_encode=num_nouns if config.vocabulary_needs_encoder and not _nouns_are_cached(config) else 0,
+        chooses_k=config.num_clusters == AUTO,
+        k_max_images=config.suggest_k.max_images,
+        k_max_clusters=config.suggest_k.max_clusters,
         num_neighbors=config.mine_neighbors.num_neighbors,
         max_centers=config.build_semantic_space.max_centers,
+        nouns_per_center=config.build_semantic_space.nouns_per_center,
         top_nouns=config.build_semantic_space.top_nouns,
         method=method.name,
         reads=method_reads(method.name, **method.settings),
@@ -96,7 +173,24 @@ def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Wor
         num_restarts=getattr(settings, "num_restarts", 1),
         num_iterations=getattr(settings, "num_iterations", 0),
         index=config.mine_neighbors.index,
+        search_index=config.mine_neighbors.search_index,
+        max_described_images=assign.max_described_images,
+        images_per_cluster=assign.num_exemplars + assign.num_border,
+        max_map_points=config.write_report.max_map_points,
+        max_member_images=config.write_report.max_member_images,
+        report_bytes=config.write_report.max_bytes,
     )
+
+
+def _encoder_name(config: "PipelineConfig") -> str:
+    return config.encoder.kind if config.encoder.kind == "offline" else config.encoder.model
+
+
+def _nouns_are_cached(config: "PipelineConfig") -> bool:
+    from dxmc_core.stages.build_semantic_space import NounCache
+
+    cache = NounCache.of(config.build_semantic_space, config.vocabulary, config.encoder, config.run_dir)
+    return cache.holds_nouns()
 
 
 def machine_of(config: "PipelineConfig", **given: Any) -> "Machine":
@@ -105,16 +199,22 @@ def machine_of(config: "PipelineConfig", **given: Any) -> "Machine":
     import torch
 
     from dxmc_core.artifacts.storage import is_local
-    from dxmc_core.cost import Machine
+    from dxmc_core.workload import Machine
 
     this = {
-        "cores": config.resources.num_cpus or psutil.cpu_count() or 1,
+        "cores": _num_cores(config),
         "memory_bytes": psutil.virtual_memory().available,
         "disk_bytes": _free_bytes(config.run_dir) if is_local(config.run_dir) else None,
         "temporary_bytes": _free_bytes(tempfile.gettempdir()),
         "gpus": 0 if config.resources.use_gpu is False else torch.cuda.device_count(),
     }
     return Machine(**{**this, **given})
+
+
+def _num_cores(config: "PipelineConfig") -> int:
+    import psutil
+
+    return config.resources.num_cpus or psutil.cpu_count() or 1
 
 
 def _free_bytes(place: str) -> int:
@@ -125,23 +225,45 @@ def _free_bytes(place: str) -> int:
     return shutil.disk_usage(path).free
 
 
-def _print(document: dict[str, Any]) -> None:
-    from dxmc_core.cost import GIB
+def _assumptions(load: "Workload", machine: "Machine") -> list[str]:
+    """What the estimate rests on beside rates, one sentence each."""
+    found = []
+    if load.chooses_k:
+        found.append(f"num_clusters is auto: {load.num_clusters} are counted with, suggest_k will choose")
+    if machine.gpus:
+        found.append(
+            f"a GPU does {machine.gpu_flops / 1e12:.0f} TFLOP/s at ${machine.gpu_dollars_per_hour:.2f} an hour"
+        )
+    if machine.nodes > 1:
+        found.append("the other nodes are like this one, and the network is no bound")
+    return found
 
+
+def _print(document: dict[str, Any]) -> None:
     load, machine = document["workload"], document["machine"]
     nodes = f"{machine['nodes']} x " if machine["nodes"] > 1 else ""
     gpus = f", {machine['gpus']} GPUs" if machine["gpus"] else ""
-    print(f"{load['num_images']:,} images of width {load['width']}, {load['num_nouns']:,} nouns")
-    print(f"on {nodes}({machine['cores']} cores{gpus}), {machine['memory_bytes'] / GIB:.0f} GiB of memory\n")
-    print(f"{'stage':<21} {'TFLOP':>10} {'time':>9} {'memory':>9} {'disk':>9}")
+    print(
+        f"{load['num_images']:,} images of width {load['width']}, {load['num_nouns']:,} nouns, "
+        f"{load['num_clusters']:,} clusters by {load['method']}"
+    )
+    print(f"on {nodes}({machine['cores']} cores{gpus}), {machine['memory_bytes'] / _GIB:.0f} GiB of memory\n")
+    print(f"{'stage':<21} {'time':>9} {'memory':>9} {'disk':>9}  mostly")
     for stage in document["stages"]:
-        sizes = " ".join(f"{stage[key] / GIB:>5.1f} GiB" for key in ("memory_bytes", "disk_bytes"))
-        work = f"{stage['flops'] / 1e12:>10,.1f} {_time(stage['seconds']):>9}"
-        print(f"{stage['stage']:<21} {work} {sizes}  {stage['note']}")
-    print(f"{'':<21} {'':>10} {_time(document['seconds']):>9} {'':>9} {document['disk_bytes'] / GIB:>5.1f} GiB")
+        sizes = " ".join(f"{stage[key] / _GIB:>5.1f} GiB" for key in ("memory_bytes", "disk_bytes"))
+        print(f"{stage['stage']:<21} {_time(stage['seconds']):>9} {sizes}  {stage['mostly']}; {stage['note']}")
+    total = f"{_time(document['seconds']):>9} {document['memory_bytes'] / _GIB:>5.1f} GiB"
+    print(f"{'in all':<21} {total} {document['disk_bytes'] / _GIB:>5.1f} GiB")
     if machine["gpus"]:
-        cost = f"{document['gpu_hours']:,.1f} GPU-hours, ${document['dollars']:,.2f}"
-        print(f"\nabout {cost} (by assumed rates, see --help)")
+        print(f"\nabout {document['gpu_hours']:,.1f} GPU-hours, ${document['dollars']:,.2f}")
+    rates, measured = machine["rates"], machine["rates"]["measured"]
+    used = [name for name in _RATES if load["encoder"] or name not in _RATES_OF_IMAGES]
+    for said, sentences in (
+        ("measured here", [_RATES[name](rates[name]) for name in used if name in measured]),
+        ("assumed", [_RATES[name](rates[name]) for name in used if name not in measured] + document["assumptions"]),
+    ):
+        if sentences:
+            print(f"\n{said}: {'; '.join(sentences)}")
     for warning in document["warnings"]:
         print(f"\nwarning: {warning}")
 

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from ray_jobs.arguments import add_recluster_arguments
+from ray_jobs.commands import this_dxmc
 
 if TYPE_CHECKING:
     from dxmc_core.artifacts.generations import GenerationRecord
@@ -72,4 +73,4 @@ def _print(result: dict[str, Any]) -> None:
             f"{lineage['born']} born, {lineage['died']} ended; churn {lineage['churn']:.1%}"
         )
     print(f"\nreport:  {result['report']}")
-    print(f"back:    dxmc rollback {shlex.quote(result['run_dir'])}")
+    print(f"back:    {this_dxmc()} rollback {shlex.quote(result['run_dir'])}")

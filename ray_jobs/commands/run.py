@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from ray_jobs.arguments import add_run_arguments
+from ray_jobs.commands import this_dxmc
 from ray_jobs.commands.suggest_k import suggestions
 
 if TYPE_CHECKING:
@@ -72,17 +73,19 @@ def _print(result: dict[str, Any]) -> None:
     images, groups, copies = result["near_duplicates"].values()
     if images:
         print(f"{images} of them have near duplicates, in {groups} groups; {copies} are exact copies")
+    print(f"  {'cluster':>7}  {'images':>8}  name")
     for row in clusters[:_SHOWN_CLUSTERS]:
-        print(f"  {row['size']:>8}  {row['name']}")
+        print(f"  {row['cluster_id']:>7}  {row['size']:>8}  {row['name']}")
     if len(clusters) > _SHOWN_CLUSTERS:
-        print(f"  {'...':>8}  {len(clusters) - _SHOWN_CLUSTERS} more")
+        print(f"  {'...':>7}  {len(clusters) - _SHOWN_CLUSTERS} more: dxmc clusters {shlex.quote(result['run_dir'])}")
     if result["external"]:
         scores = "  ".join(f"{name.upper()} {value:.3f}" for name, value in result["external"].items())
         print(f"against the labels: {scores}")
     print(f"\nreport:       {result['report']}")
     print(f"assignments:  {result['assignments']}")
     place = shlex.quote(result["run_dir"])
-    print(f"next:         dxmc status {place}")
-    print(f"              dxmc evaluate {place}")
+    dxmc = this_dxmc()
+    print(f"next:         {dxmc} status {place}")
+    print(f"              {dxmc} evaluate {place}")
     if result["has_names"]:
-        print(f"              dxmc search {place} {shlex.quote(clusters[0]['name'])}")
+        print(f"              {dxmc} search {place} {shlex.quote(clusters[0]['name'])}")

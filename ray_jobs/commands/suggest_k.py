@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +63,7 @@ def _print(result: dict[str, Any]) -> None:
     if not result["has_structure"]:
         print(_CAUTION)
     print(f"\nplot:  {result['plot']}")
-    place = shlex.quote(result["run_dir"])
-    print(f"next:  dxmc run --config FILE --run-dir {place} --set num_clusters={result['num_clusters']}")
+    print(f"next:  the run's own command once more, with --set num_clusters={result['num_clusters']}")
 
 
 def _print_scores(rows: Sequence[dict[str, Any]]) -> None:

@@ -3,9 +3,9 @@
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.errors import InputError
-from dxmc_core.stages.cluster_names import read_renames
+from dxmc_core.stages.cluster_names import read_renames, require_known
 from dxmc_core.stages.settings import assign_clusters as settings
-from dxmc_core.stages.settings.assign_clusters import previous_manifest
+from dxmc_core.stages.settings.assign_clusters import IDS_GIVEN, previous_manifest
 from ray_jobs.context import RunContext
 
 NAME = "assign_clusters"
@@ -24,10 +24,12 @@ def check(context: RunContext) -> None:
         InputError: the earlier run or the file of names cannot be used.
     """
     uri = context.config.assign_clusters.keep_ids_from
-    if uri is not None:
-        previous_manifest(uri)
+    previous = previous_manifest(uri) if uri is not None else None
     inputs_of_stage(context)
-    renames_of(context)
+    if not (context.choice_of_k and context.manifest(*context.choice_of_k) is None):
+        # An earlier run's ids are followed by at most one for each cluster of this run.
+        before = previous.metrics[IDS_GIVEN] if previous is not None else 0
+        require_known(renames_of(context), before + context.num_clusters)
 
 
 def fingerprint(context: RunContext) -> str:

@@ -1,6 +1,8 @@
 """Stage 2 before it runs, and after."""
 
 from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.storage import Storage
+from dxmc_core.encoders import require_weights
 from dxmc_core.errors import InputError
 from dxmc_core.stages.settings import build_semantic_space as settings
 from dxmc_core.vocabulary import VocabularyConfig
@@ -34,6 +36,22 @@ def vocabulary_of(context: RunContext) -> VocabularyConfig:
     if context.config.vocabulary is None:
         raise InputError(f"vocabulary is null: there are no nouns for {NAME}; run the stages after it")
     return context.config.vocabulary
+
+
+def check(context: RunContext) -> None:
+    """Look at the vocabulary, and ask for the weights where its nouns have to be embedded.
+
+    Raises:
+        InputError: one of them cannot be had.
+    """
+    config, manifest, vocabulary = context.config, context.manifest(NAME), vocabulary_of(context)
+    is_known = all(context.manifest(name) for name in reads(context))
+    if manifest is not None and is_known and manifest.fingerprint == fingerprint(context):
+        return
+    name = settings.cache_name(vocabulary, config.encoder)
+    cache = Storage(settings.cache_uri(config.build_semantic_space, context.run_dir.uri))
+    if vocabulary.kind != "embeddings" and not cache.exists(name):
+        require_weights(config.encoder)
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:

@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.encoders import require_weights
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.stages.settings import embed_images as settings
 from dxmc_core.stages.settings.embed_images import embeddings_digest, source_identity
@@ -34,13 +35,20 @@ def fingerprint(context: RunContext) -> str:
 
 
 def check(context: RunContext) -> None:
-    """Hold what is embedded against the limit of now: it may have been lowered since.
+    """Ask for the weights where images may have to be embedded; nothing is listed before, unless that may show none.
+
+    What is embedded is held against the limit of now: it may have been lowered since.
 
     Raises:
-        InputError: too many images are rejected.
+        InputError: the weights cannot be had, or too many images are rejected.
     """
     source, manifest = context.config.source, context.manifest(NAME)
-    if isinstance(source, EmbeddingsSource) or manifest is None or manifest.fingerprint != fingerprint(context):
+    if isinstance(source, EmbeddingsSource):
+        return
+    before = context.base.stage(NAME).manifest() if context.base is not None else None
+    if all(found is None or found.fingerprint != fingerprint(context) for found in (manifest, before)):
+        require_weights(context.config.encoder)
+    if manifest is None or manifest.fingerprint != fingerprint(context):
         return
     from dxmc_core.stages.embed_images import require_few_rejects
 

@@ -31,4 +31,8 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
 
 def summary(context: RunContext) -> str:
     output = context.stage(NAME)
-    return f"{output.storage.uri}/{REPORT_NAME} ({output.require_manifest().metrics['bytes'] / 1e6:.1f} MB)"
+    metrics = output.require_manifest().metrics
+    text = f"{output.storage.uri}/{REPORT_NAME} ({metrics['bytes'] / 1e6:.1f} MB)"
+    if pages := metrics.get("member_pages"):
+        text += f", {pages} pages of members beside it ({metrics['member_bytes'] / 1e6:.1f} MB)"
+    return text

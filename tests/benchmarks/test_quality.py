@@ -154,6 +154,11 @@ def test_summary_is_mean_and_sample_deviation(quality):
     assert summary["acc"]["std"] == pytest.approx(0.2)
 
 
+def test_accuracy_by_tenth_begins_with_the_least_sure(quality):
+    confidences = np.linspace(1, 0, 20)
+    assert quality.accuracy_by_tenth(confidences, np.arange(20) < 13) == [0, 0, 0, 0.5, 1, 1, 1, 1, 1, 1]
+
+
 def test_reliability_of_known_confidences(quality):
     confidences = np.array([0.95, 0.95, 0.55, 0.55, 1.0])
     error, bins = quality.reliability(confidences, np.array([True, False, True, False, True]))

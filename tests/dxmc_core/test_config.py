@@ -31,6 +31,76 @@ def test_overrides_are_yaml_values_in_their_order(tmp_path):
     assert config.run_dir == "b"
 
 
+@pytest.mark.parametrize(
+    ("section", "overrides", "kept", "said"),
+    [
+        (
+            "encoder: {kind: open_clip, model: ViT-B-32, pretrained: openai, compile: false}",
+            ["encoder.kind=offline"],
+            {"kind": "offline"},
+            "encoder.kind is offline now, which has no model, pretrained, compile: left out",
+        ),
+        ("encoder: {model: ViT-B-32}", ["encoder.kind=offline"], {"kind": "offline"}, "has no model: left out"),
+        (
+            "encoder: {kind: offline}",
+            ["encoder.model=ViT-B-32", "encoder.kind=open_clip"],
+            {"kind": "open_clip", "model": "ViT-B-32"},
+            None,
+        ),
+        ("encoder: {model: ViT-B-32}", ["encoder={kind: offline}"], {"kind": "offline"}, None),
+        (
+            "vocabulary: {kind: file, uri: nouns.csv, column: name}",
+            ["vocabulary.kind=embeddings", "vocabulary.uri=nouns.npz"],
+            {"kind": "embeddings", "uri": "nouns.npz"},
+            "vocabulary.kind is embeddings now, which has no column: left out",
+        ),
+        ("vocabulary: {subset: frequent}", ["vocabulary={kind: file, uri: x}"], {"kind": "file", "uri": "x"}, None),
+        (
+            "method: {name: dxmc, num_epochs: 3, temperature: 0.5}",
+            ["method.name=kmeans", "method.num_restarts=3"],
+            {"name": "kmeans", "temperature": 0.5, "num_restarts": 3},
+            "method.name is kmeans now, which has no num_epochs: left out",
+        ),
+        ("method:", ["method.name=kmeans"], {"name": "kmeans"}, None),
+    ],
+)
+def test_another_kind_leaves_the_keys_of_the_one_before_out(tmp_path, caplog, section, overrides, kept, said):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"run_dir: a\nsource: {{uri: photos}}\n{section}\n")
+    with caplog.at_level("INFO"):
+        config = load_config(str(path), overrides).model_dump(exclude_unset=True)
+    assert config[section.partition(":")[0]] == kept
+    assert said in caplog.text if said else not caplog.text
+
+
+def test_another_kind_of_source_keeps_what_both_have(tmp_path, caplog):
+    path = tmp_path / "c.yaml"
+    path.write_text("run_dir: a\nsource: {uri: x, fast_jpeg: true, exclude: [thumbs], label_from: cls}\n")
+    source = {"kind": "webdataset", "uri": "x", "fast_jpeg": True, "exclude": ("thumbs",), "label_from": "cls"}
+    with caplog.at_level("INFO"):
+        assert load_config(str(path), ["source.kind=webdataset"]).source.model_dump(exclude_unset=True) == source
+        assert not caplog.text
+        load_config(str(path), ["source.kind=embeddings"])
+    assert "source.kind is embeddings now, which has no fast_jpeg: left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["encoder.kind=offlin"], "encoder.kind: unknown kind 'offlin'; expected one of open_clip, offline"),
+        (["encoder.kind=offline", "encoder.model=x"], "unknown key 'encoder.model'; valid keys: kind"),
+        (["encoder.modell=x", "encoder.kind=offline"], "unknown key 'encoder.modell'; valid keys: kind"),
+        (["method.name=keans"], "unknown method 'keans'"),
+    ],
+)
+def test_what_another_kind_does_not_excuse(tmp_path, overrides, message):
+    path = tmp_path / "c.yaml"
+    path.write_text("run_dir: a\nsource: {uri: photos}\nencoder: {model: ViT-B-32}\nmethod: {name: dxmc}\n")
+    with pytest.raises(InputError) as caught:
+        load_config(str(path), overrides)
+    assert message in str(caught.value)
+
+
 def test_the_number_of_clusters_may_be_left_to_suggest_k(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("run_dir: a\nsource: {uri: photos}\n")
@@ -39,8 +109,8 @@ def test_the_number_of_clusters_may_be_left_to_suggest_k(tmp_path):
     assert parse_config(config.model_dump(mode="json"), where="again") == config
 
 
-@pytest.mark.parametrize("workers", [1, 3, [2, 8]])
-def test_training_takes_a_number_of_workers_or_a_range(workers):
+@pytest.mark.parametrize("workers", [1, 3, [2, 8], "auto"])
+def test_training_takes_a_number_of_workers_or_a_range_or_auto(workers):
     config = parse_config({**MINIMAL, "resources": {"train_workers": workers}}, where="test")
     assert parse_config(config.model_dump(mode="json"), where="again") == config
     found = config.resources.train_workers
@@ -62,13 +132,13 @@ def test_training_takes_a_number_of_workers_or_a_range(workers):
         ({"num_clusters": 2.5}, "expected a whole number of at least 2, or auto, found 2.5"),
         ({"suggest_k": {"max_images": 5}}, "suggest_k.max_images: input should be greater than or equal to 20"),
         ({"source": {}}, "'source.uri' is missing"),
-        ({"source": {"kind": "video", "uri": "x"}}, "source"),
+        ({"source": {"kind": "video", "uri": "x"}}, "source.kind: unknown kind 'video'; expected one of images,"),
         ({"seed": -1}, "seed: input should be"),
         (
             {"resources": {"train_workers": [4, 2]}},
-            "train_workers: expected a whole number of at least 1, or a range",
+            "train_workers: expected a whole number of at least 1, a range",
         ),
-        ({"resources": {"train_workers": 0}}, "or a range such as [2, 8], found 0"),
+        ({"resources": {"train_workers": 0}}, "a range such as [2, 8], or auto, found 0"),
     ],
 )
 def test_wrong_keys_are_named_with_the_nearest_valid_one(change, message):

@@ -26,6 +26,10 @@ def senses():
         ("truck", "dog", "other"),
         ("no such word", "dog", "other"),
         ("dog", "no such word", "unknown"),
+        ("seven", "7", "unknown"),
+        ("dog", "3.0", "unknown"),
+        ("zero", "-1", "unknown"),
+        ("seven", "seven", "equal"),
     ],
 )
 def test_relations(senses, name, label, expected):

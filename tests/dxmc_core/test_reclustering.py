@@ -81,6 +81,8 @@ def test_settings_that_decide_the_clusters_are_told_from_those_that_show_them():
     copies = {"train_heads": {"count_near_duplicates_once": True}}
     for other in ({"num_clusters": 11}, {"method": {"name": "kmeans"}}, {"seed": 1}, copies):
         assert clustering_settings(settings(**other)) != clustering_settings(base)
+    assert clustering_settings(settings(mine_neighbors={"search_index": "none"})) == clustering_settings(base)
+    assert clustering_settings(settings(mine_neighbors={"num_neighbors": 20})) != clustering_settings(base)
     shown = (
         {"resources": {"num_cpus": 1}},
         {"assign_clusters": {"num_exemplars": 3}},

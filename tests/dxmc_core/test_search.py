@@ -1,30 +1,34 @@
 """Searching a finished run: what a query is taken for, and that the nearest come first whatever parts they lie in."""
 
+import os
+from pathlib import Path
+
+import faiss
 import numpy as np
 import pytest
 from PIL import Image
 
-from dxmc_core import search
+from dxmc_core import search, search_queries
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.errors import ArtifactError, InputError
-from dxmc_core.search import QueryKind, search_run
+from dxmc_core.search import QueryKind, RunSearch, open_run
 
 
 @pytest.fixture
 def run(make_color_run, color_encoder, monkeypatch):
-    monkeypatch.setattr(search, "load_encoder", lambda config, **_: color_encoder)
+    monkeypatch.setattr(search_queries, "load_encoder", lambda config, **_: color_encoder)
     return make_color_run()
 
 
 @pytest.fixture
 def bare_run(make_color_run, monkeypatch):
     """A run over embeddings, without an encoder."""
-    monkeypatch.setattr(search, "load_encoder", lambda *_, **__: pytest.fail("there is no encoder to load"))
+    monkeypatch.setattr(search_queries, "load_encoder", lambda *_, **__: pytest.fail("there is no encoder to load"))
     return make_color_run(files=False)
 
 
 def find(run, text, **kwargs):
-    return search_run(run.run_dir, run.config, text, **kwargs)
+    return open_run(run.run_dir).query(text, **kwargs)
 
 
 def nearest(run, embedding):
@@ -138,4 +142,137 @@ def test_run_in_object_storage(make_color_run, s3_bucket):
 
 def test_unfinished_run(tmp_path, run):
     with pytest.raises(ArtifactError, match="run assign_clusters first"):
-        search_run(RunDir.at(str(tmp_path / "nothing")), run.config, "red")
+        RunSearch(RunDir.at(str(tmp_path / "nothing")), run.config)
+
+
+def test_queries_of_all_kinds_together_are_answered_as_one_by_one(run, color_encoder, tmp_path):
+    Image.new("RGB", (60, 60), (40, 250, 40)).save(tmp_path / "query.png")
+    texts = ["a bluegreen thing", "lemon tree", str(tmp_path / "query.png"), "blue/3.png", "blue"]
+    search = open_run(run.run_dir.uri)
+    together = search.query_all(texts, top=12)
+    assert [result.query.kind for result in together] == ["words", "words", "image", "image_id", "words"]
+    for text, result in zip(texts, together, strict=True):
+        alone = find(run, text, top=12)
+        assert {hit.image_id for hit in result.images} == {hit.image_id for hit in alone.images}
+        for hits, expected in ((result.images, alone.images), (result.clusters, alone.clusters)):
+            assert [hit.similarity for hit in hits] == pytest.approx([hit.similarity for hit in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (["label=green"], {"green/0.png", "green/1.png", "green/2.png", "green/3.png"}),
+        (["cluster=blue", "confidence<0.55"], {"blue/2.png", "blue/3.png"}),
+        (["cluster = 2", "image_id!=blue/0.png"], {"blue/1.png", "blue/2.png", "blue/3.png"}),
+        (["cluster!=red", "row_id>=4", "row_id<=5"], {"green/0.png", "green/1.png"}),
+        (["label=green", "label=red"], set()),
+        (["offset=3"], set()),
+    ],
+)
+def test_conditions_say_which_images_there_are(bare_run, where, expected):
+    result = find(bare_run, "red", top=12, where=where)
+    assert {hit.image_id for hit in result.images} == expected
+    assert len(result.images) == len(expected)
+    similarities = [hit.similarity for hit in result.images]
+    assert similarities == sorted(similarities, reverse=True)
+
+
+def test_many_queries_are_answered_with_few_scores_at_a_time(bare_run, monkeypatch):
+    expected = results(bare_run, QUERIES)
+    monkeypatch.setattr(search, "_SCORES_AT_A_TIME", 9)
+    assert results(bare_run, QUERIES) == expected
+
+
+def test_the_conditions_of_a_search_are_not_those_of_the_next(bare_run):
+    with open_run(bare_run.run_dir) as run:
+        counts = [len(run.query("red", top=12, where=where).images) for where in (["label=red"], [], ["label!=red"])]
+    assert counts == [4, 12, 8]
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("label", r"--where 'label': expected COLUMN=VALUE, or !=, <, <=, >, >="),
+        ("camera=X100", r"there is no column 'camera', but cluster, row_id, image_id, uri.*outlier_score"),
+        ("size>big", "expected a value of type int64, as size has"),
+        ("cluster=bleu", "expected = or != and a cluster by its number or its name, such as blue"),
+        ("cluster>1", "expected = or !="),
+    ],
+)
+def test_conditions_of_which_nothing_can_be_made(bare_run, condition, message):
+    with pytest.raises(InputError, match=message):
+        find(bare_run, "red", where=[condition])
+
+
+@pytest.fixture
+def indexed(make_color_run, index_run):
+    """A function that makes a run over embeddings with a published index of a kind."""
+
+    def make(kind="flat", **kwargs):
+        run = make_color_run(files=False, **kwargs)
+        index_run(run, kind)
+        return run
+
+    return make
+
+
+def results(run, texts, **kwargs):
+    """What is found, in ids and similarities."""
+    with open_run(run.run_dir) as search:
+        return [
+            [(hit.image_id, pytest.approx(hit.similarity, abs=1e-5)) for hit in result.images]
+            for result in search.query_all(texts, **kwargs)
+        ]
+
+
+QUERIES = ["lemon tree", "green", "red/2.png", "blue/3.png"]
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq8", "hnsw"])
+@pytest.mark.parametrize("where", [[], ["label!=green", "confidence>0.55"], ["label=green", "label=red"]])
+def test_the_index_answers_as_reading_every_embedding_does(make_color_run, indexed, monkeypatch, kind, where):
+    expected = results(make_color_run("plain", files=False), QUERIES, top=5, where=where)
+    run = indexed(kind)
+    monkeypatch.setattr(RunSearch, "_nearest_of_all", lambda *_: pytest.fail("the index was not used"))
+    assert results(run, QUERIES, top=5, where=where) == expected
+
+
+def test_bare_faiss_gives_the_same_ids(indexed):
+    run = indexed("ivf")
+    index = faiss.read_index(run.run_dir.stage("mine_neighbors").storage.path("index.faiss"))
+    with open_run(run.run_dir) as search:
+        result = search.query("lemon tree", top=12)
+    scores, ids = index.search(result.query.embedding[None], 12)
+    theirs = sorted(zip((-scores[0]).round(5).tolist(), ids[0].tolist(), strict=True))  # equal ones by row id
+    assert [hit.row_id for hit in result.images] == [row for _, row in theirs]
+
+
+def test_index_in_object_storage(indexed, s3_bucket, monkeypatch):
+    run = indexed("ivf", uri=f"{s3_bucket.uri}/runs/one")
+    monkeypatch.setattr(RunSearch, "_nearest_of_all", lambda *_: pytest.fail("the index was not used"))
+    assert [hit.cluster for hit in find(run, "green", top=4).images] == ["green"] * 4
+
+
+def as_of_another_night(images):
+    found = images.require_manifest()
+    return {"fingerprint": "f" * 32, "inputs": found.inputs, "tables": found.tables, "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda path, _: os.truncate(path, 200), "index.faiss is damaged: expected"),
+        (lambda path, _: path.write_bytes(path.read_bytes()[:-1] + b"x"), "is not what was published"),
+        (lambda path, _: path.unlink(), "index.faiss is gone"),
+        (lambda _, images: images.publish(**as_of_another_night(images)), "is of images as they were before"),
+    ],
+)
+def test_an_index_that_does_not_belong_is_named_and_not_used(indexed, caplog, harm, message):
+    run = indexed("ivf")
+    expected = results(run, QUERIES)
+    images, neighbors = run.run_dir.stage("embed_images"), run.run_dir.stage("mine_neighbors")
+    harm(Path(neighbors.storage.path("index.faiss")), images)
+    assert results(run, QUERIES) == expected
+    (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith("search: every embedding is read, as the index cannot be used: ")
+    assert message in line

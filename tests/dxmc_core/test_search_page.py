@@ -5,8 +5,8 @@ import re
 import pytest
 from PIL import Image
 
-from dxmc_core import search
-from dxmc_core.search import search_run
+from dxmc_core import search_queries
+from dxmc_core.search import open_run
 from dxmc_core.search_page import render_search
 
 EVIL = "<script>alert(1)</script>\"'"
@@ -14,11 +14,11 @@ EVIL = "<script>alert(1)</script>\"'"
 
 @pytest.fixture(autouse=True)
 def encoder(color_encoder, monkeypatch):
-    monkeypatch.setattr(search, "load_encoder", lambda config, **_: color_encoder)
+    monkeypatch.setattr(search_queries, "load_encoder", lambda config, **_: color_encoder)
 
 
 def page_of(run, text, **kwargs):
-    return render_search(run.run_dir, run.config, search_run(run.run_dir, run.config, text, **kwargs))
+    return render_search(run.run_dir, run.config, open_run(run.run_dir).query(text, **kwargs))
 
 
 def test_clusters_and_images_have_thumbnails(make_color_run):

@@ -53,6 +53,15 @@ def test_what_lies_outside_must_be_there(tmp_path):
         assign_clusters.check(context_of(tmp_path / "run", renames=str(tmp_path / "none.yaml")))
 
 
+def test_a_name_for_a_cluster_that_there_cannot_be_is_refused_before_anything_runs(tmp_path):
+    publish(tmp_path / "before", fingerprint="1" * 32, metrics={"ids_given": 3})
+    (tmp_path / "names.yaml").write_text("12: cars")
+    names = {"renames": str(tmp_path / "names.yaml")}
+    with pytest.raises(InputError, match=r"there is no cluster 12 \('cars'\); expected numbers from 0 to 9"):
+        assign_clusters.check(context_of(tmp_path / "run", **names))
+    assign_clusters.check(context_of(tmp_path / "run", keep_ids_from=str(tmp_path / "before"), **names))
+
+
 def test_what_the_run_directory_held_before_does_not_make_it_stale(tmp_path):
     settings = {"keep_ids_from": f"{tmp_path}/run/"}
     fingerprint = assign_clusters.fingerprint(context_of(tmp_path / "run", **settings))
@@ -110,6 +119,9 @@ def test_another_clustering_keeps_ids_and_names(dxmc, planted, tmp_path):
     assert json.loads(dxmc("evaluate", str(now), "--json").stdout)["external"]["acc"] > 0.85
 
     assert "nothing to do" in dxmc("run", "--config", config).stderr
+    names.write_text("7: the eighth\n")
+    refused = dxmc("run", "--config", config, "--set", f"assign_clusters.keep_ids_from={now}", code=2)
+    assert "there is no cluster 7 ('the eighth'); expected numbers from 0 to 6" in refused.stderr
     names.write_text("6: the seventh\n")
     again = dxmc("run", "--config", config, "--set", f"assign_clusters.keep_ids_from={now}")
     assert [stage for stage in STAGES if f"{stage:<21} done" in again.stderr] == [STAGE, "write_report"]

@@ -62,7 +62,9 @@ def test_auto_puts_the_choice_after_the_embeddings_and_before_what_needs_it(run_
     assert context.stages == ("embed_images", "suggest_k", *STAGES[1:])
     for stage in ("build_semantic_space", "train_heads", "write_report"):
         assert "suggest_k" in plan_of(stage).reads(context)
-    with pytest.raises(InputError, match=r"num_clusters is auto, and .* has no suggest_k; run suggest_k first"):
+    with pytest.raises(
+        InputError, match=r"num_clusters is auto, and .* has no suggest_k; run dxmc suggest-k \S+ first"
+    ):
         _ = context.num_clusters
 
 
@@ -144,7 +146,7 @@ def test_run_that_takes_over_from_one_of_another_source_is_refused(run_dir, tmp_
         following.claim()
 
 
-def test_mistyped_source_can_be_mended_until_a_stage_has_written_something(run_dir):
+def test_mistyped_source_can_be_mended_until_images_are_embedded(run_dir):
     def context_over(uri):
         context = context_of(run_dir, 3)
         source = context.config.source.model_copy(update={"uri": uri})
@@ -154,6 +156,9 @@ def test_mistyped_source_can_be_mended_until_a_stage_has_written_something(run_d
         context_over("mistyped.npz").claim()
         context_over("x.npz").claim()
     assert RunContext.open(run_dir.uri).config.source.uri == "x.npz"
+    run_dir.stage("embed_images").write_file("catalog/part.parquet", b"x")
+    context_over("another.npz").claim()
+    context_over("x.npz").claim()
     run_dir.stage("embed_images").write_file("images/part.parquet", b"x")
     context_over("x.npz").claim()
     with pytest.raises(InputError, match=r"holds a run with source.uri = 'x.npz', the configuration says 'other.npz'"):

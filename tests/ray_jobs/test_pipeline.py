@@ -44,6 +44,10 @@ def test_run_finds_planted_clusters_and_names_them(dxmc, planted, tmp_path):
     assert {name.split()[0] for name in names} == {"apple", "bicycle", "castle", "dolphin", "engine", "forest"}
     page = (tmp_path / "run/report/index.html").read_text()
     assert all(name in page for name in names)
+    listed = json.loads(dxmc("clusters", str(tmp_path / "run"), "--json").stdout)
+    assert listed == pq.read_table(tmp_path / "run/report/cluster_summary").to_pylist()
+    assert {row["name"] for row in listed} == set(names)
+    assert sum(row["size"] for row in listed) == 600
     tree = pq.read_table(tmp_path / "run/assign_clusters/cluster_tree")["name"].to_pylist()
     assert tree[:6] == names
     assert all(name in page for name in tree[6:])
@@ -107,11 +111,16 @@ def test_two_training_workers_compute_the_losses_of_one(dxmc, planted, tmp_path,
     ids=lambda method: method["name"],
 )
 def test_other_methods_and_approximate_neighbors(dxmc, planted, tmp_path, method):
-    config = planted.config(tmp_path / "run", method=method, mine_neighbors={"index": "ivf", "min_recall": 0.99})
+    config = planted.config(
+        tmp_path / "run", method=method, mine_neighbors={"index": "ivf", "min_recall": 0.99, "search_index": "ivf"}
+    )
     dxmc("run", "--config", config)
     neighbors = RunDir.at(str(tmp_path / "run")).stage("mine_neighbors").require_manifest()
     assert neighbors.metrics["recall"] >= 0.99
     assert neighbors.rows("neighbors") == 600
+    index = neighbors.metrics["search_index"]["index.faiss"]
+    assert (index["kind"], index["rows"]) == ("ivf", 600)
+    assert index["recall_at_10"] >= 0.99
     scores = json.loads(dxmc("evaluate", str(tmp_path / "run"), "--json").stdout)
     assert scores["external"]["acc"] > 0.9
 

@@ -10,13 +10,14 @@ import pytest
 from dxmc_core.artifacts.generations import Generations
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.errors import InputError
+from dxmc_core.search import open_run
 from ray_jobs import cli
 
 #: Several nights in one process: each is a file that becomes the source, or "-" for what is there.
 _NIGHTS = """
 import json, shutil, sys
 from ray_jobs.cli import make_parser
-from ray_jobs.main import configure_logging
+from ray_jobs.program import configure_logging
 configure_logging()
 config, source, *nights = sys.argv[1:]
 for file in nights:
@@ -40,6 +41,7 @@ class Place:
             self.home,
             source={"kind": "embeddings", "uri": str(self._source)},
             method={"name": "kmeans"},
+            mine_neighbors={"search_index": "ivf"},
             # Limits that only a new group exceeds: 400 images of 32 random dimensions fit their own centres too well.
             recluster={"min_arrivals": 20, "max_far_rise": 0.3, "max_distance_rise": 1, "max_confidence_drop": 1},
         )
@@ -99,6 +101,13 @@ def test_nights_of_assignments_a_new_group_and_the_way_back(dxmc, planted, tmp_p
     for group in range(5):
         members = [row for row in second.tolist() if row // 100 == group]
         assert {last[row] for row in members} & {after[row] for row in members}
+
+    kept = Generations(RunDir.at(str(place.home))).run_dir(2).stage("mine_neighbors").require_manifest()
+    index = kept.metrics["search_index"]["index.faiss"]
+    assert (index["added"], index["removed"], index["rows"]) == (48, 18, len(second))
+    with open_run(str(place.home / "generations" / "000002")) as run:
+        assert run._index is not None
+        assert len(run.query(f"image-{second[0]:04}", top=5).images) == 5
 
     assert "generation 3" in dxmc("status", str(place.home)).stdout
     assert dxmc("rollback", str(place.home)).stdout.splitlines()[1].startswith("*      2")

@@ -143,8 +143,8 @@ function sortCards(order) {
   const orders = {
     size: (a, b) => b.size - a.size,
     name: (a, b) => a.name.localeCompare(b.name),
-    confidence: (a, b) => (b.confidence ?? -1) - (a.confidence ?? -1),
-    doubt: (a, b) => (a.confidence ?? 2) - (b.confidence ?? 2),
+    doubt: (a, b) => (b.doubtful ?? -1) - (a.doubtful ?? -1),
+    sure: (a, b) => (a.doubtful ?? 2) - (b.doubtful ?? 2),
     id: (a, b) => a.id - b.id,
   };
   const sorted = clusters.map((_, index) => index).sort((a, b) => orders[order](clusters[a], clusters[b]) || a - b);

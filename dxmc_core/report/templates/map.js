@@ -14,8 +14,9 @@ function startMap() {
     only: new Set(),
     peek: null,
     active: null,
-    pictures: false,
+    pictures: report.sheets.length > 0,
     drawn: [],
+    pictured: new Map(),
     colors: null,
     pending: false,
   };
@@ -43,7 +44,7 @@ function mapPoints() {
   }));
 }
 
-/** The median place of each cluster's points, the largest cluster first. */
+/** The median place of each cluster's points across, and where most of them end below; the largest cluster first. */
 function middlesOf(points) {
   const members = new Map();
   for (const point of points) {
@@ -51,10 +52,14 @@ function middlesOf(points) {
     if (!members.has(point.cluster)) members.set(point.cluster, []);
     members.get(point.cluster).push(point);
   }
-  const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+  const quantile = (values, share) => values.sort((a, b) => a - b)[Math.floor(share * (values.length - 1))];
   return [...members]
     .sort(([a], [b]) => a - b)
-    .map(([cluster, own]) => ({ cluster, x: median(own.map((point) => point.x)), y: median(own.map((point) => point.y)) }));
+    .map(([cluster, own]) => ({
+      cluster,
+      x: quantile(own.map((point) => point.x), 0.5),
+      y: quantile(own.map((point) => point.y), 0.95),
+    }));
 }
 
 function redraw(map) {
@@ -80,11 +85,13 @@ function draw(map) {
   context.clearRect(0, 0, width, height);
   const shown = map.points.filter((point) => isOn(map, point));
   for (const point of map.points) if (!isOn(map, point)) drawDot(map, point, 0.1);
-  if (map.pictures) drawPictures(map, shown);
+  const names = placeNames(map);
+  map.drawn = shown;
+  map.pictured.clear();
+  if (map.pictures) drawPictures(map, shown, names);
   else for (const point of shown) drawDot(map, point, 0.85);
-  map.drawn = map.pictures ? map.drawn : shown;
   if (map.active) drawRing(map, map.active);
-  drawNames(map);
+  drawNames(map, names);
 }
 
 /** Colours as the browser resolves them for the theme of the moment. */
@@ -121,6 +128,11 @@ function toScreen(map, point) {
   ];
 }
 
+/** Where a point is drawn: a picture may stand beside its place. */
+function placeOf(map, point) {
+  return map.pictured.get(point) ?? toScreen(map, point);
+}
+
 function dotRadius(map) {
   const spacing = Math.sqrt((map.size.width * map.size.height) / map.points.length);
   return Math.min(7, Math.max(1.8, spacing * 0.16) * map.view.zoom ** 0.35);
@@ -139,59 +151,64 @@ function drawDot(map, point, opacity) {
 
 function drawRing(map, point) {
   const { context } = map;
-  const [x, y] = toScreen(map, point);
-  const reach = map.pictures ? pictureSide(map) / 2 + 2 : dotRadius(map) + 3;
+  const [x, y] = placeOf(map, point);
+  const isPicture = map.pictured.has(point);
+  const reach = isPicture ? pictureSide(map) / 2 + 2 : dotRadius(map) + 3;
   context.strokeStyle = map.colors.ink;
   context.lineWidth = 2;
   context.beginPath();
-  if (map.pictures) context.rect(x - reach, y - reach, 2 * reach, 2 * reach);
+  if (isPicture) context.rect(x - reach, y - reach, 2 * reach, 2 * reach);
   else context.arc(x, y, reach, 0, 2 * Math.PI);
   context.stroke();
 }
 
 function pictureSide(map) {
   const spacing = Math.sqrt((map.size.width * map.size.height) / map.points.length);
-  return Math.min(72, Math.max(26, spacing * 0.9) * map.view.zoom ** 0.25);
+  return Math.min(72, Math.max(30, spacing * 0.9) * map.view.zoom ** 0.25);
 }
 
-// Pictures may cover this much of one another's edge.
-const PICTURE_SPACING = 0.86;
+// Cells around a picture's own one that it may move to, the nearest first.
+const CELLS_AROUND = [-2, -1, 0, 1, 2]
+  .flatMap((right) => [-2, -1, 0, 1, 2].map((down) => [right, down]))
+  .filter(([right, down]) => Math.hypot(right, down) <= 2.3)
+  .sort((a, b) => Math.hypot(...a) - Math.hypot(...b));
 
-/** Pictures where there is room, framed in their cluster's colour; more of them appear on zooming in. */
-function drawPictures(map, shown) {
+/** Pictures side by side where there is room, at most two places from their own; the others are dots, and pictures on zooming in. */
+function drawPictures(map, shown, names) {
   const side = pictureSide(map);
-  const placed = new Map();
-  map.drawn = [];
+  const [leftmost, topmost] = toScreen(map, { x: 0, y: 0 });
+  const cells = new Map();
+  const waiting = [];
+  const put = (point, column, row) => {
+    const [x, y] = [leftmost + (column + 0.5) * side, topmost + (row + 0.5) * side];
+    const off = x < side / 2 || y < side / 2 || x > map.size.width - side / 2 || y > map.size.height - side / 2;
+    const cell = `${column},${row}`;
+    if (off || cells.has(cell) || names.some((name) => covers(name, x, y, side / 2))) return false;
+    cells.set(cell, point);
+    map.pictured.set(point, [x, y]);
+    return true;
+  };
   for (const point of shown) {
     const [x, y] = toScreen(map, point);
-    const off = x < -side || y < -side || x > map.size.width + side || y > map.size.height + side;
-    if (off || overlaps(placed, x, y, side * PICTURE_SPACING)) continue;
-    const cell = cellOf(x, y, side * PICTURE_SPACING);
-    if (!placed.has(cell)) placed.set(cell, []);
-    placed.get(cell).push([x, y]);
-    map.drawn.push(point);
-    drawPicture(map, point, x, y, side);
+    const off = x < 0 || y < 0 || x > map.size.width || y > map.size.height;
+    if (off || !images[point.image].tile) continue;
+    const [column, row] = [Math.floor((x - leftmost) / side), Math.floor((y - topmost) / side)];
+    if (!put(point, column, row)) waiting.push([point, column, row]);
   }
+  for (const [point, column, row] of waiting) {
+    if (!CELLS_AROUND.some(([right, down]) => put(point, column + right, row + down))) drawDot(map, point, 0.5);
+  }
+  for (const [point, [x, y]] of map.pictured) drawPicture(map, point, x, y, side);
 }
 
-function cellOf(x, y, side) {
-  return `${Math.floor(x / side)},${Math.floor(y / side)}`;
-}
-
-/** Whether a square at (x, y) would cover one of the placed squares, which are kept by the cell their middle is in. */
-function overlaps(placed, x, y, side) {
-  for (const right of [-side, 0, side]) {
-    for (const down of [-side, 0, side]) {
-      const others = placed.get(cellOf(x + right, y + down, side)) ?? [];
-      if (others.some(([otherX, otherY]) => Math.abs(otherX - x) < side && Math.abs(otherY - y) < side)) return true;
-    }
-  }
-  return false;
+/** Whether the box of a name touches a square around (x, y). */
+function covers(name, x, y, half) {
+  return Math.abs(name.x - x) < name.half + 5 + half && Math.abs(name.y - y) < 10 + half;
 }
 
 function drawPicture(map, point, x, y, side) {
   const { tile } = images[point.image];
-  const picture = tile && sheetImage(tile[0], () => redraw(map));
+  const picture = sheetImage(tile[0], () => redraw(map));
   if (!picture) {
     drawDot(map, point, 0.85);
     return;
@@ -208,34 +225,41 @@ function drawPicture(map, point, x, y, side) {
   );
 }
 
-/** Names at the middles, the larger clusters first, none over another; among many clusters further apart, to leave the dots in sight. */
-function drawNames(map) {
+/** Where names go: below their clusters, the larger clusters first, none over another; among many clusters further apart, to leave the dots in sight. */
+function placeNames(map) {
   const { context } = map;
   const crowded = map.middles.length > 30;
-  const [besides, above] = crowded ? [22, 34] : [5, 17];
+  const [besides, above] = crowded ? [22, 34] : [8, 22];
   context.font = `600 12.5px ${getComputedStyle(document.body).fontFamily}`;
-  context.textAlign = "center";
-  context.textBaseline = "middle";
-  context.lineJoin = "round";
+  const beneath = map.pictures ? pictureSide(map) * 0.8 + 10 : dotRadius(map) + 12;
   const placed = [];
   for (const middle of map.middles) {
     if (!isOn(map, middle)) continue;
     const name = shorten(clusters[middle.cluster].name);
     const half = context.measureText(name).width / 2;
-    const [x, middleY] = toScreen(map, middle);
+    const [x, lowest] = toScreen(map, middle);
+    const y = Math.min(map.size.height - 14, lowest + beneath);
     const centre = Math.min(map.size.width - half - 8, Math.max(half + 8, x));
-    const hidden = x < 0 || middleY < 0 || x > map.size.width || middleY > map.size.height;
-    const over = (other) => Math.abs(other.x - centre) < other.half + half + besides && Math.abs(other.y - middleY) < above;
-    if (hidden || placed.some(over)) continue;
-    placed.push({ x: centre, y: middleY, half });
-    context.fillStyle = context.strokeStyle = map.colors.panel;
+    const hidden = x < 0 || y < 0 || x > map.size.width || y > map.size.height;
+    const over = (other) => Math.abs(other.x - centre) < other.half + half + besides && Math.abs(other.y - y) < above;
+    if (!hidden && !placed.some(over)) placed.push({ name, x: centre, y, half });
+  }
+  return placed;
+}
+
+function drawNames(map, names) {
+  const { context } = map;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.lineJoin = "round";
+  for (const { name, x, y } of names) {
+    context.strokeStyle = map.colors.panel;
     context.lineWidth = 4;
     context.globalAlpha = 0.9;
-    if (map.pictures) context.fillRect(centre - half - 5, middleY - 10, 2 * half + 10, 19);
-    else context.strokeText(name, centre, middleY);
+    context.strokeText(name, x, y);
     context.globalAlpha = 1;
     context.fillStyle = map.colors.ink;
-    context.fillText(name, centre, middleY);
+    context.fillText(name, x, y);
   }
 }
 
@@ -244,14 +268,16 @@ function shorten(name) {
 }
 
 function pointAt(map, x, y) {
-  const reach = map.pictures ? pictureSide(map) / 2 + 2 : dotRadius(map) + 5;
+  return nearestWithin(map, map.pictured.keys(), x, y, pictureSide(map) / 2 + 2) ??
+    nearestWithin(map, map.drawn, x, y, dotRadius(map) + 5);
+}
+
+function nearestWithin(map, points, x, y, reach) {
   let best = null;
   let bestDistance = reach;
-  for (const point of map.drawn) {
-    const [pointX, pointY] = toScreen(map, point);
-    const distance = map.pictures
-      ? Math.max(Math.abs(pointX - x), Math.abs(pointY - y))
-      : Math.hypot(pointX - x, pointY - y);
+  for (const point of points) {
+    const [pointX, pointY] = placeOf(map, point);
+    const distance = Math.max(Math.abs(pointX - x), Math.abs(pointY - y));
     if (distance < bestDistance) [best, bestDistance] = [point, distance];
   }
   return best;
@@ -280,7 +306,7 @@ function activate(map, point, spoken = false) {
 
 /** Beside the point, on whichever side has room. */
 function placeTip(map, tip, point) {
-  const [x, y] = toScreen(map, point);
+  const [x, y] = placeOf(map, point);
   const { width, height } = map.size;
   const left = x + 16 + tip.offsetWidth < width ? x + 16 : x - 16 - tip.offsetWidth;
   const top = Math.min(height - tip.offsetHeight - 6, Math.max(6, y - tip.offsetHeight / 2));
@@ -365,17 +391,17 @@ function startMapKeys(map) {
 }
 
 function activePlace(map) {
-  return map.active ? toScreen(map, map.active) : [];
+  return map.active ? placeOf(map, map.active) : [];
 }
 
 /** The nearest visible point in a direction, from the active one; without one, the point nearest the middle. */
 function neighborOf(map, [right, down]) {
-  const [fromX, fromY] = map.active ? toScreen(map, map.active) : [map.size.width / 2, map.size.height / 2];
+  const [fromX, fromY] = map.active ? placeOf(map, map.active) : [map.size.width / 2, map.size.height / 2];
   let best = null;
   let bestDistance = Infinity;
   for (const point of map.drawn) {
     if (point === map.active) continue;
-    const [x, y] = toScreen(map, point);
+    const [x, y] = placeOf(map, point);
     if (x < 0 || y < 0 || x > map.size.width || y > map.size.height) continue;
     const ahead = (x - fromX) * right + (y - fromY) * down;
     const aside = Math.abs((x - fromX) * down) + Math.abs((y - fromY) * right);
@@ -398,7 +424,7 @@ function startMapButtons(map) {
       redraw(map);
     },
   };
-  for (const button of map.stage.querySelectorAll("[data-map]")) {
+  for (const button of document.querySelectorAll("[data-map]")) {
     button.addEventListener("click", () => actions[button.dataset.map](button));
   }
 }

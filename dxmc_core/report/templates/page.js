@@ -2,8 +2,8 @@
 
 // The report's data, and the few things every other part of the script uses.
 const report = JSON.parse(document.getElementById("report-data").textContent);
-const images = report.images.map(([id, uri, cluster, confidence, runnerUp, outlierScore, label, tile]) => (
-  { id, uri, cluster, confidence, runnerUp, outlierScore, label, tile }
+const images = report.images.map(([id, uri, cluster, sureness, runnerUp, outlierScore, label, tile]) => (
+  { id, uri, cluster, sureness, runnerUp, outlierScore, label, tile }
 ));
 const clusters = report.clusters;
 const [itemName, itemsName] = report.item;
@@ -17,11 +17,6 @@ function element(tag, attributes = {}, ...children) {
   }
   made.append(...children);
   return made;
-}
-
-function percent(share) {
-  const value = 100 * share;
-  return `${value > 0 && value < 9.95 ? value.toFixed(1) : value.toFixed(0)}\u202f%`;
 }
 
 /** Say something to screen readers. */

@@ -56,8 +56,7 @@ function sheetImage(sheet, onReady) {
 /** A button that shows an image and opens it in the viewer, as the `position`-th of the images `list`. */
 function tileButton(list, position, aspect = 1) {
   const image = images[list[position]];
-  const sure = image.confidence === null ? "" : `, confidence ${percent(image.confidence)}`;
-  const button = element("button", { type: "button", class: "tile", "aria-label": `${image.id}${sure}`, title: image.id });
+  const button = element("button", { type: "button", class: "tile", "aria-label": image.id, title: image.id });
   if (image.tile) {
     paint(button, image.tile, aspect);
   } else {

@@ -31,13 +31,20 @@ function showInViewer(position) {
 function imageFacts(image) {
   const facts = [];
   const add = (name, ...content) => facts.push(element("div", {}, element("dt", {}, name), element("dd", {}, ...content)));
-  if (image.cluster !== null) add("cluster", clusterLink(image.cluster));
-  if (image.confidence !== null) add("confidence", percent(image.confidence));
-  if (image.runnerUp !== null) add("or else", clusterLink(image.runnerUp));
-  if (image.outlierScore !== null) add("outlier score", image.outlierScore.toFixed(2));
+  if (image.cluster !== null) add(`cluster ${clusters[image.cluster].id}`, clusterLink(image.cluster));
+  if (image.sureness !== null) add("how sure", sureText(image.sureness));
+  if (image.runnerUp !== null) add("came second", clusterLink(image.runnerUp));
+  if (image.outlierScore !== null) add("from the middle", `${image.outlierScore.toFixed(1)} times the usual distance`);
   if (image.label !== null) add("label", image.label);
   if (image.uri && image.uri !== image.id) add("where", element("span", { class: "id" }, image.uri));
   return facts;
+}
+
+/** A place among all images of the run: what training calls its confidence is no chance of being right. */
+function sureText(sureness) {
+  if (sureness < 0.1) return "among the least sure tenth";
+  if (sureness >= 0.9) return "among the surest tenth";
+  return `surer than ${Math.floor(10 * sureness)} in 10`;
 }
 
 function clusterLink(index) {

@@ -1,5 +1,7 @@
 """Settings of build_semantic_space."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -60,6 +62,12 @@ def nouns_identity(vocabulary: VocabularyConfig, encoder: EncoderConfig | None) 
         "vocabulary": vocabulary_identity(vocabulary),
         "encoder": encoder_identity(encoder) if needs_encoder and encoder is not None else None,
     }
+
+
+def cache_name(vocabulary: VocabularyConfig, encoder: EncoderConfig | None) -> str:
+    """The file of an embedded vocabulary there."""
+    identity = json.dumps(nouns_identity(vocabulary, encoder), sort_keys=True)
+    return f"nouns-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.parquet"
 
 
 def cache_uri(config: BuildSemanticSpaceConfig, run_dir_uri: str) -> str:

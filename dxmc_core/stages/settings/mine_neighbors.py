@@ -19,6 +19,12 @@ class MineNeighborsConfig(Settings):
     """Of an approximate search, measured on a sample against exact: rows look through as many cells as it takes."""
     near_duplicate_cosine: float = Field(0.98, gt=0, le=1)
     """Neighbours with at least this cosine between their image embeddings count as near duplicates."""
+    search_index: Literal["auto", "none", "flat", "ivf", "ivf_sq8", "ivf_pq", "hnsw"] = "auto"
+    """The FAISS index of the image embeddings that `dxmc search` and any FAISS opens, `index.faiss`. auto: its kind by
+    size; none: no index is written, and a search reads every embedding. flat and hnsw are built in the memory of one
+    machine."""
+    text_search_index: bool = False
+    """Write an index of the text counterparts, too: `text_index.faiss`."""
 
 
 def fingerprint(config: MineNeighborsConfig, *, inputs: dict[str, str]) -> str:

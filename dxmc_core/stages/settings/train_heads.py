@@ -24,13 +24,13 @@ class MethodConfig(Settings):
     model_config = ConfigDict(extra="allow")
 
     name: str
+    """One of those below, `best` where the section is left out; docs/METHODS.md says what each does."""
 
     @model_validator(mode="after")
     def _check(self) -> "MethodConfig":
         if self.name not in METHODS:
             raise ValueError(f"unknown method {self.name!r}; expected one of {', '.join(METHODS)}")
-        # K and N only choose among defaults; names and types are the same for all.
-        kinds = {field.name: field.type for field in fields(method_settings(self.name, num_clusters=2, num_images=2))}
+        kinds = setting_types(self.name)
         for key, value in self.settings.items():
             if key in kinds:
                 _check_type(key, value, kinds[key])
@@ -41,6 +41,11 @@ class MethodConfig(Settings):
     def settings(self) -> dict[str, Any]:
         """The settings that were given, without the name."""
         return dict(self.model_extra or {})
+
+
+def setting_types(method: str) -> dict[str, Any]:
+    """The settings of a method with their types. K and N only choose among defaults; names and types are the same."""
+    return {field.name: field.type for field in fields(method_settings(method, num_clusters=2, num_images=2))}
 
 
 def _check_type(key: str, value: Any, kind: Any) -> None:

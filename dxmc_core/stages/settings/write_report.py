@@ -18,9 +18,14 @@ class WriteReportConfig(Settings):
     thumbnail_size: int = Field(256, ge=16)
     """Longest edge of a thumbnail in pixels before it is fitted to the page's budget."""
     num_low_confidence: int = Field(24, ge=0)
+    """Images with the lowest confidence that are shown."""
     num_outliers: int = Field(24, ge=0)
+    """Images farthest from their own centre that are shown."""
     max_bytes: int = Field(20_000_000, ge=100_000)
     """Budget of the pictures in the page; they are made smaller to fit."""
+    max_member_images: int = Field(10_000, ge=0)
+    """Images on the pages of members beside the report, about 6 kB each; of more, every cluster shows evenly spread
+    ones. 0 leaves the pages out."""
 
 
 def fingerprint(config: WriteReportConfig, *, inputs: dict[str, str]) -> str:

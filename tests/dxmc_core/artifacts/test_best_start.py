@@ -72,7 +72,7 @@ def test_a_look_can_be_gone_on_from_after_it_was_read(rows):
     ],
 )
 def test_a_damaged_file_is_named(start, damage):
-    with pytest.raises(ArtifactError, match=r"here/start does not hold a start of this version.*rerun train_heads"):
+    with pytest.raises(ArtifactError, match=r"here/start does not hold a start of this version"):
         deserialize_start(damage(serialize_start(start)), where="here/start")
 
 
@@ -97,5 +97,5 @@ def test_files_of_another_version_are_named(start):
         save({"weights": torch.zeros(3)}),
         save(DualHeads(8, 3, projection_width=0, seed=0).state_dict()),
     ):
-        with pytest.raises(ArtifactError, match="rerun train_heads"):
+        with pytest.raises(ArtifactError, match="does not hold a start of this version"):
             deserialize_start(data, where="here")

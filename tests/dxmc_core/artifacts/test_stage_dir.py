@@ -191,7 +191,7 @@ def test_stored_rows_come_in_row_order_also_from_parts_that_interleave(stage, si
 
 def test_stored_rows_of_an_empty_table_are_refused(stage):
     publish(stage, {"images": []})
-    with pytest.raises(ArtifactError, match="no rows in 'images'; rerun embed_images"):
+    with pytest.raises(ArtifactError, match=r"no rows in 'images'; delete its _manifest\.json to rebuild embed_images"):
         StoredRows.open(stage, "images")
 
 

@@ -1,5 +1,6 @@
 """Files of a folder, wherever it lies: what is there now is what counts."""
 
+import errno
 import http.server
 import os
 import subprocess
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dxmc_core.artifacts.storage import Storage, read_user_file, stat_file
+from dxmc_core.artifacts.storage import Storage, read_user_file, stat_file, write_output
 from dxmc_core.errors import DxmcError, InputError
 
 _WRITE = "import sys; from dxmc_core.artifacts.storage import Storage; Storage(sys.argv[1]).write_bytes('new', b'new')"
@@ -134,6 +135,14 @@ def test_what_is_no_file_of_a_person_s_is_one_line(tmp_path, refused):
         assert "\n" not in str(caught.value)
 
 
+def test_pages_are_handed_out_as_pages(s3_bucket):
+    Storage(f"{s3_bucket.uri}/run").write_bytes("report/index.html", b"<!doctype html>")
+    write_output(f"{s3_bucket.uri}/copy.html", b"<!doctype html>", mark=b"doctype")
+    for key in ("run/report/index.html", "copy.html"):
+        head = s3_bucket.client.head_object(Bucket=s3_bucket.name, Key=key)
+        assert head["ContentType"] == "text/html; charset=utf-8"
+
+
 def test_keys_that_stand_for_folders_are_no_files_and_go_with_the_last_of_them(s3_bucket):
     """pyarrow makes them for Ray Train, and consoles for people."""
     storage = Storage(f"{s3_bucket.uri}/run")
@@ -145,3 +154,35 @@ def test_keys_that_stand_for_folders_are_no_files_and_go_with_the_last_of_them(s
     storage.delete_files(["a/b/own", "c/own"])
     keys = [entry["Key"] for entry in s3_bucket.client.list_objects_v2(Bucket=s3_bucket.name)["Contents"]]
     assert keys == ["run/", "run/c/", "run/c/theirs", "run/kept/"]
+
+
+def test_a_large_file_is_written_and_read_by_its_path(storage):
+    with storage.writing("folder/large") as path:
+        path.write_bytes(b"first part, ")
+        assert not storage.exists("folder/large")
+        with path.open("ab") as file:
+            file.write(b"second part")
+    assert storage.read_bytes("folder/large") == b"first part, second part"
+    with storage.reading("folder/large") as path:
+        assert path.read_bytes() == b"first part, second part"
+    with pytest.raises(FileNotFoundError), storage.reading("folder/none") as path:
+        path.read_bytes()
+
+
+def test_a_large_file_that_is_not_finished_leaves_what_was_there(tmp_path):
+    storage = Storage(str(tmp_path))
+    storage.write_bytes("large", b"before")
+
+    def stop_half_way():
+        with storage.writing("large") as path:
+            path.write_bytes(b"half of it")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_half_way()
+    assert storage.list_files() == {"large": 6}
+
+
+def test_a_disk_that_is_full_is_told_plainly(tmp_path):
+    with pytest.raises(InputError, match="no space left to write"), Storage(str(tmp_path)).writing("large"):
+        raise OSError(errno.ENOSPC, "No space left on device")

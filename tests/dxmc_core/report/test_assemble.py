@@ -1,9 +1,11 @@
 """From artifact rows and arrays to report data."""
 
 import numpy as np
+import pytest
 
 from dxmc_core.report.assemble import (
     count_labels,
+    doubtful_shares,
     duplicates_by_cluster,
     flatten_settings,
     gallery_positions,
@@ -11,6 +13,7 @@ from dxmc_core.report.assemble import (
     report_cluster,
     report_images,
     summarize_rejects,
+    sureness_of,
     training_curves,
     tree_of,
 )
@@ -50,13 +53,13 @@ def test_report_images_follow_the_rows_given():
         np.array([7, 2]),
         ["b.jpg", "a.jpg"],
         cluster_ids=np.array([1, 0], dtype=np.int32),
-        confidences=np.array([0.25, 0.5], dtype=np.float32),
+        sureness=np.array([0.25, 0.5]),
         runner_ups=np.array([-1, 1]),
         labels=["dog", None],
         thumbnails={2: b"picture"},
     )
     assert list(images) == [7, 2]
-    assert (images[7].image_id, images[7].cluster_id, images[7].confidence) == ("b.jpg", 1, 0.25)
+    assert (images[7].image_id, images[7].cluster_id, images[7].sureness) == ("b.jpg", 1, 0.25)
     assert (images[7].runner_up, images[7].label, images[7].thumbnail) == (None, "dog", None)
     assert (images[2].runner_up, images[2].label, images[2].thumbnail) == (1, None, b"picture")
 
@@ -158,3 +161,16 @@ def test_k_evidence_marks_the_suggestions_on_every_curve():
     assert [list(curve.series[0].x) for curve in evidence.curves] == 4 * [[4, 6, 8]]
     assert list(evidence.curves[0].series[0].y) == [0.5, 0.1, 0.9]
     assert all(list(curve.marks) == [8, 4] for curve in evidence.curves)
+
+
+def test_sureness_is_the_share_of_lower_confidences_with_ties_halved():
+    np.testing.assert_allclose(sureness_of(np.array([0.9, 0.2, 0.5, 0.5])), [0.875, 0.125, 0.5, 0.5])
+    np.testing.assert_allclose(sureness_of(np.full(50, 0.99)), 0.5)
+
+
+def test_doubtful_share_counts_members_among_the_least_sure_tenth():
+    cluster_ids = np.repeat([4, 9], [60, 40])
+    confidences = np.concatenate([np.linspace(0.5, 1, 60), np.full(40, 0.4)])
+    confidences[60:68] = 0.1
+    shares = doubtful_shares(cluster_ids, sureness_of(confidences))
+    assert shares == {4: 0.0, 9: pytest.approx(0.2)}

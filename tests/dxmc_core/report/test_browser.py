@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from dxmc_core.report import render_report
+from dxmc_core.report import QualityList, Reject, Rejects, Score, StageTiming, render_report
+from dxmc_core.report.page import without_members
 
 pytestmark = pytest.mark.browser
 
@@ -28,6 +29,10 @@ def many_html(make_report_data) -> str:
     pool = [Image.effect_noise((40, 40), 60 + index) for index in range(20)]
     images = {row: replace(image, thumbnail=pool[row % len(pool)]) for row, image in data.images.items()}
     return render_report(replace(data, map_points=points, images=images))
+
+
+def show_details(page) -> None:
+    page.get_by_role("button", name="Details").click()
 
 
 def visible_names(page) -> list[str]:
@@ -60,6 +65,7 @@ def test_tiles_show_their_own_pictures(open_page, make_report_data):
         for row, image in data.images.items()
     }
     page = open_page(render_report(replace(data, images=images)))
+    show_details(page)
     for row in (0, 1, 11, 13, 45, 62):
         page.locator(f"#cluster-{row // 20}").scroll_into_view_if_needed()
         tile = page.locator(f'.tile[aria-label^="{images[row].image_id}"]').first
@@ -78,7 +84,7 @@ def test_search_by_name_and_by_image_id(open_page, html):
     assert page.locator("#count").inner_text() == "1 of 4 clusters"
     page.locator("#search").fill("rocket/00065")
     assert visible_names(page) == ["rocket"]
-    assert page.locator(".match:visible").inner_text() == "rocket/00065.jpg"
+    assert page.locator(".match:visible").text_content() == "rocket/00065.jpg"
     page.locator(".tile.found").wait_for()
     assert page.locator(".tile.found").get_attribute("title") == "rocket/00065.jpg"
     page.locator("#search").fill("zebra")
@@ -93,7 +99,7 @@ def test_search_by_name_and_by_image_id(open_page, html):
     [
         ("name", ["cat", "coffee", "motorcycle", "rocket"]),
         ("doubt", ["cat", "rocket", "motorcycle", "coffee"]),
-        ("confidence", ["coffee", "motorcycle", "rocket", "cat"]),
+        ("sure", ["coffee", "motorcycle", "rocket", "cat"]),
         ("id", ["cat", "coffee", "motorcycle", "rocket"]),
     ],
 )
@@ -124,7 +130,7 @@ def test_map_tip_and_click_lead_to_the_cluster(open_page, html, make_report_data
 def test_legend_filters_the_map(open_page, html, make_report_data):
     data = make_report_data(pictures=False)
     page = open_page(html)
-    cat = page.get_by_role("button", name=re.compile("^cat"))
+    cat = page.locator(".legend").get_by_role("button", name=re.compile("^cat"))
     cat.click()
     assert cat.get_attribute("aria-pressed") == "true"
     assert "shows only cat" in page.locator("#announcer").inner_text()
@@ -155,13 +161,51 @@ def test_map_of_pictures_draws_pictures(open_page, html):
     page = open_page(html)
     canvas = page.locator("#map-canvas")
     canvas.scroll_into_view_if_needed()
-    dots = canvas.screenshot()
-    page.get_by_role("button", name="Pictures").click()
     page.wait_for_timeout(300)
+    pictures = canvas.screenshot()
     count = "(png) => new Set(new Uint32Array(png)).size"
     pixels = "c => [...new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)]"
-    assert canvas.screenshot() != dots
     assert page.evaluate(f"({count})(({pixels})(document.getElementById('map-canvas')))") > 300
+    page.get_by_role("button", name="Pictures on the map").click()
+    page.wait_for_timeout(100)
+    assert canvas.screenshot() != pictures
+
+
+def test_names_on_the_map_and_its_pictures_do_not_cover_one_another(open_page, html):
+    page = open_page(html)
+    page.locator("#map-canvas").scroll_into_view_if_needed()
+    page.evaluate(
+        """() => {
+          window.drawn = { pictures: [], names: [] };
+          const context = CanvasRenderingContext2D.prototype;
+          const { drawImage, fillText, clearRect } = context;
+          context.clearRect = function (...box) {
+            window.drawn = { pictures: [], names: [] };
+            clearRect.apply(this, box);
+          };
+          context.drawImage = function (...all) {
+            const [x, y, width, height] = all.slice(5);
+            window.drawn.pictures.push([x, y, x + width, y + height]);
+            drawImage.apply(this, all);
+          };
+          context.fillText = function (text, x, y) {
+            const half = this.measureText(text).width / 2;
+            window.drawn.names.push([x - half, y - 6, x + half, y + 6]);
+            fillText.call(this, text, x, y);
+          };
+        }"""
+    )
+    for step in ("+", "0"):
+        page.locator("#map-canvas").press(step)
+        page.wait_for_timeout(300)
+        drawn = page.evaluate("drawn")
+        assert len(drawn["pictures"]) > 8
+        assert len(drawn["names"]) == 4 or step == "+"
+        boxes = drawn["pictures"] + drawn["names"]
+        for index, (left, top, right, bottom) in enumerate(boxes):
+            for other in boxes[index + 1 :]:
+                apart = other[0] >= right or other[2] <= left or other[1] >= bottom or other[3] <= top
+                assert apart, (boxes[index], other)
 
 
 def test_viewer_walks_through_a_cluster_and_gives_the_focus_back(open_page, html):
@@ -184,6 +228,7 @@ def test_viewer_walks_through_a_cluster_and_gives_the_focus_back(open_page, html
 
 def test_a_mosaic_is_one_stop_for_the_tab_key(open_page, html):
     page = open_page(html)
+    show_details(page)
     page.locator("#cluster-0").scroll_into_view_if_needed()
     page.locator("#cluster-0 .mosaic .tile").first.focus()
     page.keyboard.press("ArrowRight")
@@ -194,6 +239,7 @@ def test_a_mosaic_is_one_stop_for_the_tab_key(open_page, html):
 
 def test_links_reach_clusters_that_a_search_hides(open_page, html):
     page = open_page(html)
+    show_details(page)
     page.locator("#search").fill("cat")
     page.locator("#cluster-0").get_by_role("link", name="coffee").click()
     page.wait_for_function("document.activeElement.id === 'cluster-1'")
@@ -202,10 +248,11 @@ def test_links_reach_clusters_that_a_search_hides(open_page, html):
 
 def test_compact_cards(open_page, html):
     page = open_page(html)
-    full = page.locator("#cluster-0").bounding_box()["height"]
-    page.get_by_role("button", name="Compact").click()
-    assert page.locator("#cluster-0").bounding_box()["height"] < 0.6 * full
     assert page.locator("#cluster-0 .evidence").is_hidden()
+    assert page.locator("#cluster-0 .mosaic .tile:visible").count() == 6
+    page.get_by_role("button", name="Details").click()
+    assert page.locator("#cluster-0 .evidence").is_visible()
+    assert page.locator("#cluster-0 .mosaic .tile:visible").count() == 12
 
 
 def test_light_dark_and_the_switch_between(open_page, html):
@@ -252,6 +299,7 @@ def test_texts_have_contrast(open_page, html, scheme):
 
 def test_controls_have_names_and_the_page_has_landmarks(open_page, html):
     page = open_page(html)
+    show_details(page)
     for card in range(4):
         page.locator(f"#cluster-{card}").scroll_into_view_if_needed()
     page.locator(".mosaic .tile").nth(47).wait_for()
@@ -268,10 +316,69 @@ def test_controls_have_names_and_the_page_has_landmarks(open_page, html):
     assert page.locator("#count").get_attribute("role") == "status"
 
 
-def test_narrow_screens_do_not_scroll_sideways(open_page, html):
-    page = open_page(html)
-    page.set_viewport_size({"width": 340, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 340
+@pytest.fixture(scope="module")
+def long_html(make_report_data) -> str:
+    """Everything that may be too wide for a phone."""
+    data = make_report_data(
+        low_confidence=[3, 25],
+        scores=[Score(name="a_score_of_a_long_name", value=0.5, kind="external", meaning="what it says " * 9)],
+        timings=[StageTiming(stage="build_semantic_space", seconds=9000, rows=123_456_789, note="note")],
+        settings={"a_section.with_a_long_key.and_another": "s3://bucket/" + "folder/" * 20},
+        rejects=Rejects(counts={"truncated": 1}, examples=[Reject(image_id="x" * 90, reason="truncated")]),
+        quality_lists=[QualityList("Dark", "Hardly any light.", 2, [1, 2])],
+        encoder_note="Names are guesses.",
+    )
+    clusters = [replace(cluster, label_counts={f"label {n}": 3 for n in range(20)}) for cluster in data.clusters]
+    return render_report(replace(data, clusters=clusters, members_folder="members/a"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_every_width_shows_pictures_at_once_and_nothing_pans(open_page, long_html, width, scheme):
+    page = open_page(long_html, color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.locator(".mosaic .tile").first.wait_for()
+    assert page.locator(".mosaic").first.bounding_box()["y"] < 400
+    for density in ("Pictures", "Details"):
+        page.get_by_role("button", name=density, exact=True).click()
+        page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    stages = page.get_by_role("region", name="Stages of the run")
+    assert stages.evaluate("region => region.scrollWidth > region.clientWidth") == (width == 360)
+
+
+@pytest.mark.parametrize("size", [(360, 640), (390, 844), (768, 1024), (1440, 900)])
+def test_the_viewer_fits_the_screen(open_page, long_html, size):
+    page = open_page(long_html)
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.locator("#cluster-0 .mosaic .tile").first.click()
+    viewer = page.get_by_role("dialog")
+    for part in (viewer, viewer.locator(".viewer-picture"), viewer.get_by_role("button", name="Close")):
+        box = part.bounding_box()
+        assert box["x"] >= 0
+        assert box["y"] >= 0
+        assert box["x"] + box["width"] <= size[0]
+        assert box["y"] + box["height"] <= size[1]
+    assert viewer.locator(".viewer-picture").bounding_box()["width"] > 40
+    assert "cluster 0" in viewer.locator(".facts").inner_text()
+
+
+def test_a_cluster_has_one_color_in_light_and_dark(open_page, html):
+    colors = "[...document.querySelectorAll('.card .dot')].map((dot) => getComputedStyle(dot).backgroundColor)"
+    light, dark = (open_page(html, color_scheme=scheme).evaluate(colors) for scheme in ("light", "dark"))
+    assert light == dark
+    assert len(set(light)) == 4
+
+
+def test_the_number_of_a_cluster_is_on_its_card_and_all_members_are_a_click_away(open_page, long_html):
+    page = open_page(long_html)
+    card = page.locator("#cluster-2")
+    assert "cluster 2" in card.inner_text()
+    assert card.get_by_role("link", name="See all").get_attribute("href") == "members/a/cluster-2.html"
+    alone = open_page(without_members(long_html.encode()).decode())
+    assert alone.get_by_role("link", name="See all").count() == 0
 
 
 def test_motion_only_where_it_is_wanted(open_page, html):
@@ -286,10 +393,13 @@ def test_paper_gets_every_picture(open_page, html):
     assert page.locator(".mosaic .tile").count() == 4 * 12
     page.emulate_media(media="print")
     assert page.locator(".tools").is_hidden()
+    assert page.locator("#cluster-0 .evidence").is_visible()
+    assert page.locator("#cluster-0 .mosaic .tile:visible").count() == 12
 
 
 def test_without_pictures_ids_take_their_place(open_page, make_report_data):
     page = open_page(render_report(make_report_data(pictures=False, low_confidence=[3])))
+    show_details(page)
     assert page.locator("#cluster-0 .ids").first.inner_text().split("\n")[:2] == ["At the centre", "cat/00000.jpg"]
     assert page.locator(".tile").count() == 0
     assert page.get_by_role("button", name="Pictures").count() == 0

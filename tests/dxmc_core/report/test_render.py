@@ -18,6 +18,7 @@ from dxmc_core.report import (
     Move,
     NounEvidence,
     PastCluster,
+    QualityList,
     Reject,
     Rejects,
     ReportCluster,
@@ -83,6 +84,7 @@ def full_data(make_report_data):
         ],
         low_confidence=[3, 25],
         outliers=[44],
+        quality_lists=[QualityList("Dark", "Hardly any light.", 1234, [5, 6])],
         rejects=Rejects(
             counts={"truncated": 2, "not_an_image": 1},
             examples=[Reject(image_id="bad.jpg", reason="truncated", message="12 bytes short")],
@@ -120,7 +122,7 @@ def full_html(full_data) -> str:
 def test_full_report_has_every_section_and_is_well_formed(full_html):
     page = Page(full_html)
     assert page.open == []
-    assert page.sections() == {"changes", "map", "clusters", "tree", "labels", "doubtful", "rejects", "run"}
+    assert page.sections() == {"changes", "map", "clusters", "tree", "labels", "doubtful", "quality", "rejects", "run"}
     links = {attributes["href"] for tag, attributes in page.tags if tag == "a"}
     assert {f"#{section}" for section in page.sections()} <= links
 
@@ -130,6 +132,10 @@ def test_full_report_says_what_it_should(full_html):
     for said in (
         "130 photographs fell into 4 clusters; 3 could not be used.",
         "A stand-in for CLIP.",
+        "Dark 1,234",
+        "Hardly any light. The first 2.",
+        "doubtful",
+        "cluster 3",
         "from s3://bucket/photos/",
         "0.588",
         "2 min 0 s",
@@ -239,6 +245,7 @@ def evil_version(data: ReportData, text: str) -> ReportData:
         images=images,
         low_confidence=[1, 2],
         outliers=[3],
+        quality_lists=[QualityList(text, text, 2, [4])],
         scores=[Score(name=text, value=0.5, kind="external", meaning=text)],
         rejects=Rejects(counts={text: 1}, examples=[Reject(image_id=text, reason=text, message=text, uri=text)]),
         curves=[Curve(title=text, series=[Series(name=text, x=[1, 2], y=[1, 2])], x_label=text, y_label=text)],
@@ -265,10 +272,8 @@ def test_figures_that_are_not_numbers_are_shown_as_unknown(make_report_data):
     data = make_report_data(pictures=False)
     unknown = float("nan")
     evidence = [NounEvidence(noun="cat", share=unknown, margin=unknown)]
-    clusters = [
-        replace(cluster, mean_confidence=unknown, cohesion=unknown, evidence=evidence) for cluster in data.clusters
-    ]
-    images = {row: replace(image, confidence=float("nan"), outlier_score=None) for row, image in data.images.items()}
+    clusters = [replace(cluster, doubtful_share=unknown, evidence=evidence) for cluster in data.clusters]
+    images = {row: replace(image, sureness=float("nan"), outlier_score=None) for row, image in data.images.items()}
     text = Page(render_report(replace(data, clusters=clusters, images=images, low_confidence=[1]))).all_text()
     assert "nan" not in text.lower()
 
@@ -298,7 +303,8 @@ def test_incomplete_data_are_refused(make_report_data):
 
 def test_many_clusters_show_a_profile_of_sizes(make_report_data):
     clusters = [ReportCluster(cluster_id=index, size=200 - index, name=f"noun {index}") for index in range(100)]
-    data = make_report_data(pictures=False, clusters=clusters, map_points=None, images={})
+    timings = [StageTiming(stage="train_heads", seconds=30)]
+    data = make_report_data(pictures=False, clusters=clusters, map_points=None, images={}, timings=timings)
     page = Page(render_report(data))
     assert "200 in noun 0 , 150 in the middle one, 101 in the smallest" in page.all_text()
 

@@ -58,7 +58,7 @@ def test_cache_and_fingerprint_follow_the_vocabulary(tmp_path):
     def of(vocabulary):
         config = BuildSemanticSpaceConfig()
         cache = NounCache.of(config, vocabulary, None, "runs/x")
-        return cache.key, fingerprint(config, vocabulary, None, num_clusters=5, seed=0, inputs={})
+        return cache.name, fingerprint(config, vocabulary, None, num_clusters=5, seed=0, inputs={})
 
     path = tmp_path / "nouns.txt"
     path.write_text("cat\ndog\n")

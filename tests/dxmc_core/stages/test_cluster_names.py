@@ -6,7 +6,7 @@ import pytest
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.errors import InputError
-from dxmc_core.stages.cluster_names import read_renames, settle_names
+from dxmc_core.stages.cluster_names import read_renames, require_known, settle_names
 
 NAMES = {3: "red cars", 17: "no"}
 
@@ -96,6 +96,13 @@ def test_a_person_comes_first_then_the_name_a_cluster_had_then_the_new_one():
     table = clusters((4, "dog", "noun", ["dog"]), (7, "cat", "noun", ["cat"]), (9, "animal", "hypernym", []))
     found = settled(table, previous={4: ("hound", "noun"), 7: ("kitten", "noun")}, renames={7: "Tom", 50: "gone"})
     assert found == [(4, "hound", "noun"), (7, "Tom", "person"), (9, "animal", "hypernym")]
+
+
+def test_a_number_that_no_cluster_has_had_is_an_error():
+    require_known({0: "red cars", 9: "an old one"}, 10)
+    message = r"assign_clusters\.renames: there is no cluster 10 \('staff'\); expected numbers from 0 to 9"
+    with pytest.raises(InputError, match=message):
+        require_known({0: "red cars", 11: "x", 10: "staff"}, 10)
 
 
 def test_a_name_taken_out_of_the_file_and_an_old_unnamed_give_way_to_the_new_name():

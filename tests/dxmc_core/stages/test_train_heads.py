@@ -177,7 +177,7 @@ def test_heads_that_are_no_heads_are_named():
     data = serialize_heads(DualHeads(8, 3, projection_width=0, seed=0))
     assert deserialize_heads(data).num_clusters == 3
     for damaged in (b"", data[:20], data[:-5], b"\0" * 64):
-        with pytest.raises(ArtifactError, match="rerun train_heads"):
+        with pytest.raises(ArtifactError, match=r"delete _manifest.json beside it to rebuild train_heads"):
             deserialize_heads(damaged)
 
 
