@@ -53,6 +53,8 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     device = "cuda" if gpus else "cpu"
     choice = choose_index(config, context.num_images, device=device)
     logger.info("%-21s %s search: %s", NAME, choice.index, choice.reason)
+    # Too few images for an index of some kind are refused before hours of work.
+    choose_search_index(config, context.num_images, width_of(context.stage("embed_images"), "images"))
     common = {
         "inputs": [context.stage(name) for name in reads(context)],
         "output": output,
