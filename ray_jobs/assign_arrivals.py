@@ -31,7 +31,7 @@ from dxmc_core.stages.cluster_names import require_known, settle_names
 from dxmc_core.stages.mine_neighbors import near_duplicate_metrics
 from dxmc_core.stages.previous_clusters import IDS_GIVEN, Comparison, lineage_table
 from ray_jobs.assign_clusters import NAME, map_parts
-from ray_jobs.cluster import run_on_node
+from ray_jobs.cluster import run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.mine_neighbors import search_indexes
 
@@ -58,7 +58,7 @@ class Arrivals:
 def assign_arrivals(context: RunContext, base: RunDir, since: SinceFull, *, fingerprint: str) -> Arrivals:
     """Write assignments of all images, by the heads of the base where it has none; nothing is published yet."""
     images, output = context.stage("embed_images"), context.stage(NAME)
-    kept: Kept = run_on_node(_keep, base, context, fingerprint, doing="looking for images that are new")
+    kept: Kept = run_on_host(_keep, base, context, fingerprint, doing="looking for images that are new")
     kwargs = {
         "images": images,
         "output": output,
@@ -102,7 +102,7 @@ def publish_assignments(
     _publish_neighbors(context, base, arrivals.kept.near_duplicates)
     tables: dict[str, pa.Table]
     comparison: Comparison
-    tables, comparison, confidence = run_on_node(
+    tables, comparison, confidence = run_on_host(
         _describe, context, base, arrivals, renames, doing="describing the clusters"
     )
     require_known(renames, comparison.identities.ids_given)

@@ -13,9 +13,9 @@ from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import parts_in_order
 from dxmc_core.method.cluster_identity import Identities
+from dxmc_core.method.cluster_sample import ClusterSample
 from dxmc_core.stages.assign_clusters import (
     AssignImages,
-    ClusterSample,
     assign_sample,
     center_table,
     describe_clusters,
@@ -31,7 +31,7 @@ from dxmc_core.stages.previous_clusters import (
     lineage_table,
     with_cluster_ids,
 )
-from ray_jobs.cluster import Step, map_rows, run_on_node, workers_for
+from ray_jobs.cluster import light_step, map_rows, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 from ray_jobs.plans.assign_clusters import NAME, inputs_of_stage, renames_of
@@ -41,14 +41,22 @@ from ray_jobs.progress import Progress
 def run(context: RunContext, fingerprint: str) -> Manifest:
     started = time.perf_counter()
     output = context.stage(NAME)
-    sample: ClusterSample = run_on_node(_measure, context, doing="measuring the clusters on a sample")
+    sample: ClusterSample = run_on_host(_measure, context, doing="measuring the clusters on a sample")
     centers = center_table(sample)
     assignments, sizes = _assign(context, fingerprint, centers)
     assignments, comparison = _keep_ids(context, fingerprint, assignments, sizes)
     identities = Identities.first(len(sizes)) if comparison is None else comparison.identities
-    require_known(renames_of(context), identities.ids_given)
-    tables: dict[str, pa.Table] = run_on_node(
-        _describe, context, sample, sizes, identities, comparison, doing="naming and describing the clusters"
+    renames = renames_of(context)
+    require_known(renames, identities.ids_given)
+    tables: dict[str, pa.Table] = run_on_host(
+        _describe,
+        context,
+        sample,
+        sizes,
+        identities,
+        comparison,
+        renames,
+        doing="naming and describing the clusters",
     )
     tables["centers"] = with_cluster_ids(centers, identities.cluster_ids)
     return output.publish(
@@ -103,7 +111,7 @@ def _keep_ids(
     if RunDir.at(previous_run) == context.run_dir and context.manifest(NAME) is None:
         return assignments, None
     output = context.stage(NAME)
-    comparison: Comparison = run_on_node(
+    comparison: Comparison = run_on_host(
         compare_with_previous, previous_run, output, assignments, sizes, doing="comparing with the earlier run"
     )
     kwargs = {
@@ -118,11 +126,10 @@ def _keep_ids(
 def map_parts(mapper: type, kwargs: dict[str, Any], parts: Mapping[int, Part]) -> list[dict[str, Any]]:
     """Have a mapper of this stage do parts, given with their indexes; what it reports of each."""
     num_images = sum(part.rows for part in parts.values())
-    workers, cores = workers_for(num_images)
     receipts = []
     with Progress("assigning", num_images, unit="images", first="starting workers") as progress:
         rows = [{"part": index} for index in parts]
-        for row in map_rows(rows, Step(mapper, kwargs, workers, num_cpus=cores)):
+        for row in map_rows(rows, light_step(mapper, kwargs, num_images)):
             receipts.append(row)
             progress.add(row["rows"])
     return receipts
@@ -134,14 +141,15 @@ def _describe(
     sizes: np.ndarray,
     identities: Identities,
     comparison: Comparison | None,
+    renames: dict[int, str],
 ) -> dict[str, pa.Table]:
     """The tables `clusters`, `cluster_tree` and `lineage`, with final ids and names."""
-    nouns = context.stage("build_semantic_space").read_table("selected_nouns")
+    nouns = context.stage("build_semantic_space").read_table("selected_nouns") if context.text_stages else None
     clusters = describe_clusters(sample, sizes, nouns, context.config.assign_clusters)
     clusters = settle_names(
         with_cluster_ids(clusters, identities.cluster_ids),
         previous={} if comparison is None else comparison.previous_clusters,
-        renames=renames_of(context),
+        renames=renames,
     )
     return {
         "clusters": clusters,

@@ -24,10 +24,11 @@ from dxmc_core.stages.build_semantic_space import (
     retrieval_temperature,
 )
 from dxmc_core.vocabulary import Vocabulary, load_vocabulary
-from ray_jobs.cluster import Step, map_rows, num_cores, num_gpus, run_on_node, workers_for
+from ray_jobs.cluster import Step, light_step, map_rows, num_gpus, run_on_host
 from ray_jobs.context import RunContext
+from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
-from ray_jobs.plans.build_semantic_space import NAME
+from ray_jobs.plans.build_semantic_space import NAME, vocabulary_of
 from ray_jobs.progress import Progress
 
 _NOUNS_PER_BLOCK = 512
@@ -41,7 +42,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     images, output = context.stage("embed_images"), context.stage(NAME)
     nouns = _embedded_nouns(context, images)
     device = "cuda" if num_gpus(config.resources) else "cpu"
-    space: SemanticSpace = run_on_node(
+    space: SemanticSpace = run_on_host(
         _select,
         images,
         nouns,
@@ -88,17 +89,17 @@ def _select(
 
 
 def _embedded_nouns(context: RunContext, images: StageDir) -> pa.Table:
-    config = context.config
+    config, vocabulary_config = context.config, vocabulary_of(context)
     width = matrix_of(next(images.iter_parts("images", ["embedding"]))["embedding"]).shape[1]
-    cache = NounCache.of(config.build_semantic_space, config.vocabulary, config.encoder, context.run_dir.uri)
-    if config.vocabulary.kind == "embeddings":
-        vocabulary = load_vocabulary(config.vocabulary)
+    cache = NounCache.of(config.build_semantic_space, vocabulary_config, config.encoder, context.run_dir.uri)
+    if vocabulary_config.kind == "embeddings":
+        vocabulary = load_vocabulary(vocabulary_config)
         check_vocabulary_width(vocabulary, width)
         assert vocabulary.embeddings is not None
         return noun_table(vocabulary, vocabulary.embeddings, temperature=CLIP_RETRIEVAL_TEMPERATURE)
     nouns = cache.load()
     if nouns is None:
-        vocabulary = load_vocabulary(config.vocabulary)
+        vocabulary = load_vocabulary(vocabulary_config)
         nouns = _encode_nouns(context, vocabulary)
         cache.save(nouns)
     if nouns.schema.field("embedding").type.list_size != width:
@@ -152,8 +153,10 @@ def _map_counterparts(context: RunContext, selected_nouns: Part, temperature: fl
     receipts = []
     with Progress("mixing text counterparts", count, unit="images", first="starting workers") as progress:
         rows = [{"part": index} for index in range(len(parts))]
-        workers, cores = (gpus, 1) if gpus else workers_for(context.num_images)
-        step = Step(ComputeTextCounterparts, kwargs, workers, num_cpus=cores, num_gpus=1 if gpus else 0)
+        if gpus:
+            step = Step(ComputeTextCounterparts, kwargs, gpus, num_gpus=1)
+        else:
+            step = light_step(ComputeTextCounterparts, kwargs, context.num_images)
         for row in map_rows(rows, step):
             receipts.append(row)
             progress.add(row["rows"])

@@ -17,12 +17,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 import torch
-from ray._private import ray_constants
-from ray._private import worker as ray_worker
-from ray._raylet import PlacementGroupID
 from ray.data import ActorPoolStrategy
 from ray.exceptions import (
     LocalRayletDiedError,
@@ -36,14 +34,9 @@ from ray.exceptions import (
     RpcError,
     WorkerCrashedError,
 )
-from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 from ray.util.annotations import RayDeprecationWarning
-from ray.util.placement_group import (
-    PlacementGroup,
-    placement_group,
-    placement_group_table,
-    remove_placement_group,
-)
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from threadpoolctl import threadpool_limits
 
 from dxmc_core.artifacts.storage import storage_failure
@@ -53,7 +46,31 @@ from dxmc_core.durations import duration
 from dxmc_core.errors import ArtifactError, DxmcError, InputError, WorkerError, on_one_line
 from dxmc_core.method.steps import WorkStep
 from dxmc_core.workload import SMALL_NUM_IMAGES
+from ray_jobs.hosts import (
+    Ask,
+    Host,
+    NoHostLeftError,
+    cores_of_whole_hosts,
+    hosts,
+    num_cores,
+    roomiest,
+    told_while_waiting,
+    until,
+)
+from ray_jobs.local_places import LocalFile, require_here
 from ray_jobs.progress import Progress
+from ray_jobs.ray_internals import (
+    forget,
+    job_of_placement_group,
+    kept_causes,
+    placement_group_of,
+    preferring,
+    recall,
+    remember,
+    stay_on_loopback,
+    tell_messages_to,
+    use_own_niceness,
+)
 from ray_jobs.threads import SET_HERE
 
 _LOCAL_OBJECT_STORE_BYTES = 2 << 30
@@ -62,10 +79,15 @@ _POLL_S = 1.0
 #: Of the line by which Ray's core (2.60) says that RAY_BACKEND_LOG_LEVEL is set.
 _LEVEL_IS_SET = b"logging.cc:"
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
+_PROBE_TIMEOUT_S = 60.0
+_END_TIMEOUT_S = 10.0
 
 _Kind = TypeVar("_Kind", bound=Exception)
 
 logger = logging.getLogger(__name__)
+
+#: Local files that every host of this run has to have; workers look for them when they start.
+_required_files: tuple[LocalFile, ...] = ()
 
 
 def start_ray(resources: ResourcesConfig) -> None:
@@ -81,7 +103,7 @@ def start_ray(resources: ResourcesConfig) -> None:
     # Ray Data 2.60 makes Ray's core print an error about every pool of actors, one that does no harm.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    ray_worker.print_to_stdstream = _log_message
+    tell_messages_to(_log_message)
     if os.environ.get("RAY_ADDRESS"):
         try:
             # What a job's own environment has is in this process's too, and would clash; so only what is set here.
@@ -93,9 +115,8 @@ def start_ray(resources: ResourcesConfig) -> None:
                 f"no Ray cluster answers at RAY_ADDRESS={address}; start it, or unset RAY_ADDRESS"
             ) from error
     else:
-        _stay_on_loopback()
-        # Ray's own choice, 15, lets everything else on the machine go first. The variable is for its processes.
-        os.environ.setdefault(ray_constants.RAY_WORKER_NICENESS, "0")
+        stay_on_loopback()
+        use_own_niceness()
         try:
             with without_lines(_LEVEL_IS_SET):
                 ray.init(
@@ -113,9 +134,59 @@ def start_ray(resources: ResourcesConfig) -> None:
     if threading.current_thread() is threading.main_thread():
         # Ray's core (2.60) has put a handler below Python's, which prints the stack of its own code.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    _quieten_ray_data()
+
+
+def _quieten_ray_data() -> None:
+    ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def require_on_all_hosts(files: Sequence[LocalFile]) -> None:
+    """Have every host look for local files that workers will read, now and whenever one starts.
+
+    Raises:
+        InputError: a host lacks one, or has another by its name.
+    """
+    global _required_files
+    _required_files = tuple(files)
+    if not files:
+        return
+    here = ray.get_runtime_context().get_node_id()  # this host has found them
+    probe = ray.remote(num_cpus=0, max_retries=_TASK_RETRIES)(_look_for)
+    answers = [
+        probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(host.node_id, soft=False)).remote(
+            _required_files
+        )
+        for host in hosts()
+        if (host.cores or host.gpus) and host.node_id != here
+    ]
+    if not answers:
+        return
+    ready, silent = ray.wait(answers, num_returns=len(answers), timeout=_PROBE_TIMEOUT_S)
+    for answer in ready:
+        try:
+            with unwrapped_errors():
+                ray.get(answer)
+        except RayError as error:  # the host has left; one that comes later is asked when a worker starts there
+            logger.warning("a host could not be asked for local files: %s", on_one_line(error))
+    if silent:
+        logger.warning(
+            "%d hosts did not say within %.0f s whether they have the local files of this run; its workers "
+            "look when they start",
+            len(silent),
+            _PROBE_TIMEOUT_S,
+        )
+
+
+def required_files() -> tuple[LocalFile, ...]:
+    """What `require_on_all_hosts` was last given: for workers that look for themselves."""
+    return _required_files
+
+
+def _look_for(files: tuple[LocalFile, ...]) -> None:
+    with told_plainly():
+        require_here(files)
 
 
 def _log_message(data: dict[str, Any], ignore_prefix: bool) -> None:
@@ -147,22 +218,6 @@ def without_lines(mark: bytes) -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(stderr, 2)
         thread.join(timeout=_POLL_S)  # it ends with the last process that was started with the pipe
-
-
-def _stay_on_loopback() -> None:
-    """Have the Ray that is started next listen on the loopback interface only.
-
-    On Linux Ray (2.60) replaces 127.0.0.1 by the machine's own address, and its processes then listen everywhere.
-    Where it knows no clusters, as on macOS, it stays on the loopback interface; so it is told that. The variable is
-    for the processes that it starts.
-    """
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
-
-
-def is_on_loopback() -> bool:
-    """Whether this Ray is reached by the loopback interface only, as one that `start_ray` has started."""
-    return all(node["NodeManagerAddress"] == "127.0.0.1" for node in ray.nodes())
 
 
 def num_gpus(resources: ResourcesConfig) -> int:
@@ -214,49 +269,99 @@ def remove_placement_groups() -> None:
     """Give back what the placement groups of this job hold: without their maker they stay until the job ends."""
     job_id = ray.get_runtime_context().get_job_id()
     for group_id, group in placement_group_table().items():
-        if group_id.endswith(job_id) and group["state"] != "REMOVED":  # the end of their ids is the job's (Ray 2.60)
-            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group_id)))
+        if job_of_placement_group(group_id) == job_id and group["state"] != "REMOVED":
+            remove_placement_group(placement_group_of(group_id))
 
 
-def cores_per_node() -> int:
-    """Cores of the largest node: what a task that uses a whole machine asks for."""
-    return max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]) or 1
+def run_on_host(function: Callable[..., Any], *args: Any, doing: str, device: str = "cpu", tells: bool = False) -> Any:
+    """Call a function as one Ray task that has all cores of a host, or a GPU, and wait for its result.
 
-
-def num_cores() -> int:
-    return max(int(ray.cluster_resources().get("CPU", 1)), 1)
-
-
-def workers_for(num_images: int) -> tuple[int, float]:
-    """Workers and cores of each for a light pass over the images: one task is done with few before a pool starts."""
-    if num_images < SMALL_NUM_IMAGES:
-        return 1, cores_per_node()
-    return num_cores(), 1
-
-
-def run_on_node(function: Callable[..., Any], *args: Any, doing: str, device: str = "cpu", tells: bool = False) -> Any:
-    """Call a function as one Ray task that has a whole node's cores, or a GPU, and wait for its result.
+    When hosts leave so that none has these cores any more, it starts again on the largest that is left.
 
     Args:
         doing: what is shown meanwhile, see `Progress`.
         tells: the function has a keyword argument `on_step`, see `method.steps.OnStep`, and what it says is shown.
     """
-    cores, gpus = (cores_per_node(), 0) if device == "cpu" else (1, 1)
-    task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=_TASK_RETRIES)(_call_on_cores)
     mailbox = Mailbox(uuid.uuid4().hex)
-    result = task.remote(function, args, {"on_step": mailbox.put} if tells else {}, cores)
-    with unwrapped_errors(), Progress(doing) as progress:
+    kwargs = {"on_step": mailbox.put} if tells else {}
+    with Progress(doing) as progress:
+
+        def show() -> None:
+            if (step := mailbox.latest()) is not None:
+                progress.take(step)
+
         try:
-            while not ray.wait([result], timeout=_POLL_S)[0]:
-                if (step := mailbox.latest()) is not None:
-                    progress.take(step)
+            while True:
+                best = roomiest(hosts()) if device == "cpu" else None
+                ask = Ask(best.cores if best is not None else 1, gpus=0 if device == "cpu" else 1)
+                task = ray.remote(**_task_options(ask, best))(_call_on_cores)
+                try:
+                    return wait_for(task.remote(function, args, kwargs, int(ask.cores), _required_files), ask, show)
+                except NoHostLeftError as error:
+                    logger.warning("%s; asking anew", error)
         finally:
             mailbox.empty()
+
+
+def _task_options(ask: Ask, preferred: Host | None) -> dict[str, Any]:
+    options = {"num_cpus": ask.cores, "num_gpus": ask.gpus, "max_retries": _TASK_RETRIES}
+    return options if preferred is None else {**options, "scheduling_strategy": preferring(preferred.node_id)}
+
+
+def wait_for(result: ray.ObjectRef, ask: Ask, meanwhile: Callable[[], None] = lambda: None) -> Any:
+    """The result of a task, or what it raised. A task that is no longer waited for is ended.
+
+    Raises:
+        NoHostLeftError: what the task waits for can not be placed any more, and less could.
+    """
+
+    def is_done() -> bool:
+        if ray.wait([result], timeout=_POLL_S)[0]:
+            return True
+        meanwhile()
+        return False
+
+    try:
+        until(is_done, ask)
+    except BaseException as error:
+        _give_up(result, error)
+        raise
+    with unwrapped_errors():
         return ray.get(result)
 
 
-def _call_on_cores(function: Callable[..., Any], args: tuple, kwargs: dict[str, Any], cores: int) -> Any:
+def _give_up(result: Any, error: BaseException) -> None:
+    """End a task that is no longer waited for, because of an error."""
+    ray.cancel(result, force=True)
+    if isinstance(error, NoHostLeftError):
+        # Ray (2.60) may give what is asked for next to the process that is about to die.
+        ray.wait([result], timeout=_END_TIMEOUT_S)
+
+
+def call_beside_driver(function: Callable[..., Any], *args: Any, ask: Ask) -> Any:
+    """Call a function as a task on the driver's host that needs no room of its own, and starts workers that do.
+
+    When the driver gives it up, it ends with all that it has started.
+
+    Args:
+        ask: what its workers ask for.
+
+    Raises:
+        NoHostLeftError: as of `wait_for`.
+    """
+    return wait_for(ray.remote(**_beside_driver())(function).remote(*args), ask)
+
+
+def _beside_driver() -> dict[str, Any]:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": here}
+
+
+def _call_on_cores(
+    function: Callable[..., Any], args: tuple, kwargs: dict[str, Any], cores: int, files: tuple[LocalFile, ...]
+) -> Any:
     with using_cores(cores), told_plainly():
+        require_here(files)
         return function(*args, **kwargs)
 
 
@@ -271,15 +376,15 @@ class Mailbox:
         """Called by the task, which may have thousands of steps a second."""
         if time.monotonic() >= self._next_at:
             self._next_at = time.monotonic() + _POLL_S
-            _internal_kv_put(self.key, json.dumps(asdict(step)), overwrite=True)
+            remember(self.key, json.dumps(asdict(step)))
 
     def latest(self) -> WorkStep | None:
         """Called by the driver."""
-        found = _internal_kv_get(self.key)
+        found = recall(self.key)
         return None if found is None else WorkStep(**json.loads(found))
 
     def empty(self) -> None:
-        _internal_kv_del(self.key)
+        forget(self.key)
 
 
 @contextmanager
@@ -314,11 +419,13 @@ class Step:
 
     Attributes:
         mapper: a class whose instances map a `pyarrow.Table` to one; each worker makes one, from `kwargs`.
-        num_workers: processes.
-        num_cpus: cores of each.
+        num_workers: processes; of whole hosts, as many at most as there is room for.
+        num_cpus: cores of each; of whole hosts, what these have.
         num_gpus: GPUs of each.
         calls_at_a_time: threads of a worker that call its mapper.
         environment: variables that its process starts with.
+        on_whole_hosts: each worker has a host's cores to itself, as they are when the workers start. When hosts leave
+            so that none has these cores any more, what is not done is done by new workers on the hosts that are left.
     """
 
     mapper: type
@@ -328,6 +435,26 @@ class Step:
     num_gpus: float = 0
     calls_at_a_time: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
+    on_whole_hosts: bool = False
+
+    @property
+    def ask(self) -> Ask:
+        return Ask(self.num_cpus, self.num_gpus)
+
+    def placed(self) -> "Step":
+        """The step with workers for the hosts that there are now."""
+        if not self.on_whole_hosts:
+            return self
+        cores = [host.cores for host in hosts() if host.cores]
+        size = max(cores, default=1) if self.num_workers == 1 else cores_of_whole_hosts(cores)
+        return replace(self, num_cpus=size, num_workers=min(self.num_workers, max(Ask(size).room(hosts()), 1)))
+
+
+def light_step(mapper: type, kwargs: dict[str, Any], num_images: int) -> Step:
+    """Workers for a light pass over the images: one task is done with few before a pool of all cores starts."""
+    if num_images < SMALL_NUM_IMAGES:
+        return Step(mapper, kwargs, num_workers=1, on_whole_hosts=True)
+    return Step(mapper, kwargs, num_workers=num_cores())
 
 
 def map_rows(rows: Sequence[dict], *steps: Step) -> Iterator[dict]:
@@ -341,31 +468,73 @@ def map_rows(rows: Sequence[dict], *steps: Step) -> Iterator[dict]:
         DxmcError: what a mapper raised, or that a worker died again and again on the same row.
         WorkerError: a mapper raised something else.
     """
-    if not rows:
-        return
-    steps = tuple(replace(step, num_workers=min(step.num_workers, len(rows))) for step in steps)
-    is_single = len(steps) == 1 and steps[0].num_workers == 1
-    with unwrapped_errors(), explained_deaths():
-        for table in _map_in_a_task(rows, steps[0]) if is_single else _map_in_actors(rows, steps):
-            for row in table.to_pylist():
-                if _ERROR_KIND in row:
-                    raise _ERRORS[row[_ERROR_KIND]](*row["arguments"])
-                yield row
+    left = dict(enumerate(rows))
+    while left:
+        placed = [replace(step, num_workers=min(step.num_workers, len(left))).placed() for step in steps]
+        try:
+            with unwrapped_errors(), explained_deaths():
+                for index, table in _map(left, placed):
+                    for row in table.to_pylist():
+                        if _ERROR_KIND in row:
+                            raise _ERRORS[row[_ERROR_KIND]](*row["arguments"])
+                        yield row
+                    if index is not None:
+                        del left[index]
+            return
+        except NoHostLeftError as error:
+            logger.warning("%s; asking anew for the %d pieces of work that are left", error, len(left))
 
 
-def _map_in_a_task(rows: Sequence[dict], step: Step) -> Iterator[pa.Table]:
-    task = ray.remote(num_cpus=step.num_cpus, num_gpus=step.num_gpus, max_retries=_TASK_RETRIES)(_map_here)
-    streaming: Any = task.options(num_returns="streaming")
-    results = streaming.remote(rows, step.mapper, step.kwargs, max(int(step.num_cpus), 1))
-    for reference in results:
-        yield ray.get(reference)
+def _map(rows: Mapping[int, dict], steps: Sequence[Step]) -> Iterator[tuple[int | None, pa.Table]]:
+    """The tables that become of rows, with the row where the steps may have to be asked for anew."""
+    first = steps[0]
+    if len(steps) == 1 and first.num_workers == 1:
+        options = _task_options(first.ask, roomiest(hosts()) if first.on_whole_hosts else None)
+        cores = max(int(first.num_cpus), 1)
+        arguments = (list(rows.values()), first.mapper, first.kwargs, cores, _required_files)
+        yield from zip(list(rows), _streamed(_map_here, options, *arguments, ask=first.ask), strict=True)
+    elif first.on_whole_hosts:
+        for table in _streamed(_map_on_hosts, _beside_driver(), dict(rows), first, _required_files, ask=first.ask):
+            for index in table[_ROW].unique().to_pylist():
+                yield index, table.filter(pc.field(_ROW) == index).drop_columns([_ROW])
+    else:
+        with told_while_waiting(*(step.ask for step in steps)):
+            yield from ((None, table) for table in _map_in_actors(list(rows.values()), steps))
 
 
-def _map_here(rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], cores: int) -> Iterator[pa.Table]:
+def _streamed(
+    function: Callable[..., Iterator[pa.Table]], options: dict[str, Any], *args: Any, ask: Ask
+) -> Iterator[pa.Table]:
+    """What a task yields, as it does. A task that is no longer listened to is ended."""
+    results: Any = ray.remote(**options, num_returns="streaming")(function).remote(*args)
+    try:
+        while True:
+            until(lambda: bool(ray.wait([results], timeout=_POLL_S)[0]), ask)
+            try:
+                reference = next(results)
+            except StopIteration:
+                return
+            yield ray.get(reference)
+    except BaseException as error:
+        _give_up(results, error)
+        raise
+
+
+def _map_here(
+    rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], cores: int, files: tuple[LocalFile, ...]
+) -> Iterator[pa.Table]:
     with using_cores(cores):
-        guarded = _GuardedMapper(mapper, kwargs)
+        guarded = _GuardedMapper(mapper, kwargs, files)
         for row in rows:
             yield guarded(pa.Table.from_pylist([row]))
+
+
+def _map_on_hosts(rows: dict[int, dict], step: Step, files: tuple[LocalFile, ...]) -> Iterator[pa.Table]:
+    """A pool from within a task, which can be ended when it waits in vain."""
+    global _required_files
+    _required_files = files
+    _quieten_ray_data()
+    yield from _map_in_actors([{**row, _ROW: index} for index, row in rows.items()], [step])
 
 
 def _map_in_actors(rows: Sequence[dict], steps: Sequence[Step]) -> Iterator[pa.Table]:
@@ -374,7 +543,7 @@ def _map_in_actors(rows: Sequence[dict], steps: Sequence[Step]) -> Iterator[pa.T
     for step in steps:
         dataset = dataset.map_batches(
             _GuardedMapper,
-            fn_constructor_kwargs={"mapper": step.mapper, "kwargs": step.kwargs},
+            fn_constructor_kwargs={"mapper": step.mapper, "kwargs": step.kwargs, "files": _required_files},
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
@@ -413,6 +582,7 @@ def explained_deaths() -> Iterator[None]:
         ) from error
 
 
+_ROW = "dxmc_row"
 _ERROR_KIND = "dxmc_error"
 _ERRORS: dict[str, type[Exception]] = {
     kind.__name__: kind for kind in (DxmcError, InputError, ArtifactError, WorkerError)
@@ -426,18 +596,26 @@ class _GuardedMapper:
     mapper is made at the first call.
     """
 
-    def __init__(self, mapper: type, kwargs: dict[str, Any]) -> None:
+    def __init__(self, mapper: type, kwargs: dict[str, Any], files: tuple[LocalFile, ...]) -> None:
         self._make = lambda: mapper(**kwargs)
+        self._files = files
         self._mapper: Callable[[pa.Table], pa.Table] | None = None
         self._making = threading.Lock()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         if _ERROR_KIND in rows.column_names:  # from the step before
             return rows
+        if _ROW not in rows.column_names:
+            return self._map(rows)
+        done = self._map(rows.drop_columns([_ROW]))
+        return done.append_column(_ROW, pa.repeat(rows[_ROW][0], done.num_rows))
+
+    def _map(self, rows: pa.Table) -> pa.Table:
         try:
             with told_plainly():
                 with self._making:
                     if self._mapper is None:
+                        require_here(self._files)
                         prefer_onednn()
                         self._mapper = self._make()
                 return self._mapper(rows)
@@ -446,7 +624,16 @@ class _GuardedMapper:
 
 
 #: What a driver gets when a part of Ray has died under it.
-_LOSSES = (LocalRayletDiedError, NodeDiedError, RayActorError, RaySystemError, RpcError, ObjectLostError)
+_LOSSES = (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RaySystemError,
+    RpcError,
+    WorkerCrashedError,
+)
 
 
 def known_failure(error: BaseException | None) -> DxmcError | None:
@@ -496,10 +683,6 @@ def without_wrapping(error: BaseException) -> BaseException:
     return next(own, chain[-1] if chain else error)
 
 
-#: Where Ray and Ray Train (2.60) keep what an error came from.
-_LINKS = ("cause", "controller_failure", "health_check_failure", "_base_exc")
-
-
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what it came from, by Python's links and those of Ray and Ray Train."""
     seen: set[int] = set()
@@ -510,7 +693,5 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
             continue
         seen.add(id(error))
         yield error
-        linked = [getattr(error, name, None) for name in _LINKS]
-        linked += getattr(error, "worker_failures", {}).values()
-        left += [cause for cause in linked if isinstance(cause, BaseException)]
+        left += [cause for cause in kept_causes(error) if isinstance(cause, BaseException)]
         left.append(error.__cause__ or error.__context__)

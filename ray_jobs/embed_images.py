@@ -21,8 +21,9 @@ from dxmc_core.stages.embed_images import (
 )
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import DecodeChunks, EmbedDecoded, EmbedImages, decoded_chunk_rows
-from ray_jobs.cluster import Step, map_rows, num_cores, num_gpus
+from ray_jobs.cluster import Step, map_rows, num_gpus
 from ray_jobs.context import RunContext
+from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
 from ray_jobs.plans.embed_images import NAME, list_once
 from ray_jobs.progress import Progress

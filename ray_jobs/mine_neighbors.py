@@ -1,4 +1,4 @@
-"""Stage 3 as a Ray job: an actor a node (or GPU) holds the index of both modalities and searches slices of the rows."""
+"""Stage 3 as a Ray job: one actor per host (or GPU) holds the index of both modalities and searches slices of rows."""
 
 import logging
 import time
@@ -19,6 +19,7 @@ from dxmc_core.stages.mine_neighbors import (
     choose_index,
     choose_search_index,
     group_near_duplicates,
+    modalities_of,
     near_duplicate_metrics,
     usable_num_neighbors,
 )
@@ -30,8 +31,9 @@ from dxmc_core.stages.search_index import (
     publish_index,
     renew_index,
 )
-from ray_jobs.cluster import Step, cores_per_node, map_rows, num_cores, num_gpus, run_on_node
+from ray_jobs.cluster import Step, map_rows, num_gpus, run_on_host
 from ray_jobs.context import RunContext
+from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
 from ray_jobs.plans.mine_neighbors import NAME, reads
 from ray_jobs.progress import Progress
@@ -51,6 +53,8 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     device = "cuda" if gpus else "cpu"
     choice = choose_index(config, context.num_images, device=device)
     logger.info("%-21s %s search: %s", NAME, choice.index, choice.reason)
+    # Too few images for an index of some kind are refused before hours of work.
+    choose_search_index(config, context.num_images, width_of(context.stage("embed_images"), "images"))
     common = {
         "inputs": [context.stage(name) for name in reads(context)],
         "output": output,
@@ -60,7 +64,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     recall = _plan(context, common) if choice.index == "ivf" else {"recall": 1.0}
     receipts = _search(context, choice.index, common, fingerprint=fingerprint)
     pairs = [Part(**receipt["pairs"]) for receipt in receipts]
-    duplicates = run_on_node(
+    duplicates = run_on_host(
         group_near_duplicates, context.stage("embed_images"), output, pairs, doing="grouping near duplicates"
     )
     files, indexes = search_indexes(context, fingerprint=fingerprint, has_cells=choice.index == "ivf", device=device)
@@ -88,11 +92,9 @@ def _plan(context: RunContext, common: dict[str, Any]) -> dict[str, Any]:
     """Make the cells of both modalities; what the manifest says of them."""
     kwargs = common | {"min_recall": context.config.mine_neighbors.min_recall, "seed": context.config.seed}
     on_gpu = common["device"] == "cuda"
-    step = Step(
-        PlanSearch, kwargs, num_workers=1, num_cpus=1 if on_gpu else cores_per_node(), num_gpus=1 if on_gpu else 0
-    )
+    step = Step(PlanSearch, kwargs, num_workers=1, num_gpus=1 if on_gpu else 0, on_whole_hosts=not on_gpu)
     plans = {}
-    rows = [{"modality": modality} for modality in MODALITIES]
+    rows = [{"modality": modality} for modality in modalities_of(common["inputs"])]
     with Progress("grouping rows into cells", len(rows), unit="modalities") as progress:
         for plan in map_rows(rows, step):
             progress.add(1)
@@ -108,16 +110,9 @@ def _search(context: RunContext, index: str, common: dict[str, Any], *, fingerpr
     config, count = context.config.mine_neighbors, context.num_images
     kwargs = common | {"fingerprint": fingerprint, "near_duplicate_cosine": config.near_duplicate_cosine}
     gpus = num_gpus(context.config.resources)
-    cores = cores_per_node()
     mapper: type
     mapper, size = (SearchNeighbors, _ROWS_PER_SLICE) if index == "exact" else (SearchCells, ROWS_PER_CELL_SLICE)
-    step = Step(
-        mapper,
-        kwargs,
-        num_workers=gpus or max(num_cores() // cores, 1),
-        num_cpus=1 if gpus else cores,
-        num_gpus=1 if gpus else 0,
-    )
+    step = Step(mapper, kwargs, gpus or num_cores(), num_gpus=1 if gpus else 0, on_whole_hosts=not gpus)
     slices = [{"start": start, "stop": min(start + size, count)} for start in range(0, count, size)]
     receipts = []
     with Progress("searching", count, unit="images", first="starting workers and building the index") as progress:
@@ -140,16 +135,16 @@ def search_indexes(
     files, indexes = {}, {}
     for modality, (stage, table) in MODALITIES.items():
         is_text, rows = modality == "text_neighbors", context.stage(stage)
-        if is_text and (base is not None or not config.text_search_index):
+        if is_text and (base is not None or not config.text_search_index or not context.text_stages):
             continue
         choice = choose_search_index(config, context.num_images, width_of(rows, table))
         if choice is None:
             continue
-        nouns = None if is_text else context.stage("build_semantic_space")
+        nouns = context.stage("build_semantic_space") if context.text_stages and not is_text else None
         source = IndexSource(rows, table, nouns, choice, modality, context.config.seed)
         found = None
         if base is not None:
-            found = run_on_node(renew_index, source, output, base, doing=f"bringing {source.file_name} up to date")
+            found = run_on_host(renew_index, source, output, base, doing=f"bringing {source.file_name} up to date")
         if found is None:
             found = _built_index(context, source, fingerprint=fingerprint, has_cells=has_cells, device=device)
         files[source.file_name], indexes[source.file_name] = found
@@ -162,18 +157,17 @@ def _built_index(
 ) -> tuple[Part, dict[str, Any]]:
     output, shards = context.stage(NAME), []
     prepare = partial(prepare_index, fingerprint=fingerprint, has_cells=has_cells, device=device)
-    empty = run_on_node(prepare, source, output, device=device, doing=f"preparing {source.file_name}")
+    empty = run_on_host(prepare, source, output, device=device, doing=f"preparing {source.file_name}")
     if source.choice.has_cells:
         shards = _fill_shards(source, output, empty, context.num_images, fingerprint=fingerprint)
     publish = partial(publish_index, min_recall=context.config.mine_neighbors.min_recall)
-    return run_on_node(publish, source, output, empty, shards, doing=f"measuring and writing {source.file_name}")
+    return run_on_host(publish, source, output, empty, shards, doing=f"measuring and writing {source.file_name}")
 
 
 def _fill_shards(source: IndexSource, output: StageDir, empty: str, count: int, *, fingerprint: str) -> list[str]:
-    """Names of the shards, in row order; a node fills one at a time."""
-    cores = cores_per_node()
+    """Names of the shards, in row order; a host fills one at a time."""
     kwargs = {"source": source, "output": output, "fingerprint": fingerprint, "empty": empty}
-    step = Step(FillShard, kwargs, num_workers=max(num_cores() // cores, 1), num_cpus=cores)
+    step = Step(FillShard, kwargs, num_workers=num_cores(), on_whole_hosts=True)
     slices = [
         {"start": start, "stop": min(start + _ROWS_PER_SHARD, count)} for start in range(0, count, _ROWS_PER_SHARD)
     ]

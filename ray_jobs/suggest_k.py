@@ -12,7 +12,7 @@ from dxmc_core.stages.suggest_k import (
     score_table,
     suggest_k,
 )
-from ray_jobs.cluster import run_on_node
+from ray_jobs.cluster import run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 from ray_jobs.plans.suggest_k import NAME, reads
@@ -24,7 +24,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     started = time.perf_counter()
     config = context.config
     output = context.stage(NAME)
-    choice: KChoice = run_on_node(_suggest, context, doing="scoring numbers of clusters", tells=True)
+    choice: KChoice = run_on_host(_suggest, context, doing="scoring numbers of clusters", tells=True)
     table = score_table(choice)
     page = plot(table, title=config.source.uri)
     for suggestion in choice.suggestions:

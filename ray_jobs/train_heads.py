@@ -9,15 +9,18 @@ import logging
 import threading
 import time
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from dxmc_core.artifacts.best_start import START_NAME, evidence_of, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.storage import storage_errors
+from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.report import flatten_settings
 from dxmc_core.stages.train_heads import (
@@ -30,16 +33,25 @@ from dxmc_core.stages.train_heads import (
 )
 from dxmc_core.training_log import LogEpoch, training_log
 from ray_jobs.cluster import (
+    call_beside_driver,
     causes,
-    is_on_loopback,
-    num_cores,
     num_gpus,
     remove_placement_groups,
-    run_on_node,
+    required_files,
+    run_on_host,
     told_plainly,
-    unwrapped_errors,
 )
 from ray_jobs.context import RunContext
+from ray_jobs.hosts import (
+    Ask,
+    Host,
+    NoHostLeftError,
+    cores_of_each_worker,
+    cores_of_whole_hosts,
+    described,
+    hosts,
+)
+from ray_jobs.local_places import LocalFile, require_here
 from ray_jobs.main import main_of
 from ray_jobs.plans.train_heads import NAME, inputs_of_stage
 from ray_jobs.progress import Progress
@@ -51,6 +63,8 @@ _MAX_FAILURES = 3
 #: The longest that one worker waits for the others, who may be reading their rows. Ray notices a dead one by itself.
 _COLLECTIVE_TIMEOUT_S = 600
 _POLL_S = 1.0
+#: With fewer images, `train_workers: auto` keeps training on one host: an epoch is short beside what hosts exchange.
+_MANY_IMAGES = 200_000
 
 logger = logging.getLogger(__name__)
 
@@ -84,13 +98,13 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     ):
         if config.method.name == "best":
             device = "cuda" if use_gpu else "cpu"
-            run_on_node(
+            run_on_host(
                 partial(find_best_start, device=device), job, device=device, doing="looking for the start", tells=True
             )
-        if job.num_epochs == 0 or (config.resources.train_workers == 1 and not use_gpu):
-            run_on_node(train_heads, job, doing="training" if job.num_epochs else "fitting the heads")
+        if job.num_epochs == 0:
+            run_on_host(train_heads, job, doing="fitting the heads")
         else:
-            _fit(job, num_workers=config.resources.train_workers, use_gpu=use_gpu)
+            _train(job, config.resources, num_images=context.num_images)
     history = [json.loads(line) for line in output.storage.read_bytes(METRICS_NAME).splitlines()]
     names, evidence = [HEADS_NAME, METRICS_NAME], {}
     start = read_start(job)
@@ -113,41 +127,119 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     )
 
 
-def _fit(job: TrainingJob, *, num_workers: int | tuple[int, int], use_gpu: bool) -> None:
+@dataclass(frozen=True)
+class TrainingLayout:
+    """The workers that train together.
+
+    Attributes:
+        least, most: how many; Ray Train goes between these as hosts leave and come.
+        cores: of each; 0 where each has a GPU.
+        note: what a person should know of how they were chosen.
+    """
+
+    least: int
+    most: int
+    cores: int
+    note: str | None = None
+
+    @property
+    def is_single_task(self) -> bool:
+        return self.most == 1 and self.cores > 0
+
+    @property
+    def ask(self) -> Ask:
+        return Ask(self.cores, gpus=0 if self.cores else 1, count=self.least, is_group=True)
+
+
+def choose_training(resources: ResourcesConfig, found: Sequence[Host], *, gpus: int, num_images: int) -> TrainingLayout:
+    """The workers for these hosts, each with room on one of them. There are never more than have room now, unless a
+    range says that there may be.
+
+    Args:
+        gpus: to use, of all hosts; 0 to train on cores.
+    """
+    cores = [host.cores for host in found]
+    wanted = resources.train_workers
+    if isinstance(wanted, str):
+        return _chosen_by_hosts(found, gpus=gpus, num_images=num_images)
+    least, most = (wanted, wanted) if isinstance(wanted, int) else wanted
+    room = gpus or max(sum(cores), 1)
+    note = None
+    if room < least:
+        unit = "GPU" if gpus else "core"
+        note = f"train_workers is {wanted}, and there is one {unit} each for {room} only: {described(found)}"
+        least, most = room, room if isinstance(wanted, int) else most
+    size = 0 if gpus else cores_of_each_worker(cores, most) or 1
+    return TrainingLayout(least, most, size, note)
+
+
+def _chosen_by_hosts(found: Sequence[Host], *, gpus: int, num_images: int) -> TrainingLayout:
+    """`train_workers: auto`: one on one host; on several one for each that takes part, as many as there are."""
+    size = 0 if gpus else cores_of_whole_hosts([host.cores for host in found])
+    most = min(gpus, sum(host.gpus > 0 for host in found)) if gpus else sum(host.cores // size for host in found)
+    if most <= 1:
+        return TrainingLayout(1, 1, size)
+    if num_images < _MANY_IMAGES:
+        return TrainingLayout(1, 1, size, f"train_workers auto: 1, for fewer than {_MANY_IMAGES:,} images")
+    return TrainingLayout(1, most, size, f"train_workers auto: 1 to {most}, for {described(found)}")
+
+
+def _train(job: TrainingJob, resources: ResourcesConfig, *, num_images: int) -> None:
+    """Train on the hosts that there are, and on those that are left whenever they are too few for what was asked."""
+    while True:
+        gpus = num_gpus(resources)
+        layout = choose_training(resources, hosts(), gpus=gpus, num_images=num_images)
+        if layout.note is not None:
+            logger.info("%s: %s", NAME, layout.note)
+        if layout.is_single_task:
+            run_on_host(train_heads, job, doing="training")
+            return
+        try:
+            _fit(job, layout)
+            return
+        except NoHostLeftError as error:
+            logger.warning("%s; training goes on with what is left", error)
+
+
+def _fit(job: TrainingJob, layout: TrainingLayout) -> None:
     """Train on several workers. When one dies they start again, from the newest checkpoint, three times."""
     from ray.train import ControllerError
 
     for failures in range(_MAX_FAILURES + 1):
         try:
-            with unwrapped_errors():
-                _trainer(job, num_workers=num_workers, use_gpu=use_gpu).fit()
+            call_beside_driver(_fit_once, job, layout, required_files(), ask=layout.ask)
             return
-        except ControllerError as error:
+        except (ControllerError, RayTaskError) as error:
             # Ray Train (2.60) starts workers again by itself, but gives up when one dies in some moments of the start.
-            if failures == _MAX_FAILURES or not any(isinstance(cause, RayActorError) for cause in causes(error)):
+            given_up = any(isinstance(cause, ControllerError) for cause in causes(error))
+            died = any(isinstance(cause, RayActorError) for cause in causes(error))
+            if failures == _MAX_FAILURES or not (given_up and died):
                 raise
             logger.warning("%s: a worker died while the workers were starting; they are started again", NAME)
             remove_placement_groups()
 
 
-def _trainer(job: TrainingJob, *, num_workers: int | tuple[int, int], use_gpu: bool) -> "TorchTrainer":
+def _fit_once(job: TrainingJob, layout: TrainingLayout, files: tuple[LocalFile, ...]) -> None:
+    _trainer(job, layout, files).fit()
+
+
+def _trainer(job: TrainingJob, layout: TrainingLayout, files: tuple[LocalFile, ...]) -> "TorchTrainer":
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
-    from ray_jobs.loopback_group import LoopbackConfig
+    from ray_jobs.training_group import GroupConfig
 
-    most = num_workers if isinstance(num_workers, int) else num_workers[1]
-    # What nccl opens has not been looked at.
-    group_config = LoopbackConfig if is_on_loopback() and not use_gpu else TorchConfig
+    use_gpu = layout.cores == 0
+    num_workers = layout.most if layout.least == layout.most else (layout.least, layout.most)
     return TorchTrainer(
         _train_worker,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "files": files},
         scaling_config=ScalingConfig(
             num_workers=num_workers,  # type: ignore[arg-type]  # ray.train shows type checkers v1's class (2.60)
             use_gpu=use_gpu,
-            resources_per_worker=None if use_gpu else {"CPU": max(num_cores() // most, 1)},
+            resources_per_worker=None if use_gpu else {"CPU": layout.cores},
         ),
-        torch_config=group_config(backend="nccl" if use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S),
+        torch_config=GroupConfig(backend="nccl" if use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S),
         run_config=RunConfig(
             # A finished (storage_path, name) pair would give the old result instead of training.
             name=f"{job.fingerprint[:12]}-{uuid.uuid4().hex[:8]}",
@@ -169,6 +261,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     device = str(ray.train.torch.get_device())
     worker = ray.train.get_context()
     with told_plainly():
+        require_here(config["files"])
         train_heads(config["job"], device=device, rank=worker.get_world_rank(), local_rank=worker.get_local_rank())
 
 

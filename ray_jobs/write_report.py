@@ -1,6 +1,7 @@
 """Stage 6 as a Ray job: pages of members by many workers, then the report, made by one task."""
 
 import time
+from typing import Any
 
 import pyarrow as pa
 
@@ -11,10 +12,12 @@ from dxmc_core.stages.member_pages import WriteMembers, members_folder, plan_mem
 from dxmc_core.stages.quality_issues import find_quality_issues
 from dxmc_core.stages.settings.write_report import REPORT_NAME
 from dxmc_core.stages.write_report import build_report, title_of
-from ray_jobs.cluster import Progress, Step, cores_per_node, map_rows, num_cores, run_on_node
+from ray_jobs.cluster import Step, map_rows, run_on_host
 from ray_jobs.context import RunContext
+from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
 from ray_jobs.plans.write_report import NAME, reads
+from ray_jobs.progress import Progress
 
 _FEW_PAGES = 20
 
@@ -24,10 +27,10 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     config = context.config
     output = context.stage(NAME)
     members = _write_members(context, fingerprint)
-    issues = run_on_node(find_quality_issues, context.run_dir, doing="looking for dark, blurred and tiny images")
-    clusters = run_on_node(summarize_clusters, context.run_dir, doing="listing the clusters")
+    issues = run_on_host(find_quality_issues, context.run_dir, doing="looking for dark, blurred and tiny images")
+    clusters = run_on_host(summarize_clusters, context.run_dir, doing="listing the clusters")
     folder = members_folder(fingerprint) if members else ""
-    page = run_on_node(_render, context, folder, issues, doing="making thumbnails and the page")
+    page = run_on_host(_render, context, folder, issues, doing="making thumbnails and the page")
     tables = {"cluster_summary": clusters, **({} if issues is None else {"quality_issues": issues})}
     return output.publish(
         fingerprint=fingerprint,
@@ -49,7 +52,7 @@ def _write_members(context: RunContext, fingerprint: str) -> dict[str, Part]:
     config = context.config
     if isinstance(config.source, EmbeddingsSource) or not config.write_report.max_member_images:
         return {}
-    pages, members = run_on_node(
+    pages, members = run_on_host(
         plan_members, context.run_dir, config.write_report.max_member_images, doing="choosing members to show"
     )
     kwargs = {
@@ -61,26 +64,27 @@ def _write_members(context: RunContext, fingerprint: str) -> dict[str, Part]:
     }
     files = {}
     with Progress("making pages of members", members.num_rows, unit="thumbnails", first="starting workers") as progress:
-        for row in map_rows(pages, Step(WriteMembers, kwargs, *_workers(len(pages)))):
+        for row in map_rows(pages, _step(kwargs, len(pages))):
             files[row["name"]] = Part(**{name: row[name] for name in Part.model_fields})
             progress.add(row["num_images"])
     return files
 
 
-def _workers(num_pages: int) -> tuple[int, float]:
-    """Workers and cores of each: a few pages are done by one task before a pool has started."""
-    return (1, cores_per_node()) if num_pages <= _FEW_PAGES else (num_cores(), 1)
+def _step(kwargs: dict[str, Any], num_pages: int) -> Step:
+    """A few pages are done by one task before a pool has started."""
+    if num_pages <= _FEW_PAGES:
+        return Step(WriteMembers, kwargs, num_workers=1, on_whole_hosts=True)
+    return Step(WriteMembers, kwargs, num_workers=num_cores())
 
 
 def _render(context: RunContext, folder: str, issues: pa.Table | None) -> str:
     config = context.config
-    source = config.source
     return build_report(
         context.run_dir,
         config.write_report,
         settings=config.model_dump(mode="json"),
         seed=config.seed,
-        source=None if isinstance(source, EmbeddingsSource) else source,
+        source=config.source,
         members_folder=folder,
         quality_issues=issues,
     )

@@ -1,8 +1,11 @@
-"""One writer a folder: a lock with an expiry that its owner keeps moving on, on local disk or in object storage."""
+"""One writer a folder: a lock that its owner keeps renewing, on local disk or in object storage.
+
+No two clocks are compared, and no name is taken for a machine: the clocks of two machines differ, and containers have
+the same name and the same process numbers.
+"""
 
 import json
 import logging
-import os
 import signal
 import socket
 import threading
@@ -14,17 +17,18 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-import psutil
-
+from dxmc_core.artifacts.process_identity import identify, known_state
 from dxmc_core.artifacts.storage import Storage, storage_errors, write_error
 from dxmc_core.errors import DxmcError, InputError
 
 logger = logging.getLogger(__name__)
 
 LOCK_NAME = "_lock.json"
+#: A lock that has not changed for so long, by the clock of the one who watches it, is free.
 LEASE_S = 60.0
 RENEW_EVERY_S = 10.0
-_FIELDS = {"owner", "host", "pid", "pid_started", "expires_at"}
+_WATCH_EVERY_S = 1.0
+_FIELDS = {"owner", "host", "pid"}
 
 
 #: What an owner tells of its work.
@@ -36,15 +40,15 @@ class LockHolder:
     """Who holds a folder.
 
     Attributes:
-        since: in seconds since 1970, by the clock of `host`.
-        is_gone: it is dead, or has not renewed its lock for longer than a lease lasts; whoever comes next takes over.
+        since: in seconds since 1970, by the clock of `host`; None where an older dxmc did not tell.
+        is_gone: it is known to be dead; None where only watching its lock would tell, see `Lease`.
         note: what it told of its work when it last renewed its lock.
     """
 
     host: str
     pid: int
-    since: float
-    is_gone: bool
+    since: float | None
+    is_gone: bool | None
     note: dict[str, Any]
 
 
@@ -60,8 +64,8 @@ def lock_holder(storage: Storage) -> LockHolder | None:
         return None
     if holder is None:
         return None
-    since = holder.get("since", holder["expires_at"] - LEASE_S)  # an older dxmc told no more
-    return LockHolder(holder["host"], holder["pid"], since, _is_stale(holder), holder.get("note", {}))
+    is_gone = {"alive": False, "dead": True, "unknown": None}[known_state(holder)]
+    return LockHolder(holder["host"], holder["pid"], holder.get("since"), is_gone, holder.get("note", {}))
 
 
 #: The leases that this process holds, by the URI of their folder.
@@ -82,13 +86,21 @@ def confirm_lease(uri: str) -> None:
             lease.confirm()
 
 
+def held_above(uri: str) -> tuple[str, str] | None:
+    """The folder at or above a place that this process holds, and the text by which its lock there is known."""
+    for folder, lease in list(_HELD.items()):
+        if uri == folder or uri.startswith(f"{folder}/"):
+            return folder, lease.owner
+    return None
+
+
 class Lease:
     """The right to write into a folder.
 
     The lock is a small file that is only ever made where none is, or replaced where it is still what was read: of two
-    that try, one succeeds. One left by a dead process of this machine is taken over at once, one of another machine
-    after it expired. An owner that was stopped for so long that another took over is interrupted as soon as it sees
-    that; one that cannot reach the storage goes on and tries again.
+    that try, one succeeds. One left by a process that is known to be dead is taken over at once; any other is watched,
+    and is taken over when it has not been renewed for `LEASE_S` meanwhile. An owner that was stopped for so long that
+    another took over is interrupted as soon as it sees that; one that cannot reach the storage goes on and tries again.
     """
 
     def __init__(self, storage: Storage, note: Note = dict) -> None:
@@ -99,7 +111,8 @@ class Lease:
         self._storage = storage
         self._note = note
         self._since = time.time()
-        self._owner = uuid.uuid4().hex
+        self.owner = uuid.uuid4().hex
+        self._num_renewals = 0
         self._content = b""
         self._is_lost = False
 
@@ -128,12 +141,12 @@ class Lease:
     def confirm(self) -> None:
         """See `confirm_lease`."""
         holder = _parse(self._read())
-        if not holder or holder["owner"] != self._owner:
+        if not holder or holder["owner"] != self.owner:
             raise self._loss()
 
     def _loss(self) -> DxmcError:
         return DxmcError(
-            f"{self._storage.uri} was taken over by another run, because this one had not been heard of for "
+            f"{self._storage.uri} was taken over by another run, because this one had not renewed its lock for "
             f"{LEASE_S:.0f} s; that run goes on from what is done"
         )
 
@@ -163,20 +176,18 @@ class Lease:
 
     def _acquire(self) -> None:
         self._since = time.time()
-        content = self._new_content()
+        content = self._next_content()
         try:
             for _ in range(3):
                 if self._storage.create_bytes(LOCK_NAME, content):
                     break
                 found = self._read()
                 holder = _parse(found)
-                if holder and not _is_stale(holder):
-                    raise InputError(
-                        f"{self._storage.uri} is in use by another run (process {holder['pid']} on {holder['host']}); "
-                        "wait for it, or choose another --run-dir. If that run is dead, its lock expires within "
-                        f"{LEASE_S:.0f} s"
-                    )
-                if found is not None and self._storage.replace_bytes(LOCK_NAME, content, expected=found):
+                if found is None:  # it was released just now
+                    continue
+                if holder:
+                    self._require_dead(holder, found)
+                if self._storage.replace_bytes(LOCK_NAME, content, expected=found):
                     break
             else:
                 raise InputError(f"{self._storage.uri} is being started by several runs at once; try again")
@@ -184,9 +195,48 @@ class Lease:
             raise write_error(f"{self._storage.uri}/{LOCK_NAME}", error) from error
         self._content = content
 
+    def _require_dead(self, holder: dict, found: bytes) -> None:
+        """Return once the holder of a lock is known to be dead, or has not renewed it for as long as a lease lasts.
+
+        Raises:
+            InputError: it is at work.
+        """
+        place = f"process {holder['pid']} on {holder['host']}"
+        in_use = f"{self._storage.uri} is in use by another run ({place}); wait for it, or choose another --run-dir"
+        match known_state(holder):
+            case "dead":
+                return
+            case "alive":
+                raise InputError(in_use)
+        logger.info(
+            "%s has the lock of a run (%s): watching whether that is renewed; if not, this run takes over in %.0f s",
+            self._storage.uri, place, LEASE_S,
+        )  # fmt: skip
+        expires = time.monotonic() + LEASE_S
+        while (left := expires - time.monotonic()) > 0:
+            time.sleep(min(_WATCH_EVERY_S, left))
+            now = self._read()
+            if now is None:
+                return
+            if now != found:
+                raise InputError(in_use)
+
+    def _next_content(self) -> bytes:
+        """The lock as it is written next: every renewal differs from the one before."""
+        self._num_renewals += 1
+        content = {
+            "owner": self.owner,
+            "host": socket.gethostname(),
+            **identify(),
+            "renewal": self._num_renewals,
+            "since": self._since,
+            "note": self._note(),
+        }
+        return json.dumps(content).encode()
+
     def _renew(self, stop: threading.Event) -> None:
         while not stop.wait(RENEW_EVERY_S):
-            content = self._new_content()
+            content = self._next_content()
             try:
                 if self._storage.replace_bytes(LOCK_NAME, content, expected=self._content):
                     self._content = content
@@ -197,23 +247,11 @@ class Lease:
             except storage_errors(DxmcError) as error:
                 logger.warning("the lock of %s cannot be renewed now: %s", self._storage.uri, error)
 
-    def _new_content(self) -> bytes:
-        content = {
-            "owner": self._owner,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "pid_started": _process_start(os.getpid()),
-            "since": self._since,
-            "expires_at": time.time() + LEASE_S,
-            "note": self._note(),
-        }
-        return json.dumps(content).encode()
-
     def _is_ours(self) -> bool:
         """Whether the lock is this owner's; then it is remembered as it stands there."""
         found = self._read()
         holder = _parse(found)
-        if found is None or not holder or holder["owner"] != self._owner:
+        if found is None or not holder or holder["owner"] != self.owner:
             return False
         self._content = found
         return True
@@ -246,17 +284,3 @@ def is_lock(content: bytes) -> bool:
         return _parse(content) is not None
     except InputError:
         return False
-
-
-def _is_stale(holder: dict) -> bool:
-    if time.time() > holder["expires_at"]:
-        return True
-    return holder["host"] == socket.gethostname() and _process_start(holder["pid"]) != holder["pid_started"]
-
-
-def _process_start(pid: int) -> float | None:
-    """When a process of this machine started (a reused pid has another start); None when there is none."""
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        return None

@@ -65,15 +65,32 @@ def identity(config: OpenClipConfig) -> dict:
     """Model, weights and precision. A local checkpoint counts by its content, so it may be moved and renamed."""
     known = {"kind": config.kind, "model": config.model, "precision": config.precision}
     if config.model.startswith("local-dir:"):
-        folder = Path(config.model.removeprefix("local-dir:")).expanduser()
-        files = sorted(path for path in folder.glob("*") if path.suffix in _CHECKPOINT_SUFFIXES | {".json"})
-        if not files:
-            raise InputError(f"encoder.model: {folder} holds neither open_clip_config.json nor weights")
+        files = _files_of_folder(config)
         return {**known, "model": "local-dir", "files": {path.name: _file_identity(path) for path in files}}
     if brings_weights(config):
         return known
     path = checkpoint_path(config)
     return {**known, "pretrained": config.pretrained if path is None else _file_identity(path)}
+
+
+def local_files(config: OpenClipConfig) -> list[tuple[str, Path]]:
+    """The local files that the encoder is loaded from, each with the key of the configuration that names it.
+
+    Raises:
+        InputError: there are none where the configuration says so.
+    """
+    if config.model.startswith("local-dir:"):
+        return [("encoder.model", path.absolute()) for path in _files_of_folder(config)]
+    path = None if brings_weights(config) else checkpoint_path(config)
+    return [] if path is None else [("encoder.pretrained", path)]
+
+
+def _files_of_folder(config: OpenClipConfig) -> list[Path]:
+    folder = Path(config.model.removeprefix("local-dir:")).expanduser()
+    files = sorted(path for path in folder.glob("*") if path.suffix in _CHECKPOINT_SUFFIXES | {".json"})
+    if not files:
+        raise InputError(f"encoder.model: {folder} holds neither open_clip_config.json nor weights")
+    return files
 
 
 def width(config: OpenClipConfig) -> int | None:

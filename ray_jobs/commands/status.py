@@ -24,6 +24,9 @@ _WILL = {
     "waiting": "waits for an earlier stage",
 }
 
+#: The stages whose fingerprint has the number of clusters.
+_STAGES_OF_K = ("build_semantic_space", "train_heads")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", metavar="RUN_DIR")
@@ -71,18 +74,23 @@ def _states(context: "RunContext", *, with_source: bool) -> "list[StageState]":
     plans = {name: plan_of(name) for name in context.stages}
     context.counts_distinct = False
     states = stage_states(context, plans, with_source=with_source)
-    if any(state.state == "stale" for state in states):
+    if any(state.state == "stale" and state.name in _STAGES_OF_K for state in states):
         context.counts_distinct = True
         states = stage_states(context, plans, with_source=with_source)
     return states
 
 
 def _print_holder(holder: "LockHolder") -> None:
-    who = f"process {holder.pid} on {holder.host}, since {_clock(holder.since)}"
+    since, so_long = "", ""
+    if holder.since is not None:
+        since, so_long = f", since {_clock(holder.since)}", f" ({duration(max(time.time() - holder.since, 0))})"
+    who = f"process {holder.pid} on {holder.host}{since}"
     if holder.is_gone:
         print(f"  left by {who}, which is gone; the next run takes over")
+    elif holder.is_gone is None:
+        print(f"  at work, or gone without a word: {who}{so_long}; the next run watches its lock to find out")
     else:
-        print(f"  at work: {who} ({duration(max(time.time() - holder.since, 0))})")
+        print(f"  at work: {who}{so_long}")
     if "doing" in holder.note:
         print(f"  {holder.note['stage']:<21} {holder.note['doing']}, at {_clock(holder.note['said_at'])}")
     if holder.note.get("last_line"):
@@ -93,7 +101,7 @@ def _as_json(holder: "LockHolder") -> dict[str, Any]:
     return {
         "host": holder.host,
         "pid": holder.pid,
-        "since": _clock(holder.since),
+        "since": None if holder.since is None else _clock(holder.since),
         "is_gone": holder.is_gone,
         **{key: holder.note.get(key) for key in ("stage", "doing", "done", "total", "unit", "last_line")},
     }

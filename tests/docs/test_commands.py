@@ -40,6 +40,7 @@ NOT_RUN = {
     "export RAY_API": "no cluster",
     "docker ": "no Docker engine",
     "kubectl ": "no Kubernetes cluster; tests/deploy checks the manifests",
+    "export PIP_EXTRA": "an index that cannot be reached here",
     "python -m pip": "installs packages; tests/deploy resolves them",
     "python benchmarks/": "takes long; tests/benchmarks runs the benchmarks small",
     "dxmc run --config FILE": "FILE stands for any",

@@ -109,8 +109,8 @@ def test_the_number_of_clusters_may_be_left_to_suggest_k(tmp_path):
     assert parse_config(config.model_dump(mode="json"), where="again") == config
 
 
-@pytest.mark.parametrize("workers", [1, 3, [2, 8]])
-def test_training_takes_a_number_of_workers_or_a_range(workers):
+@pytest.mark.parametrize("workers", [1, 3, [2, 8], "auto"])
+def test_training_takes_a_number_of_workers_or_a_range_or_auto(workers):
     config = parse_config({**MINIMAL, "resources": {"train_workers": workers}}, where="test")
     assert parse_config(config.model_dump(mode="json"), where="again") == config
     found = config.resources.train_workers
@@ -136,9 +136,9 @@ def test_training_takes_a_number_of_workers_or_a_range(workers):
         ({"seed": -1}, "seed: input should be"),
         (
             {"resources": {"train_workers": [4, 2]}},
-            "train_workers: expected a whole number of at least 1, or a range",
+            "train_workers: expected a whole number of at least 1, a range",
         ),
-        ({"resources": {"train_workers": 0}}, "or a range such as [2, 8], found 0"),
+        ({"resources": {"train_workers": 0}}, "a range such as [2, 8], or auto, found 0"),
     ],
 )
 def test_wrong_keys_are_named_with_the_nearest_valid_one(change, message):
@@ -171,3 +171,16 @@ def test_unusable_overrides(tmp_path, override):
     path.write_text("run_dir: a\nseed: 1\nsource: {uri: photos}\n")
     with pytest.raises(InputError, match="--set"):
         load_config(str(path), [override])
+
+
+def test_a_vocabulary_may_be_left_out():
+    config = parse_config({**MINIMAL, "vocabulary": None}, where="x")
+    assert config.vocabulary is None
+    assert config.method.settings == {"use_text": False}
+    assert config.needs_encoder is True
+    embeddings = {"source": {"kind": "embeddings", "uri": "x.npz"}, "vocabulary": None}
+    assert parse_config({**MINIMAL, **embeddings}, where="x").needs_encoder is False
+    assert parse_config({**MINIMAL, "vocabulary": None, "method": {"name": "kmeans"}}, where="x").method.settings == {}
+    for method in ({"name": "tac"}, {"name": "best", "use_text": True}):
+        with pytest.raises(InputError, match=r"^x: vocabulary is null, and method \w+ with these settings reads text"):
+            parse_config({**MINIMAL, "vocabulary": None, "method": method}, where="x")

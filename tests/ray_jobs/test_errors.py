@@ -52,7 +52,7 @@ DEFECTS = """
 import sys
 import pyarrow as pa
 from dxmc_core.config import ResourcesConfig
-from ray_jobs.cluster import Step, map_rows, run_on_node, start_ray
+from ray_jobs.cluster import Step, map_rows, run_on_host, start_ray
 from ray_jobs.program import guarded
 
 class Mapper:
@@ -68,7 +68,7 @@ def program():
     start_ray(ResourcesConfig())
     rows = [{"row": row} for row in range(6)]
     if sys.argv[1] == "node":
-        return run_on_node(int, "no number", doing="counting")
+        return run_on_host(int, "no number", doing="counting")
     if sys.argv[1] == "constructor":
         return list(map_rows(rows, Step(Mapper, {"is_made": False}, 1)))
     return list(map_rows(rows, Step(Mapper, {}, 1 if sys.argv[1] == "task" else 2)))

@@ -113,7 +113,7 @@ def test_local_ray_that_does_not_start(monkeypatch):
         raise Exception("The current node timed out during startup.\nThis could happen")
 
     monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(cluster, "_stay_on_loopback", lambda: None)
+    monkeypatch.setattr(cluster, "stay_on_loopback", lambda: None)
     monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
     monkeypatch.setenv("RAY_worker_niceness", "0")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

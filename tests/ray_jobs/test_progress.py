@@ -124,7 +124,7 @@ import os, sys, time
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.method.steps import WorkStep
 from ray_jobs import progress
-from ray_jobs.cluster import run_on_node, start_ray
+from ray_jobs.cluster import run_on_host, start_ray
 from ray_jobs.program import guarded
 
 progress._FIRST_LINE_S = progress._LINE_EVERY_S = 0.5
@@ -136,7 +136,7 @@ def work(*names, on_step):
 
 def program():
     start_ray(ResourcesConfig())
-    print(run_on_node(work, "OMP_WAIT_POLICY", "KMP_BLOCKTIME", doing="being asked", tells=True))
+    print(run_on_host(work, "OMP_WAIT_POLICY", "KMP_BLOCKTIME", doing="being asked", tells=True))
 
 sys.exit(guarded(program))
 """

@@ -1,16 +1,21 @@
 """One writer a run directory: a living one is respected, a dead one is replaced."""
 
+import itertools
 import json
 import multiprocessing
 import os
 import signal
+import socket
+import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from dxmc_core.artifacts import lease
 from dxmc_core.artifacts.lease import LOCK_NAME
+from dxmc_core.artifacts.process_identity import identify
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import DxmcError, InputError
@@ -45,24 +50,14 @@ def test_lock_of_a_killed_process_is_taken_over_at_once(tmp_path):
         assert json.loads((tmp_path / LOCK_NAME).read_text())["pid"] == os.getpid()
 
 
-def test_expired_lock_of_another_machine_is_taken_over(tmp_path):
-    foreign = {"owner": "x", "host": "elsewhere", "pid": 1, "pid_started": 0.0, "expires_at": time.time() + 60}
-    lock = tmp_path / LOCK_NAME
-    lock.write_text(json.dumps(foreign))
-    with pytest.raises(InputError, match="elsewhere"), RunDir.at(str(tmp_path)).locked():
-        pass
-    lock.write_text(json.dumps({**foreign, "expires_at": time.time() - 1}))
-    with RunDir.at(str(tmp_path)).locked():
-        assert json.loads(lock.read_text())["owner"] != "x"
-
-
 def test_place_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"), RunDir.at(str(tmp_path / "file")).locked():
         pass
 
 
-FOREIGN = {"owner": "x", "host": "elsewhere", "pid": 1, "pid_started": 0.0}
+#: As a lock of another machine is, whatever its host is called, or one that an older version has written.
+FOREIGN = {"owner": "x", "host": socket.gethostname(), "pid": os.getpid()}
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -76,11 +71,95 @@ def read_lock(run_dir):
     return json.loads(run_dir.storage.read_bytes(LOCK_NAME))
 
 
+@pytest.fixture
+def short_leases(monkeypatch):
+    monkeypatch.setattr(lease, "LEASE_S", 0.5)
+    monkeypatch.setattr(lease, "_WATCH_EVERY_S", 0.05)
+
+
+def elsewhere(**changes):
+    """A lock of this process's number and start in another container, or on another boot."""
+    mark = identify()
+    return {**FOREIGN, **mark, "process": {**mark["process"], **changes}}
+
+
+OTHER_PLACES = {
+    "an older version": FOREIGN,
+    "a container of this name": elsewhere(pid_namespace="pid:[1]"),
+    "a machine of this name": elsewhere(boot="another"),
+    "a clock that is ahead": {**FOREIGN, "expires_at": time.time() + 3600},
+}
+
+
+@pytest.mark.parametrize("lock", OTHER_PLACES.values(), ids=OTHER_PLACES)
+def test_a_lock_that_is_not_renewed_is_taken_over(run_dir, short_leases, caplog, lock):
+    caplog.set_level("INFO")
+    run_dir.storage.write_bytes(LOCK_NAME, json.dumps(lock).encode())
+    with run_dir.locked():
+        assert read_lock(run_dir)["owner"] != "x"
+    assert "watching whether that is renewed" in caplog.text
+
+
+@contextmanager
+def renewing(run_dir, lock):
+    """An owner on another host, which renews its lock five times a second."""
+    stop = threading.Event()
+
+    def renew():
+        for renewal in itertools.count(1):
+            run_dir.storage.write_bytes(LOCK_NAME, json.dumps({**lock, "renewal": renewal}).encode())
+            if stop.wait(0.2):
+                return
+
+    run_dir.storage.write_bytes(LOCK_NAME, json.dumps(lock).encode())
+    owner = threading.Thread(target=renew)
+    owner.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        owner.join()
+
+
+@pytest.mark.parametrize("lock", [*OTHER_PLACES.values(), {**FOREIGN, "expires_at": time.time() - 3600}])
+def test_a_lock_that_is_renewed_meanwhile_is_respected(run_dir, monkeypatch, lock):
+    monkeypatch.setattr(lease, "_WATCH_EVERY_S", 0.05)
+    with (
+        renewing(run_dir, lock),
+        pytest.raises(InputError, match="is in use by another run"),
+        run_dir.locked(),
+    ):
+        pass
+    assert read_lock(run_dir)["owner"] == "x"
+
+
+def test_a_lock_that_is_released_meanwhile_is_free(run_dir, monkeypatch):
+    monkeypatch.setattr(lease, "_WATCH_EVERY_S", 0.05)
+    run_dir.storage.write_bytes(LOCK_NAME, json.dumps(FOREIGN).encode())
+    owner = threading.Timer(0.3, run_dir.storage.delete, (LOCK_NAME,))
+    owner.start()
+    with run_dir.locked():
+        assert read_lock(run_dir)["owner"] != "x"
+    owner.join()
+
+
+def test_the_clock_of_an_owner_does_not_matter(run_dir, monkeypatch):
+    """A start that is ten minutes ahead, and one that is behind, of an owner on another host that renews its lock."""
+    monkeypatch.setattr(lease, "RENEW_EVERY_S", 0.2)
+    monkeypatch.setattr(lease, "known_state", lambda holder: "unknown")
+    now = time.time
+    with run_dir.locked():
+        for skew in (600, -600):
+            monkeypatch.setattr(time, "time", lambda skew=skew: now() + skew)
+            with pytest.raises(InputError, match="is in use by another run"), run_dir.locked():
+                pass
+
+
 @pytest.mark.parametrize("interrupt", [signal.default_int_handler, signal.SIG_IGN])
 def test_an_owner_that_was_replaced_is_stopped(run_dir, monkeypatch, interrupt):
     before = signal.signal(signal.SIGINT, interrupt)
     monkeypatch.setattr(lease, "RENEW_EVERY_S", 0.05)
-    foreign = json.dumps({**FOREIGN, "expires_at": time.time() + 60}).encode()
+    foreign = json.dumps(FOREIGN).encode()
 
     def work():
         with run_dir.locked():
@@ -114,12 +193,12 @@ def test_an_owner_that_cannot_write_for_a_while_keeps_its_lock(run_dir, monkeypa
             time.sleep(0.05)
         renewed = read_lock(run_dir)
     assert renewed["owner"] == first["owner"]
-    assert renewed["expires_at"] > first["expires_at"]
+    assert renewed["renewal"] > first["renewal"]
     assert [record.message.rsplit(": ", 1)[1] for record in caplog.records] == ["no space left", "broken pipe"]
 
 
 def test_of_many_that_take_over_one_gets_it(run_dir):
-    run_dir.storage.write_bytes(LOCK_NAME, json.dumps({**FOREIGN, "expires_at": time.time() - 1}).encode())
+    run_dir.storage.write_bytes(LOCK_NAME, json.dumps(FOREIGN).encode())
     stale = run_dir.storage.read_bytes(LOCK_NAME)
     results = [run_dir.storage.replace_bytes(LOCK_NAME, f"{n}".encode(), expected=stale) for n in range(3)]
     assert results == [True, False, False]

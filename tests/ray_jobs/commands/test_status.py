@@ -61,6 +61,12 @@ def test_run_that_is_at_work_is_told_with_its_stage_and_last_line(context, capsy
 def test_run_that_was_killed_is_told_as_gone(context, capsys):
     with context.run_dir.locked():
         left = json.loads(context.run_dir.storage.read_bytes(lease.LOCK_NAME))
-    context.run_dir.storage.write_bytes(lease.LOCK_NAME, json.dumps({**left, "expires_at": 1.0}).encode())
+    who = f"process {left['pid']} on {left['host']}, since"
+    left["process"]["started"] -= 1  # another process has its number now
+    context.run_dir.storage.write_bytes(lease.LOCK_NAME, json.dumps(left).encode())
     status(context.run_dir.uri)
-    assert f"left by process {left['pid']} on {left['host']}, since" in capsys.readouterr().out
+    assert f"left by {who}" in capsys.readouterr().out
+    left["process"]["boot"] = "of another machine"
+    context.run_dir.storage.write_bytes(lease.LOCK_NAME, json.dumps(left).encode())
+    status(context.run_dir.uri)
+    assert f"at work, or gone without a word: {who}" in capsys.readouterr().out
