@@ -15,16 +15,19 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from dxmc_core.demo import make_demo_images
+from dxmc_core.encoders.offline import EMBEDDING_WIDTH
 from ray_jobs.cli import make_parser
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PACKAGES = [path.parent.name for path in ROOT.glob("*/__init__.py")]
 #: Pages that are followed from top to bottom, by which the commands of all others are known to be examples of.
-FOLLOWED = ("README.md", "docs/BUCKET.md", "docs/OPERATIONS.md")
+FOLLOWED = ("README.md", "docs/SEARCH.md", "docs/BUCKET.md", "docs/OPERATIONS.md")
 #: Commands that are not run here, by their beginning, and why.
 NOT_RUN = {
     "make ": "installs the project first; CI runs `make test`, and `make demo` is what `dxmc init demo` prints",
@@ -41,6 +44,10 @@ NOT_RUN = {
     "python -m pip": "installs packages; tests/deploy resolves them",
     "python benchmarks/": "takes long; tests/benchmarks runs the benchmarks small",
     "dxmc run --config FILE": "FILE stands for any",
+    "dxmc search runs/laptop dog --where": "no cluster of the demo's photographs is called beach",
+    "dxmc search runs/laptop --interactive": "asks the keyboard; tests/ray_jobs/commands/test_search.py answers",
+    "clip-retrieval ": "another program, which is not installed",
+    "embedding-atlas ": "another program, which is not installed",
 }
 NOUNS = ("cat", "flower", "palace", "rocket", "gravel", "coffee", "motorcycle", "brick", "dog", "car", "tree", "sea")
 _LIMIT_S = 400
@@ -61,9 +68,6 @@ match sys.argv[1:]:
         bucket, prefix = split(uri)
         for found in client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]:
             print("2026-11-30 12:00:00", str(found["Size"]).rjust(10), found["Key"])
-    case ["s3", "cp", source, target] if source.startswith("s3://"):
-        bucket, key = split(source)
-        client.download_file(bucket, key, target if target != "." else key.rpartition("/")[2])
     case ["s3", "cp", source, target]:
         client.upload_file(source, *split(target))
     case other:
@@ -148,7 +152,7 @@ def installed(tmp_path_factory) -> Path:
     sources.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)
-    for name in ("dxmc", "dxmc_core", "ray_jobs", "configs"):
+    for name in (*PACKAGES, "configs"):
         shutil.copytree(ROOT / name, sources / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, sources]
@@ -159,7 +163,7 @@ def installed(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_brings_the_configurations_and_all_of_the_library(installed):
-    for name in ("dxmc", "dxmc_core", "ray_jobs"):
+    for name in PACKAGES:
         of_sources = {str(path.relative_to(ROOT)) for path in (ROOT / name).rglob("*") if path.is_file()}
         of_sources = {path for path in of_sources if "__pycache__" not in path}
         assert of_sources <= {str(path.relative_to(installed)) for path in installed.rglob("*")}
@@ -280,6 +284,8 @@ def yaml_blocks(page: str) -> list[dict]:
 def test_the_pages_word_for_word(newcomer, my_bucket, s3_bucket, monkeypatch):
     home = newcomer.folder
     make_demo_images(home / "Pictures", per_class=3)
+    (home / "Pictures/2024").mkdir()
+    shutil.copy(next(home.glob("Pictures/*/*.jpg")), home / "Pictures/2024/party.jpg")
     count = len(list(home.glob("Pictures/*/*.jpg")))
     shutil.copytree(ROOT / "configs", home / "configs")
     small(home / "configs" / "laptop.yaml")
@@ -296,11 +302,17 @@ def test_the_pages_word_for_word(newcomer, my_bucket, s3_bucket, monkeypatch):
         newcomer.types(line)
     assert (home / "dogs.html").is_file()
     assert (home / "exports/demo").is_dir()
-    (lines,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    (of_run,) = (block for block in blocks if "runs/demo" in block)
     monkeypatch.chdir(home)
     names: dict = {}
-    exec(lines, names)
+    exec(of_run, names)
     assert len(names["assignments"]) == count
+
+    shutil.copytree(home / "runs/laptop", home / "runs/mine")
+    np.save(home / "vectors.npy", np.eye(2, EMBEDDING_WIDTH, dtype=np.float32))
+    newcomer.follows("docs/SEARCH.md")
+    assert (home / "served/image.index").is_file()
 
     for path in (home / "Pictures").glob("*/*.jpg"):
         s3_bucket.client.upload_file(str(path), "my-bucket", f"photos/{path.relative_to(home / 'Pictures')}")
@@ -311,7 +323,7 @@ def test_the_pages_word_for_word(newcomer, my_bucket, s3_bucket, monkeypatch):
     assert f"{count} images in" in whole
     assert f"{count} images in" in again
     assert (home / "cars.html").is_file()
-    assert (home / "index.html").is_file()
+    assert (home / "first.html").is_file()
 
     nightly, _, renames = yaml_blocks("docs/OPERATIONS.md")
     del nightly["resources"]  # GPUs
