@@ -57,7 +57,7 @@ def import_embeddings(
     rows = pa.table(
         {
             "image_id": file.image_ids,
-            "uri": pa.array([source.uri] * count, pa.string()),
+            "uri": pa.array([uri or source.uri for uri in file.uris or [None] * count], pa.string()),
             "size": np.full(count, file.embeddings.shape[1] * file.embeddings.itemsize, dtype=np.int64),
             "etag": [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in file.embeddings],
             "label": file.labels if file.labels is not None else pa.nulls(count, pa.string()),
@@ -89,6 +89,7 @@ def _selected(file: EmbeddingFile, source: EmbeddingsSource) -> EmbeddingFile:
         embeddings=file.embeddings[kept],
         image_ids=[file.image_ids[row] for row in kept],
         labels=None if file.labels is None else [file.labels[row] for row in kept],
+        uris=None if file.uris is None else [file.uris[row] for row in kept],
     )
 
 

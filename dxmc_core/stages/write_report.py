@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import load_rows, read_rows
-from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
+from dxmc_core.artifacts.run_dir import CHOICE_OF_K, SEMANTIC_SPACE, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.evaluation import MAX_SCORED_IMAGES, evaluate_run, label_column
-from dxmc_core.images.sources import ImageSource, ImagesSource
+from dxmc_core.images.sources import EmbeddingsSource, ImagesSource, SourceConfig
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.method.metrics import label_free_work
 from dxmc_core.method.work import Work
@@ -86,7 +86,7 @@ def build_report(
     *,
     settings: Mapping[str, Any],
     seed: int,
-    source: ImageSource | None,
+    source: SourceConfig,
     members_folder: str = "",
     quality_issues: pa.Table | None = None,
 ) -> str:
@@ -94,7 +94,7 @@ def build_report(
 
     Args:
         settings: the run's configuration as plain values.
-        source: where thumbnails are made from; None when the run has no images.
+        source: where thumbnails are made from; embeddings have some where URIs came with them.
         quality_issues: the table of that name, where anything was measured.
         members_folder: where the pages of `member_pages.WriteMembers` lie, relative to the page.
 
@@ -272,7 +272,7 @@ def _changes(stage: StageDir) -> Changes | None:
 
 def _timings(run_dir: RunDir, settings: Mapping[str, Any]) -> list[StageTiming]:
     timings = []
-    first, *others = STAGES[:-1]
+    first, *others = (name for name in STAGES[:-1] if name != SEMANTIC_SPACE or settings["vocabulary"] is not None)
     choice = [CHOICE_OF_K] if settings["num_clusters"] == "auto" else []
     for name in (first, *choice, *others):
         manifest = run_dir.stage(name).manifest()
@@ -291,16 +291,20 @@ def _sureness_of_rows(run_dir: RunDir, rows: np.ndarray) -> np.ndarray:
 
 
 def _report_images(
-    run_dir: RunDir, rows: np.ndarray, *, source: ImageSource | None, config: WriteReportConfig
+    run_dir: RunDir, rows: np.ndarray, *, source: SourceConfig, config: WriteReportConfig
 ) -> dict[int, ReportImage]:
     catalog = read_rows(run_dir.stage("embed_images"), "catalog", rows)
     assigned = read_rows(run_dir.stage("assign_clusters"), "assignments", rows)
-    thumbnails = {} if source is None else make_thumbnails(catalog, source, size=config.thumbnail_size)
+    thumbnails = make_thumbnails(catalog, source, size=config.thumbnail_size)
+    uris = None
+    if isinstance(source, ImagesSource | EmbeddingsSource):
+        # Embeddings without a URI of their own have that of their file, which is no picture.
+        uris = ["" if uri == source.uri else uri for uri in catalog["uri"].to_pylist()]
     return report_images(
         rows,
         catalog["image_id"].to_pylist(),
         cluster_ids=assigned["cluster_id"].to_numpy(),
-        uris=catalog["uri"].to_pylist() if isinstance(source, ImagesSource) else None,
+        uris=uris,
         sureness=_sureness_of_rows(run_dir, rows),
         runner_ups=assigned["runner_up"].to_numpy(),
         outlier_scores=assigned["outlier_score"].to_numpy(),

@@ -117,7 +117,7 @@ from ray_jobs.program import guarded
 
 def program():
     start_ray(ResourcesConfig())
-    others = [ray.remote(num_cpus=1)(time.sleep).remote(600) for _ in range(4)]
+    others = [ray.remote(num_cpus=1)(lambda: time.sleep(600)).remote() for _ in range(4)]
     time.sleep(3)
     run_on_host(time.sleep, 0, doing='sleep')
 

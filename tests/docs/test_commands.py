@@ -37,6 +37,7 @@ NOT_RUN = {
     "export RAY_API": "no cluster",
     "docker ": "no Docker engine",
     "kubectl ": "no Kubernetes cluster; tests/deploy checks the manifests",
+    "export PIP_EXTRA": "an index that cannot be reached here",
     "python -m pip": "installs packages; tests/deploy resolves them",
     "python benchmarks/": "takes long; tests/benchmarks runs the benchmarks small",
     "dxmc run --config FILE": "FILE stands for any",
@@ -147,7 +148,7 @@ def installed(tmp_path_factory) -> Path:
     sources.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)
-    for name in ("dxmc_core", "ray_jobs", "configs"):
+    for name in ("dxmc", "dxmc_core", "ray_jobs", "configs"):
         shutil.copytree(ROOT / name, sources / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, sources]
@@ -158,7 +159,7 @@ def installed(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_brings_the_configurations_and_all_of_the_library(installed):
-    for name in ("dxmc_core", "ray_jobs"):
+    for name in ("dxmc", "dxmc_core", "ray_jobs"):
         of_sources = {str(path.relative_to(ROOT)) for path in (ROOT / name).rglob("*") if path.is_file()}
         of_sources = {path for path in of_sources if "__pycache__" not in path}
         assert of_sources <= {str(path.relative_to(installed)) for path in installed.rglob("*")}

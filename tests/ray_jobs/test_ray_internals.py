@@ -28,7 +28,7 @@ start_ray(ResourcesConfig())
 (host,) = hosts()
 assert (host.cores, host.is_head) == (2, True), host
 
-large = ray.remote(num_cpus=64)(time.sleep).remote(0)
+large = ray.remote(num_cpus=64)(lambda: None).remote()
 deadline = time.monotonic() + 30
 while not _is_unplaced(Ask(64)) and time.monotonic() < deadline:
     time.sleep(0.1)
