@@ -18,7 +18,7 @@ from dxmc_core.encoders import EncoderConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.errors import InputError, named
 from dxmc_core.images.sources import SourceConfig
-from dxmc_core.method.hyperparameters import METHODS
+from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads
 from dxmc_core.reclustering import ReclusterConfig
 from dxmc_core.settings import Settings
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
@@ -88,8 +88,9 @@ class PipelineConfig(Settings):
     """Where the images are, or their embeddings; docs/SOURCES.md has more."""
     encoder: EncoderConfig = Field(default_factory=lambda: OpenClipConfig(kind="open_clip"))
     """What makes vectors of pictures and of words. A run directory holds one source and one encoder."""
-    vocabulary: VocabularyConfig = Field(default_factory=lambda: WordNetConfig(kind="wordnet"))
-    """The nouns that clusters are described and named with."""
+    vocabulary: VocabularyConfig | None = Field(default_factory=lambda: WordNetConfig(kind="wordnet"))
+    """The nouns that clusters are described and named with; null for none: clusters have numbers, and the method reads
+    images alone."""
     num_clusters: Annotated[int | Literal["auto"], BeforeValidator(_check_num_clusters)] = 10
     """K, or auto: three numbers of clusters are suggested without labels, and the best of them is taken."""
     method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="best"))
@@ -115,12 +116,35 @@ class PipelineConfig(Settings):
             section, key = path.split(".")
             if kind is not None and isinstance(values.get(section), dict):
                 values[section] = {key: kind, **values[section]}
+        if values.get("vocabulary", 0) is None:
+            values["method"] = _without_text(values.get("method") or {"name": "best"})
         return values
+
+    @model_validator(mode="after")
+    def _check_text(self) -> "PipelineConfig":
+        if self.vocabulary is None and TEXT_MATRICES.intersection(
+            method_reads(self.method.name, **self.method.settings)
+        ):
+            raise ValueError(
+                f"vocabulary is null, and method {self.method.name} with these settings reads text; choose a "
+                "vocabulary, or a method that needs none, such as best or kmeans"
+            )
+        return self
 
     @property
     def needs_encoder(self) -> bool:
         """False when images and nouns both come as embeddings."""
-        return self.source.kind != "embeddings" or self.vocabulary.kind != "embeddings"
+        return self.source.kind != "embeddings" or self.vocabulary_needs_encoder
+
+    @property
+    def vocabulary_needs_encoder(self) -> bool:
+        """True when there are nouns that are still to be embedded."""
+        return self.vocabulary is not None and self.vocabulary.kind != "embeddings"
+
+
+def _without_text(method: Any) -> Any:
+    """The section `method` where there is no text: `best` goes by the images alone, unless it is told otherwise."""
+    return {"use_text": False, **method} if isinstance(method, dict) and method.get("name") == "best" else method
 
 
 #: Keys that say of which kind their section is, and the kind where they are left out.
@@ -262,7 +286,8 @@ def _explain(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     found = detail["input"]
     shown = f", found {found!r}" if isinstance(found, str | int | float | bool) or found is None else ""
-    return f"{'.'.join(names)}: {message[0].lower()}{message[1:]}{shown}"
+    where = f"{'.'.join(names)}: " if names else ""
+    return f"{where}{message[0].lower()}{message[1:]}{shown}"
 
 
 def _follow(location: list[str]) -> tuple[type[BaseModel] | None, list[str]]:

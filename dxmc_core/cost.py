@@ -26,7 +26,7 @@ def estimate(load: Workload, machine: Machine) -> list[StageCost]:
     stages = [
         embed_images,
         *([suggest_k] if load.chooses_k else []),
-        build_semantic_space,
+        *([build_semantic_space] if load.num_nouns else []),
         mine_neighbors,
         train_heads,
         assign_clusters,

@@ -39,11 +39,7 @@ def render_search(run_dir: RunDir, config: PipelineConfig, result: SearchResult)
         rows.add(result.query.row_id)
     catalog = read_rows(run_dir.stage("embed_images"), "catalog", np.array(sorted(rows), dtype=np.int64))
     has_files = not isinstance(config.source, EmbeddingsSource)
-    pictures = (
-        {}
-        if isinstance(config.source, EmbeddingsSource)
-        else make_thumbnails(catalog, config.source, size=_THUMBNAIL_PX)
-    )
+    pictures = make_thumbnails(catalog, config.source, size=_THUMBNAIL_PX)
     style = style_sheet(_STYLES)
     html = (
         environment()

@@ -120,7 +120,7 @@ class Queries:
     def _words(self, text: str) -> Query | None:
         query = self._noun(text)
         if query is None and not self.config.needs_encoder:
-            raise InputError(self._unknown_noun(text))
+            raise InputError(self._no_nouns(text) if self.config.vocabulary is None else self._unknown_noun(text))
         return query
 
     def _noun(self, text: str) -> Query | None:
@@ -130,8 +130,13 @@ class Queries:
 
     @cached_property
     def _nouns(self) -> Nouns:
+        if self.config.vocabulary is None:
+            return Nouns(pa.array([], pa.string()), np.empty((0, 0), dtype=np.float32))
         table = self.run_dir.stage("build_semantic_space").read_table("nouns", ["noun", "embedding"])
         return Nouns(pc.utf8_lower(table["noun"]), matrix_of(table["embedding"]))
+
+    def _no_nouns(self, text: str) -> str:
+        return f"{text!r} cannot be searched for: this run has neither nouns nor an encoder. {self._possible()}"
 
     def _unknown_noun(self, text: str) -> str:
         nouns = self._nouns.names.to_pylist()

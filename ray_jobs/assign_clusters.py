@@ -13,9 +13,9 @@ from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import parts_in_order
 from dxmc_core.method.cluster_identity import Identities
+from dxmc_core.method.cluster_sample import ClusterSample
 from dxmc_core.stages.assign_clusters import (
     AssignImages,
-    ClusterSample,
     assign_sample,
     center_table,
     describe_clusters,
@@ -144,7 +144,7 @@ def _describe(
     renames: dict[int, str],
 ) -> dict[str, pa.Table]:
     """The tables `clusters`, `cluster_tree` and `lineage`, with final ids and names."""
-    nouns = context.stage("build_semantic_space").read_table("selected_nouns")
+    nouns = context.stage("build_semantic_space").read_table("selected_nouns") if context.text_stages else None
     clusters = describe_clusters(sample, sizes, nouns, context.config.assign_clusters)
     clusters = settle_names(
         with_cluster_ids(clusters, identities.cluster_ids),

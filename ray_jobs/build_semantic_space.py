@@ -28,7 +28,7 @@ from ray_jobs.cluster import Step, light_step, map_rows, num_gpus, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
-from ray_jobs.plans.build_semantic_space import NAME
+from ray_jobs.plans.build_semantic_space import NAME, vocabulary_of
 from ray_jobs.progress import Progress
 
 _NOUNS_PER_BLOCK = 512
@@ -89,17 +89,17 @@ def _select(
 
 
 def _embedded_nouns(context: RunContext, images: StageDir) -> pa.Table:
-    config = context.config
+    config, vocabulary_config = context.config, vocabulary_of(context)
     width = matrix_of(next(images.iter_parts("images", ["embedding"]))["embedding"]).shape[1]
-    cache = NounCache.of(config.build_semantic_space, config.vocabulary, config.encoder, context.run_dir.uri)
-    if config.vocabulary.kind == "embeddings":
-        vocabulary = load_vocabulary(config.vocabulary)
+    cache = NounCache.of(config.build_semantic_space, vocabulary_config, config.encoder, context.run_dir.uri)
+    if vocabulary_config.kind == "embeddings":
+        vocabulary = load_vocabulary(vocabulary_config)
         check_vocabulary_width(vocabulary, width)
         assert vocabulary.embeddings is not None
         return noun_table(vocabulary, vocabulary.embeddings, temperature=CLIP_RETRIEVAL_TEMPERATURE)
     nouns = cache.load()
     if nouns is None:
-        vocabulary = load_vocabulary(config.vocabulary)
+        vocabulary = load_vocabulary(vocabulary_config)
         nouns = _encode_nouns(context, vocabulary)
         cache.save(nouns)
     if nouns.schema.field("embedding").type.list_size != width:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dxmc_core.artifacts.generations import CURRENT_NAME, RECORD_NAME, folders_of, open_run_dir
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest
-from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
+from dxmc_core.artifacts.run_dir import CHOICE_OF_K, SEMANTIC_SPACE, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.config import AUTO, PipelineConfig, read_run_config
 from dxmc_core.errors import ArtifactError, InputError
@@ -101,6 +101,11 @@ class RunContext:
         return (CHOICE_OF_K,) if self.config.num_clusters == AUTO else ()
 
     @property
+    def text_stages(self) -> tuple[str, ...]:
+        """The stage that the nouns are chosen by; none without a vocabulary."""
+        return () if self.config.vocabulary is None else (SEMANTIC_SPACE,)
+
+    @property
     def num_clusters(self) -> int:
         """K as it was given, or as suggest_k chose it; as many as there are distinct embeddings where they are fewer.
 
@@ -136,7 +141,7 @@ class RunContext:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages of this run, in the order they run."""
-        first, *others = STAGES
+        first, *others = (name for name in STAGES if name != SEMANTIC_SPACE or self.text_stages)
         return (first, *self.choice_of_k, *others)
 
     def check_place(self) -> None:

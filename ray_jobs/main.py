@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from dxmc_core.config import load_config
+from dxmc_core.config import PipelineConfig, load_config
 from ray_jobs.arguments import add_quiet, add_run_arguments
 from ray_jobs.context import RunContext, check_outside, run_stages
 from ray_jobs.plans import plan_of
@@ -26,8 +26,12 @@ def main_of(*stages: str) -> None:
 
 
 def run(stages: Sequence[str], arguments: argparse.Namespace) -> RunContext:
-    """Load the configuration, lock the run directory and run the stages (by default all) that are not up to date."""
-    config = load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir)
+    """Load the configuration and run the stages (by default all) that are not up to date."""
+    return run_config(load_config(arguments.config, arguments.overrides, run_dir=arguments.run_dir), stages)
+
+
+def run_config(config: PipelineConfig, stages: Sequence[str] = ()) -> RunContext:
+    """Lock the run directory and run the stages (by default all) that are not up to date."""
     context = RunContext.of(config)
     stages = stages or context.stages
     started = time.perf_counter()

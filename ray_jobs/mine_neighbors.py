@@ -19,6 +19,7 @@ from dxmc_core.stages.mine_neighbors import (
     choose_index,
     choose_search_index,
     group_near_duplicates,
+    modalities_of,
     near_duplicate_metrics,
     usable_num_neighbors,
 )
@@ -52,6 +53,8 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     device = "cuda" if gpus else "cpu"
     choice = choose_index(config, context.num_images, device=device)
     logger.info("%-21s %s search: %s", NAME, choice.index, choice.reason)
+    # Too few images for an index of some kind are refused before hours of work.
+    choose_search_index(config, context.num_images, width_of(context.stage("embed_images"), "images"))
     common = {
         "inputs": [context.stage(name) for name in reads(context)],
         "output": output,
@@ -91,7 +94,7 @@ def _plan(context: RunContext, common: dict[str, Any]) -> dict[str, Any]:
     on_gpu = common["device"] == "cuda"
     step = Step(PlanSearch, kwargs, num_workers=1, num_gpus=1 if on_gpu else 0, on_whole_hosts=not on_gpu)
     plans = {}
-    rows = [{"modality": modality} for modality in MODALITIES]
+    rows = [{"modality": modality} for modality in modalities_of(common["inputs"])]
     with Progress("grouping rows into cells", len(rows), unit="modalities") as progress:
         for plan in map_rows(rows, step):
             progress.add(1)
@@ -132,12 +135,12 @@ def search_indexes(
     files, indexes = {}, {}
     for modality, (stage, table) in MODALITIES.items():
         is_text, rows = modality == "text_neighbors", context.stage(stage)
-        if is_text and (base is not None or not config.text_search_index):
+        if is_text and (base is not None or not config.text_search_index or not context.text_stages):
             continue
         choice = choose_search_index(config, context.num_images, width_of(rows, table))
         if choice is None:
             continue
-        nouns = None if is_text else context.stage("build_semantic_space")
+        nouns = context.stage("build_semantic_space") if context.text_stages and not is_text else None
         source = IndexSource(rows, table, nouns, choice, modality, context.config.seed)
         found = None
         if base is not None:

@@ -208,7 +208,7 @@ def _assign_inputs(night: Night) -> dict[str, str]:
     base = night.base
     assert base is not None
     own = night.context.inputs_of("embed_images") or {}
-    stages = ("build_semantic_space", "train_heads", _ASSIGN)
+    stages = (*night.context.text_stages, "train_heads", _ASSIGN)
     return {**own, **{f"base/{stage}": base.stage(stage).require_manifest().fingerprint for stage in stages}}
 
 
@@ -216,7 +216,7 @@ def _publish_assignments(night: Night, arrivals: Arrivals) -> None:
     """The artifacts of a night without a full clustering: the base's nouns and heads, and assign_clusters."""
     context, base = night.context, night.base
     assert base is not None
-    for name in (*context.choice_of_k, "build_semantic_space", "train_heads"):
+    for name in (*context.choice_of_k, *context.text_stages, "train_heads"):
         # Text counterparts have the base's row ids; nothing reads them before the next full clustering.
         context.published(base.stage(name).copy_to(context.stage(name), without=["text_counterparts"]))
     context.published(

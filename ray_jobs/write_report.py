@@ -79,13 +79,12 @@ def _step(kwargs: dict[str, Any], num_pages: int) -> Step:
 
 def _render(context: RunContext, folder: str, issues: pa.Table | None) -> str:
     config = context.config
-    source = config.source
     return build_report(
         context.run_dir,
         config.write_report,
         settings=config.model_dump(mode="json"),
         seed=config.seed,
-        source=None if isinstance(source, EmbeddingsSource) else source,
+        source=config.source,
         members_folder=folder,
         quality_issues=issues,
     )

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
-ROOT = Requirement("dxmc[offline,dev]")
+ROOT = Requirement("dxmc[pipeline,offline,dev]")
 #: What a virtual environment starts with.
 _INSTALLER = {"pip", "setuptools", "wheel"}
 #: Parts of OpenTelemetry that Ray's dashboard needs and that have no other versions.

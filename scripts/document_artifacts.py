@@ -24,7 +24,7 @@ _NOUN = {
     "noun": "the word or phrase",
     "synset_id": "WordNet 3.0 name such as `dog.n.01`, null where unknown",
 }
-_NAME_SOURCE = "`noun`, `hypernym` (the members agree on a wider word), `unnamed`, or `person`"
+_NAME_SOURCE = "`noun`, `hypernym` (the members agree on a wider word), `unnamed` (called by its number), or `person`"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ TABLES = (
         "One row an image of the source, as listed. Columns of the user's own list or Parquet files follow.",
         {
             **_IDS,
-            "uri": "where its file lies; the tar or Parquet file that holds it",
+            "uri": "where its file lies; the tar or Parquet file that holds it; the picture of an embedding",
             "size": "bytes; -1 where nothing said so",
             "etag": "changes when the file does",
             "label": "true class where the source knows one; used by evaluation only",
@@ -122,7 +122,7 @@ TABLES = (
         {
             "row_id": _IDS["row_id"],
             "image_neighbors": "row_ids by image embedding, nearest first",
-            "text_neighbors": "row_ids by text counterpart, nearest first",
+            "text_neighbors": "row_ids by text counterpart, nearest first; no such column without a vocabulary",
         },
     ),
     Table(

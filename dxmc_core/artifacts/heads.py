@@ -2,14 +2,16 @@
 
 import json
 import struct
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from dxmc_core.artifacts.manifest import MANIFEST_NAME
-from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError
 from dxmc_core.method.heads import Heads, build_heads
+
+if TYPE_CHECKING:  # a file of heads is read without Arrow, see docs/PYTHON.md
+    from dxmc_core.artifacts.stage_dir import StageDir
 
 HEADS_NAME = "heads.safetensors"
 
@@ -33,12 +35,12 @@ def deserialize_heads(data: bytes, *, where: str = "heads.safetensors") -> Heads
         heads.load_state_dict(load(data))
     except (struct.error, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(
-            f"{where} does not hold heads of this version: {error}; delete {MANIFEST_NAME} beside it to rebuild "
+            f"{where} does not hold heads of this version: {error}; delete _manifest.json beside it to rebuild "
             "train_heads"
         ) from error
     return heads.eval()
 
 
-def load_heads(stage_dir: StageDir) -> Heads:
+def load_heads(stage_dir: "StageDir") -> Heads:
     """The published heads of a run."""
     return deserialize_heads(stage_dir.read_file(HEADS_NAME), where=f"{stage_dir.storage.uri}/{HEADS_NAME}")

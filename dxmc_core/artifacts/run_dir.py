@@ -23,6 +23,9 @@ STAGES = (
     "write_report",
 )
 
+#: Left out where there is no vocabulary.
+SEMANTIC_SPACE = "build_semantic_space"
+
 #: Runs after embed_images when the configuration leaves the number of clusters to it.
 CHOICE_OF_K = "suggest_k"
 

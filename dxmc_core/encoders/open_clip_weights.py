@@ -4,9 +4,11 @@ open_clip asks the hub about every file, also about cached ones, and tries for m
 network. Here a cached file is used as it is, and a hub that does not answer is given up after seconds.
 """
 
+import logging
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import huggingface_hub
@@ -16,6 +18,8 @@ from open_clip.transform import PreprocessCfg
 
 from dxmc_core.encoders.open_clip import OpenClipConfig, brings_weights, checkpoint_path
 from dxmc_core.errors import InputError, on_one_line
+
+logger = logging.getLogger(__name__)
 
 _ANSWER_TIMEOUT_S = 5.0
 _WAY_OUT = "give the path of a local checkpoint in encoder.pretrained, or set encoder.kind=offline"
@@ -64,6 +68,7 @@ def require_weights(config: OpenClipConfig) -> None:
         found = _tag_config(config.model, config.pretrained)
         if _cached_file(found) is None:
             _require_answer(config.model, config.pretrained, found)
+            _announce_download(f"{config.pretrained!r} of {config.model}")
 
 
 def require_hub(model: str, *, weights: bool = False) -> None:
@@ -82,6 +87,14 @@ def require_hub(model: str, *, weights: bool = False) -> None:
             f"encoder.model: {model} is not in the cache and {constants.ENDPOINT} does not answer; copy its folder "
             "to this machine and set encoder.model=local-dir:/FOLDER, or set encoder.kind=offline"
         )
+    if weights and not is_cached:
+        _announce_download(model)
+
+
+@cache
+def _announce_download(weights: str) -> None:
+    """Say once that loading will take as long as a download does, of which nothing is seen."""
+    logger.info("the weights %s are not on this machine; they are downloaded before they are loaded", weights)
 
 
 def _check_activation(name: str, tag: str, config: dict) -> None:

@@ -207,7 +207,7 @@ def _listed_rows(
     columns = {name: table[name].to_pylist() for name in ("image_id", "size", "etag") if name in table.column_names}
     if "size" in columns and "etag" in columns:
         found = [
-            _Named(value, _uri_of(value, base), _size_of(size), str(etag or "").strip('"'))
+            _Named(value, uri_beside(value, base), _size_of(size), str(etag or "").strip('"'))
             for value, size, etag in zip(listed, columns["size"], columns["etag"], strict=True)
         ]
     else:
@@ -236,7 +236,8 @@ class _Named(NamedTuple):
     problem: str | None = None
 
 
-def _uri_of(value: str, base: str) -> str:
+def uri_beside(value: str, base: str) -> str:
+    """The whole URI of a file that is named in a file of the folder `base`."""
     if is_http(value):
         return value
     if value.startswith(("/", "file://")) or scheme_of(value) is not None:
@@ -251,7 +252,7 @@ def _look_up(value: str, base: str) -> _Named:
 
     Where there is none the size is -1; it becomes a row in rejects when it is read.
     """
-    named = _Named(value, _uri_of(value, base), UNKNOWN_SIZE, "")
+    named = _Named(value, uri_beside(value, base), UNKNOWN_SIZE, "")
     try:
         fs, path = filesystem_of(named.uri)
         info = fs.info(path)

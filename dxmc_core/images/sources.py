@@ -108,7 +108,8 @@ class EmbeddingsSource(_Selects):
 
     kind: Literal["embeddings"]
     uri: str
-    """.npz (`embeddings` (N, D), optional `labels` and `image_ids` (N,)), .npy, or Parquet with the same columns."""
+    """.npz (`embeddings` (N, D), optional `labels`, `image_ids` and `uris` (N,)), .npy, or Parquet with the same
+    columns. `uris` are the pictures that the report shows: paths (from the file's folder) or addresses."""
     label_from: str | None = None
     """Parquet: the column of labels. In .npz it is `labels`, and this may name another array."""
 

@@ -16,6 +16,7 @@ from dxmc_core.method.kmeans import concatenate_modalities, spherical_kmeans
 from dxmc_core.method.near_duplicates import distinct_rows
 from dxmc_core.method.objectives import BestObjective, build_objective
 from dxmc_core.method.seeds import train_at_once
+from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training import EpochCallback, EpochReport, TrainingState, train
 from dxmc_core.method.training_data import TrainingData
 
@@ -55,9 +56,11 @@ def fit_heads(
     data: TrainingData,
     *,
     num_clusters: int,
+    weights: np.ndarray | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     on_epoch_end: EpochCallback | None = None,
+    on_step: OnStep = no_report,
     resume_state: TrainingState | None = None,
     warm_heads: Heads | None = None,
     best_start: BestStart | None = None,
@@ -70,7 +73,9 @@ def fit_heads(
     Args:
         method: one of `METHODS`.
         data: what `method_reads` asks for; the rest is not touched.
+        weights: (N,) what an image counts for in the centroid methods; the others take none.
         settings: see `method_settings`.
+        on_step: told of the steps of what has no epochs: the start of `best`, k-means.
         on_epoch_end, resume_state: see `training.train`; without effect on the centroid methods.
         warm_heads: of an earlier state of the same images, to start from where the method can (`Objective.start_from`).
         best_start: of these data, K and seed, where it was worked out before; only `best` has one.
@@ -85,10 +90,14 @@ def fit_heads(
     if copies is not None:
         return Fit(copies, [])
     if method in CENTROID_METHODS:
-        return Fit(_fit_centroids(data, chosen, num_clusters=num_clusters, seed=seed), [])
+        return Fit(
+            _fit_centroids(data, chosen, num_clusters=num_clusters, weights=weights, seed=seed, on_step=on_step), []
+        )
+    if weights is not None:
+        raise ValueError(f"method {method} counts all images alike: expected no weights")
     objective = build_objective(method, data.embedding_width, num_clusters, chosen, seed=seed)
     if isinstance(objective, BestObjective):
-        objective.start = best_start
+        objective.start, objective.on_step = best_start, on_step
     if warm_heads is not None:
         objective.start_from(warm_heads)
     reports = train(
@@ -144,7 +153,15 @@ def fit_seeds(
     return [Fit(one.heads.cpu().eval(), own) for one, own in zip(objectives, reports, strict=True)]
 
 
-def _fit_centroids(data: TrainingData, settings: CentroidSettings, *, num_clusters: int, seed: int) -> Heads:
+def _fit_centroids(
+    data: TrainingData,
+    settings: CentroidSettings,
+    *,
+    num_clusters: int,
+    weights: np.ndarray | None,
+    seed: int,
+    on_step: OnStep,
+) -> Heads:
     rows = data.image_embeddings.cpu().numpy()
     if data.text_counterparts is not None:
         rows = concatenate_modalities(rows, data.text_counterparts.cpu().numpy())
@@ -154,7 +171,9 @@ def _fit_centroids(data: TrainingData, settings: CentroidSettings, *, num_cluste
         num_restarts=settings.num_restarts,
         num_iterations=settings.num_iterations,
         max_points_per_center=None,
+        weights=weights,
         seed=seed,
+        on_step=on_step,
     )
     return CentroidHead(
         torch.from_numpy(result.centers),

@@ -121,20 +121,34 @@ def label_free_scores(
     Raises:
         ValueError: unusable rows, or labels and neighbours that do not fit them.
     """
-    _, codes = np.unique(np.asarray(labels), return_inverse=True)
-    rows = unit_rows(embeddings, name="embeddings")
-    if codes.shape != (len(rows),) or len(rows) == 0:
-        raise ValueError(f"expected one label for each of {len(rows)} rows, found labels of shape {codes.shape}")
+    rows, codes, sample = _rows_and_codes(embeddings, labels, max_rows=max_rows, seed=seed)
     sizes = np.bincount(codes)
-    sample = np.arange(len(rows))
-    if len(rows) > max_rows:
-        sample = np.sort(np.random.default_rng(seed).choice(len(rows), max_rows, replace=False))
     return {
         "silhouette": float(_silhouettes(rows, codes, sizes, sample).mean()),
         "neighbor_agreement": _neighbor_agreement(rows, codes, neighbors, num_neighbors, sample),
         "balance": _balance(sizes, num_clusters if num_clusters is not None else len(sizes)),
         "largest_share": float(sizes.max() / len(rows)),
     }
+
+
+def silhouette(embeddings: np.ndarray, labels: Labels, *, max_rows: int = 10_000, seed: int = 0) -> float:
+    """The first of `label_free_scores`, by itself."""
+    rows, codes, sample = _rows_and_codes(embeddings, labels, max_rows=max_rows, seed=seed)
+    return float(_silhouettes(rows, codes, np.bincount(codes), sample).mean())
+
+
+def _rows_and_codes(
+    embeddings: np.ndarray, labels: Labels, *, max_rows: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit rows (N, D), labels (N,) as 0..K-1, and the positions of the rows that are looked at."""
+    _, codes = np.unique(np.asarray(labels), return_inverse=True)
+    rows = unit_rows(embeddings, name="embeddings")
+    if codes.shape != (len(rows),) or len(rows) == 0:
+        raise ValueError(f"expected one label for each of {len(rows)} rows, found labels of shape {codes.shape}")
+    sample = np.arange(len(rows))
+    if len(rows) > max_rows:
+        sample = np.sort(np.random.default_rng(seed).choice(len(rows), max_rows, replace=False))
+    return rows, codes, sample
 
 
 def _checked_pair(labels_true: Labels, labels_pred: Labels) -> tuple[np.ndarray, np.ndarray]:

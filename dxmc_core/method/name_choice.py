@@ -63,9 +63,14 @@ def choose_names(
         elif above is not None:
             chosen[cluster] = ChosenName(told_apart(above.noun, others, taken), "hypernym")
         else:
-            chosen[cluster] = ChosenName(told_apart(f"cluster {cluster}", (), taken), "unnamed")
+            chosen[cluster] = ChosenName(told_apart(numbered(cluster), (), taken), "unnamed")
         taken.add(chosen[cluster].name.casefold())
     return [chosen[cluster] for cluster in range(len(evidence))]
+
+
+def numbered(cluster_id: int) -> str:
+    """What a cluster is called that has no name."""
+    return f"cluster {cluster_id}"
 
 
 def spelling_key(noun: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from dxmc_core.method.hypernyms import HypernymEvidence, hypernym_evidence
-from dxmc_core.method.name_choice import ChosenName, NounEvidence, choose_names, spelling_key
+from dxmc_core.method.name_choice import ChosenName, NounEvidence, choose_names, numbered, spelling_key
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 from dxmc_core.method.work import Work
 
@@ -124,6 +124,11 @@ def name_clusters(
             csr_array(weights @ per_image), synset_ids, hypernyms, synset_nouns, min_share=_MIN_HYPERNYM_SHARE
         )
     return [_cluster_name(*cluster) for cluster in zip(choose_names(described, above), described, strict=True)]
+
+
+def unnamed(num_clusters: int) -> list[ClusterName]:
+    """What clusters are called where there is no vocabulary: their numbers."""
+    return [ClusterName(numbered(cluster), [], [], "unnamed") for cluster in range(num_clusters)]
 
 
 def _cluster_name(chosen: ChosenName, described: list[NounEvidence]) -> ClusterName:

@@ -10,16 +10,20 @@ again, with more care. So many rows can be proposed by products of 8 bits, which
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import faiss
 import numpy as np
 import torch
 
 from dxmc_core.cpu_products import has_fast_int8_products
+from dxmc_core.extras import needed_for
 from dxmc_core.method.int8_rows import Int8Rows
 from dxmc_core.method.top_scores import top_scores
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 from dxmc_core.method.work import Work
+
+if TYPE_CHECKING:
+    import faiss
 
 #: Position of a query that is not among the indexed rows.
 NOT_INDEXED = -1
@@ -62,7 +66,7 @@ class NeighborIndex:
     """
 
     embeddings: np.ndarray
-    on_gpu: faiss.Index | None
+    on_gpu: "faiss.Index | None"
     rounded: Int8Rows | None
 
     def __len__(self) -> int:
@@ -84,19 +88,21 @@ def build_index(embeddings: np.ndarray, *, device: str = "cpu") -> NeighborIndex
     if device == "cpu":
         is_rounded = len(rows) >= _LEAST_INT8_ROWS and rows.shape[1] >= _LEAST_INT8_WIDTH and has_fast_int8_products()
         return NeighborIndex(rows, None, Int8Rows.of(rows) if is_rounded else None)
-    on_gpu = _on_gpu(faiss.IndexFlatIP(rows.shape[1]), device)
+    on_gpu = _empty_index(rows.shape[1], device)
     on_gpu.add(rows)
     return NeighborIndex(rows, on_gpu, None)
 
 
-def _on_gpu(index: faiss.Index, device: str) -> faiss.Index:
+def _empty_index(width: int, device: str) -> "faiss.Index":
+    with needed_for(f"device {device!r}", extra="pipeline"):
+        import faiss  # late: on the CPU nothing needs it
     kind, _, number = device.partition(":")
     available = faiss.get_num_gpus()
     if kind != "cuda" or not (number or "0").isdigit() or int(number or 0) >= available:
         raise ValueError(
             f"expected device cpu or one of {available} GPUs (cuda:0, ...) that faiss sees, found {device!r}"
         )
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), int(number or 0), index)
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), int(number or 0), faiss.IndexFlatIP(width))
 
 
 def nearest_neighbors(

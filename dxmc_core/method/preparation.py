@@ -3,7 +3,7 @@
 The stages run these steps part by part over files; `prepare` runs them in memory, for the estimator and for benchmarks.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,8 +170,10 @@ def prepare(
     nouns_per_center: int = 5,
     temperature: float = CLIP_RETRIEVAL_TEMPERATURE,
     num_neighbors: int = 50,
+    weights: np.ndarray | None = None,
     seed: int = 0,
     device: str = "cpu",
+    on_begin: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
     """Everything that a method reads, in memory.
 
@@ -184,7 +186,9 @@ def prepare(
         nouns_per_center: see `select_semantic_space`.
         temperature: of the softmax that mixes text counterparts; belongs to the encoder.
         num_neighbors: of an image, in each modality; at most N - 1 are taken.
+        weights: see `select_semantic_space`.
         device: where neighbours are searched.
+        on_begin: called before each step with what it does.
 
     Raises:
         ValueError: the method reads what only nouns can give and there are none, matrices do not fit one another, or
@@ -195,15 +199,18 @@ def prepare(
         raise ValueError(f"expected noun_embeddings, from which {', '.join(missing)} are made, found none")
     selection = selected = counterparts = None
     if noun_embeddings is not None:
+        on_begin("select nouns")
         _, selection = select_semantic_space(
             image_embeddings,
             noun_embeddings,
             num_clusters=num_clusters,
             nouns_per_center=nouns_per_center,
+            weights=weights,
             seed=seed,
         )
         selected = noun_embeddings[selection.noun_ids]
         if {"text_counterparts", "text_neighbors"}.intersection(reads):
+            on_begin("mix text counterparts")
             counterparts = text_counterparts_as_stored(image_embeddings, selected, temperature=temperature)
 
     def neighbors(name: str, rows: np.ndarray | None) -> np.ndarray | None:
@@ -211,6 +218,7 @@ def prepare(
             return None
         if len(rows) < 2:
             raise ValueError(f"expected at least 2 images, which have neighbors, found {len(rows)}")
+        on_begin(f"search {name.replace('_', ' ')}")
         count = min(num_neighbors, len(rows) - 1)
         return nearest_neighbors(rows, num_neighbors=count, device=device).astype(np.int32)
 

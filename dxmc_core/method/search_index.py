@@ -13,6 +13,7 @@ import faiss
 import numpy as np
 
 from dxmc_core.method.row_source import RowSource
+from dxmc_core.method.work import Work
 
 IndexKind = Literal["flat", "ivf", "ivf_sq8", "ivf_pq", "hnsw"]
 KINDS: tuple[str, ...] = get_args(IndexKind)
@@ -37,6 +38,9 @@ _GRAPH_EFFORTS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 #: A row scores like the k-th best when it is this near: float32 rounds differently in different orders.
 _TIE = 2e-6
 _ROWS_PER_BLOCK = 65_536
+#: Queries on which the recall is measured, and how often rows are passed over on their way into an index; for estimates
+#: only, as is the number of rows that a new one is compared with in a graph.
+_MEASURED_QUERIES, _PASSES_TO_ADD, _COMPARED_IN_GRAPH = 768, 4, 1500
 
 
 @dataclass(frozen=True)
@@ -288,3 +292,15 @@ def choose_graph_effort(index: faiss.Index, samples: Sequence[Exact], *, min_rec
         set_effort(index, effort)
         if min(recalls(index, exact, [num_results], is_lossy=False)[0] for exact in samples) >= min_recall:
             return
+
+
+def index_work(kind: str, num_rows: int, width: int) -> Work:
+    """What filling an index and measuring its recall takes, with cells that are there already."""
+    compared = _MEASURED_QUERIES + (_COMPARED_IN_GRAPH if kind == "hnsw" else 0)
+    return Work(2.0 * width * num_rows * compared, 4.0 * width * num_rows * _PASSES_TO_ADD)
+
+
+def index_bytes(kind: str, num_rows: int, width: int) -> float:
+    """The size of an index: codes, ids, and the links of a graph."""
+    codes = {"ivf_sq8": width, "ivf_pq": num_pq_parts(width), "hnsw": 2 * width + 8 * _HNSW_NEIGHBORS}
+    return float(num_rows * (codes.get(kind, 2 * width) + 8))

@@ -1,53 +1,31 @@
 """Stage 5: assigns every image by the trained heads and describes every cluster."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import load_heads
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.method.cluster_sample import PROBS_PER_BLOCK, ClusterSample, cluster_rows, decide, outlier_scores
 from dxmc_core.method.cluster_tree import NamedCluster, cluster_tree, name_inner_nodes
-from dxmc_core.method.fit import assign
 from dxmc_core.method.heads import Heads
-from dxmc_core.method.naming import ClusterName, name_clusters, naming_work
+from dxmc_core.method.naming import ClusterName, name_clusters, naming_work, unnamed
 from dxmc_core.method.work import Work
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
 from dxmc_core.vocabulary import hypernym_table
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, SMALL_NUM_IMAGES, Machine, StageCost, Workload
 
-NUM_NEAREST_CLUSTERS = 5
-#: 64 MiB.
-_PROBS_PER_BLOCK = 2**24
+#: What is imported for names only, as a share of what a process imports at its start.
+_IMPORTS = 0.2
 #: Of an image in `assignments`, the id included.
 _ASSIGNMENT_BYTES = 60
 #: Deciding among the probabilities passes over them so often, and summing up a sample over its rows.
 _PASSES_OVER_PROBS = 20
 _PASSES_OVER_SAMPLE = 10
-
-
-@dataclass(frozen=True)
-class ClusterSample:
-    """Images that clusters are described by, with their assignment.
-
-    Attributes:
-        row_ids (n,), embeddings (n, D) float32, labels (n,), confidences (n,), margins (n,)
-        centers: (K, D) float32, normalised means of the members; zero for a cluster without members.
-        mean_distances: (K,) mean of 1 - cosine between members and centre.
-    """
-
-    row_ids: np.ndarray
-    embeddings: np.ndarray
-    labels: np.ndarray
-    confidences: np.ndarray
-    margins: np.ndarray
-    centers: np.ndarray
-    mean_distances: np.ndarray
 
 
 def sample_images(images: StageDir, *, max_images: int, seed: int) -> RowMatrix:
@@ -64,47 +42,8 @@ def assign_sample(sample: RowMatrix, heads: Heads, counterparts: RowMatrix | Non
     texts = None
     if counterparts is not None:
         texts = counterparts.values[counterparts.positions_of(sample.row_ids)]
-    labels, confidences, _, margins = _decide(heads, sample.values, texts)
-    embeddings = sample.values.astype(np.float32)
-    sums = np.zeros((heads.num_clusters, embeddings.shape[1]), dtype=np.float32)
-    np.add.at(sums, labels, embeddings)
-    centers = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-    distances = 1 - np.einsum("nd,nd->n", embeddings, centers[labels])
-    counts = np.bincount(labels, minlength=heads.num_clusters)
-    mean_distances = np.bincount(labels, distances, minlength=heads.num_clusters) / np.maximum(counts, 1)
-    return ClusterSample(
-        sample.row_ids, embeddings, labels, confidences, margins, centers, mean_distances.astype(np.float32)
-    )
-
-
-def _decide(
-    heads: Heads, images: np.ndarray, texts: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Label, its probability, the runner-up and the margin between the two, of each of n images; K >= 2.
-
-    Ties go to the smaller cluster id. The probabilities of all exist for a block of images at a time.
-    """
-    size = max(_PROBS_PER_BLOCK // heads.num_clusters, 1)
-    found = [
-        _decisions(_probs(heads, images[start : start + size], None if texts is None else texts[start : start + size]))
-        for start in range(0, max(len(images), 1), size)
-    ]
-    labels, confidences, runner_up, margins = map(np.concatenate, zip(*found, strict=True))
-    return labels, confidences, runner_up, margins
-
-
-def _probs(heads: Heads, images: np.ndarray, texts: np.ndarray | None) -> np.ndarray:
-    return assign(heads, torch.from_numpy(images), None if texts is None else torch.from_numpy(texts)).numpy()
-
-
-def _decisions(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """See `_decide`. The array (n, K) is spent."""
-    rows = np.arange(len(probs))
-    labels = probs.argmax(axis=1)
-    first = probs[rows, labels]
-    probs[rows, labels] = -1
-    runner_up = probs.argmax(axis=1)
-    return labels, first, runner_up, first - probs[rows, runner_up]
+    found = decide(heads, sample.values, texts)
+    return ClusterSample.of(sample.row_ids, sample.values, found, num_clusters=heads.num_clusters)
 
 
 def center_table(sample: ClusterSample) -> pa.Table:
@@ -174,7 +113,7 @@ def assignment_table(
         centers, mean_distances: (K, D) and (K,), as in `ClusterSample`.
     """
     embeddings = matrix_of(rows["embedding"])
-    labels, confidences, runner_up, margins = _decide(heads, embeddings, texts)
+    labels, confidences, runner_up, margins = decide(heads, embeddings, texts)
     distances = 1 - np.einsum("nd,nd->n", embeddings.astype(np.float32), centers[labels])
     return pa.table(
         {
@@ -189,80 +128,34 @@ def assignment_table(
     ).cast(schemas.ASSIGNMENTS)
 
 
-def outlier_scores(distances: np.ndarray, mean_distances: np.ndarray) -> np.ndarray:
-    """Distance to the own centre over the cluster's mean distance: 1 is ordinary, 2 is twice as far out as usual."""
-    return np.divide(distances, mean_distances, out=np.zeros_like(distances), where=mean_distances > 1e-6)
-
-
 def describe_clusters(
-    sample: ClusterSample, sizes: np.ndarray, selected_nouns: pa.Table, config: AssignClustersConfig
+    sample: ClusterSample, sizes: np.ndarray, selected_nouns: pa.Table | None, config: AssignClustersConfig
 ) -> pa.Table:
     """The table `clusters`: one row for every cluster that has images, with labels for ids.
 
     Args:
         sizes: (K,) images of each cluster, all images counted.
+        selected_nouns: None without a vocabulary; clusters are numbered then.
     """
+    names = unnamed(len(sizes)) if selected_nouns is None else _names(sample, selected_nouns, num_clusters=len(sizes))
+    rows = cluster_rows(sample, sizes, names, num_exemplars=config.num_exemplars, num_border=config.num_border)
+    return pa.Table.from_pylist(rows, schema=schemas.CLUSTERS)
+
+
+def _names(sample: ClusterSample, selected_nouns: pa.Table, *, num_clusters: int) -> list[ClusterName]:
     nouns, synset_ids, noun_embeddings = noun_columns(selected_nouns)
     hypernyms, synset_nouns = hypernym_table() if any(synset_ids) else ({}, {})
-    names = name_clusters(
+    return name_clusters(
         sample.embeddings,
         sample.labels,
         noun_embeddings,
         nouns,
         synset_ids,
-        num_clusters=len(sizes),
+        num_clusters=num_clusters,
         hypernyms=hypernyms,
         synset_nouns=synset_nouns,
         confidences=sample.confidences,
     )
-    nearest = nearest_clusters(sample.centers, sizes)
-    rows = [
-        _describe(int(cluster_id), int(sizes[cluster_id]), names[cluster_id], nearest[cluster_id], sample, config)
-        for cluster_id in np.flatnonzero(sizes)
-    ]
-    return pa.Table.from_pylist(rows, schema=schemas.CLUSTERS)
-
-
-def _describe(
-    cluster_id: int,
-    size: int,
-    name: ClusterName,
-    nearest: list[int],
-    sample: ClusterSample,
-    config: AssignClustersConfig,
-) -> dict:
-    members = np.flatnonzero(sample.labels == cluster_id)
-    similarity = sample.embeddings[members] @ sample.centers[cluster_id]
-    central = members[np.argsort(-similarity, kind="stable")[: config.num_exemplars]]
-    border = members[np.argsort(sample.margins[members], kind="stable")[: config.num_border]]
-    return {
-        "cluster_id": cluster_id,
-        "size": size,
-        "name": name.name,
-        "names": list(name.names),
-        "name_evidence": [
-            {"noun": noun, "synset_id": synset_id, "share": share, "margin": margin}
-            for noun, synset_id, share, margin in name.evidence
-        ],
-        "name_source": name.source,
-        "exemplars": sample.row_ids[central].tolist(),
-        "border": sample.row_ids[border].tolist(),
-        "cohesion": float(similarity.mean()) if len(members) else 0.0,
-        "mean_confidence": float(sample.confidences[members].mean()) if len(members) else 0.0,
-        "nearest_clusters": nearest,
-    }
-
-
-def nearest_clusters(centers: np.ndarray, sizes: np.ndarray) -> list[list[int]]:
-    """For each of K clusters the few others that have images and whose centres (K, D) are nearest, nearest first."""
-    cosines = centers @ centers.T
-    np.fill_diagonal(cosines, -np.inf)
-    cosines[:, sizes == 0] = -np.inf
-    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :NUM_NEAREST_CLUSTERS]
-    return [
-        [int(other) for other in others if np.isfinite(row[other])]
-        for row, others in zip(cosines, nearest, strict=True)
-    ]
 
 
 def describe_tree(centers: np.ndarray, clusters: pa.Table) -> pa.Table:
@@ -323,6 +216,7 @@ def cost(load: Workload, machine: Machine) -> StageCost:
     return StageCost(
         "assign_clusters",
         (
+            machine.starting(_IMPORTS),
             machine.on_cpus("measuring clusters", measuring),
             machine.on_cpus("names", naming),
             machine.on_cpus("assigning", _assigning_work(count, load), num_cores=machine.cores * machine.nodes),
@@ -330,7 +224,7 @@ def cost(load: Workload, machine: Machine) -> StageCost:
         ),
         memory_bytes=RAY_BYTES
         + 2 * PROCESS_BYTES
-        + max(count * width * 2.0 + sample * width * 6.0 + 12.0 * _PROBS_PER_BLOCK, workers * PROCESS_BYTES),
+        + max(count * width * 2.0 + sample * width * 6.0 + 12.0 * PROBS_PER_BLOCK, workers * PROCESS_BYTES),
         disk_bytes=disk,
         note=f"names from {sample:,} images",
     )

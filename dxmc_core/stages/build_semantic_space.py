@@ -33,9 +33,20 @@ from dxmc_core.method.unit_rows import to_unit_norm, why_no_direction
 from dxmc_core.method.work import Work
 from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig, cache_name, cache_uri
 from dxmc_core.vocabulary import Vocabulary, VocabularyConfig
-from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, SMALL_NUM_IMAGES, Machine, StageCost, Workload
+from dxmc_core.workload import (
+    POOL_BYTES,
+    POOL_STARTS,
+    PROCESS_BYTES,
+    RAY_BYTES,
+    SMALL_NUM_IMAGES,
+    Machine,
+    StageCost,
+    Workload,
+)
 
 _TEMPERATURE_KEY = b"retrieval_temperature"
+#: What a model of texts makes of a batch, of a process that encodes nouns.
+_TEXT_BYTES = 300e6
 
 
 def check_vocabulary_width(vocabulary: Vocabulary, width: int) -> None:
@@ -263,15 +274,15 @@ def cost(load: Workload, machine: Machine) -> StageCost:
     held = max(
         PROCESS_BYTES + training,
         workers * (PROCESS_BYTES + selected * (width * 6.0 + 3 * 1024 * 4)),
-        (machine.gpus or machine.cores) * (PROCESS_BYTES + load.encoder_work.num_bytes)
+        (machine.gpus or machine.cores) * (PROCESS_BYTES + load.encoder_work.num_bytes + _TEXT_BYTES) + POOL_BYTES
         if load.nouns_to_encode
         else 0.0,
     )
     return StageCost(
         "build_semantic_space",
         (
-            # Of those that encode nouns, and one for this and later tasks, unless suggest_k has started it.
-            machine.starting((load.nouns_to_encode > 0) + (not load.chooses_k)),
+            # Those that encode nouns, and one for this and later tasks, unless suggest_k has started it.
+            machine.starting(POOL_STARTS * (load.nouns_to_encode > 0) + (not load.chooses_k)),
             *nouns,
             machine.in_one_task("image centers and their nouns", selection),
             machine.on_all("text counterparts", mixing),

@@ -12,7 +12,7 @@ import yaml
 from dxmc_core.artifacts.storage import read_user_file
 from dxmc_core.artifacts.user_tables import column_names, read_columns, require_once
 from dxmc_core.errors import InputError, named
-from dxmc_core.method.name_choice import told_apart
+from dxmc_core.method.name_choice import numbered, told_apart
 from dxmc_core.user_values import as_text
 
 #: `name_source` of a name that a person gave.
@@ -124,7 +124,7 @@ def settle_names(
 ) -> pa.Table:
     """The table `clusters` with its final names: a person's, else the one the cluster had, else the new one.
 
-    A cluster that was "unnamed", or whose name a person gave and has since taken out of his file, gets its new name.
+    A cluster that had only its number, or whose name a person gave and has since taken back, gets its new name.
     Names stay unique ignoring case: where two are alike, the one that ranks lower in this order is told apart.
 
     Args:
@@ -141,7 +141,7 @@ def settle_names(
         elif before is not None and before["name_source"] not in (PERSON, _UNNAMED):
             chosen.append((1, position, before["name"], before["name_source"]))
         elif row["name_source"] == _UNNAMED:
-            chosen.append((2, position, f"cluster {row['cluster_id']}", _UNNAMED))
+            chosen.append((2, position, numbered(row["cluster_id"]), _UNNAMED))
         else:
             chosen.append((2, position, row["name"], row["name_source"]))
     taken: set[str] = set()

@@ -26,7 +26,7 @@ from dxmc_core.method.work import Work
 from dxmc_core.stages.embedded_rows import TABLES, EmbeddedRows
 from dxmc_core.stages.embedding_files import EmbeddingFile, read_embedding_file
 from dxmc_core.stages.embedding_workers import WriteEmbeddings, rejection_without_direction, with_rejections
-from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
+from dxmc_core.workload import POOL_BYTES, POOL_STARTS, PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
 _IMPORT_PART_ROWS = 8192
 _OTHER_BYTES_PER_ROW = 1200  # catalog, 2 x 50 neighbours, assignments
@@ -35,8 +35,8 @@ _OTHER_BYTES = 300_000_000  # nouns, heads, checkpoints, report
 _CATALOG_BYTES_PER_ROW = 200
 #: Importing an embedding passes over it so often: reading, digest, norm, writing.
 _PASSES_TO_IMPORT = 100
-#: Crops, files and pictures that are being decoded, of a process that embeds.
-_PIXEL_BYTES = 300e6
+#: Files, pictures that are being decoded, crops, and what the model makes of them, of a process that embeds.
+_PIXEL_BYTES = 600e6
 _REJECT_EXAMPLES = 3
 _COMMON_REASONS = 3
 
@@ -57,7 +57,7 @@ def import_embeddings(
     rows = pa.table(
         {
             "image_id": file.image_ids,
-            "uri": pa.array([source.uri] * count, pa.string()),
+            "uri": pa.array([uri or source.uri for uri in file.uris or [None] * count], pa.string()),
             "size": np.full(count, file.embeddings.shape[1] * file.embeddings.itemsize, dtype=np.int64),
             "etag": [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in file.embeddings],
             "label": file.labels if file.labels is not None else pa.nulls(count, pa.string()),
@@ -89,6 +89,7 @@ def _selected(file: EmbeddingFile, source: EmbeddingsSource) -> EmbeddingFile:
         embeddings=file.embeddings[kept],
         image_ids=[file.image_ids[row] for row in kept],
         labels=None if file.labels is None else [file.labels[row] for row in kept],
+        uris=None if file.uris is None else [file.uris[row] for row in kept],
     )
 
 
@@ -197,12 +198,15 @@ def cost(load: Workload, machine: Machine) -> StageCost:
         "embed_images",
         (
             CostPart("listing", count / rates.listed_per_s),
-            machine.starting(),
+            machine.starting(POOL_STARTS),
             machine.on_cpus("loading the encoder", load.encoder_work.loading, num_cores=1),
             *work,
             machine.writing(disk),
         ),
-        memory_bytes=RAY_BYTES + PROCESS_BYTES + workers * (PROCESS_BYTES + load.encoder_work.num_bytes + _PIXEL_BYTES),
+        memory_bytes=RAY_BYTES
+        + POOL_BYTES
+        + PROCESS_BYTES
+        + workers * (PROCESS_BYTES + load.encoder_work.num_bytes + _PIXEL_BYTES),
         disk_bytes=disk,
         note=f"{load.encoder}, {load.encoder_work.image.flops / 1e9:,.1f} GFLOP an image",
     )

@@ -19,6 +19,7 @@ from dxmc_core.artifacts.user_tables import (
     require_once,
 )
 from dxmc_core.errors import InputError, named, on_one_line
+from dxmc_core.images.listing import uri_beside
 from dxmc_core.user_values import as_labels, as_text
 
 _SHAPE_ROWS = 1024
@@ -26,15 +27,20 @@ _SHAPE_ROWS = 1024
 
 @dataclass(frozen=True)
 class EmbeddingFile:
-    """Embeddings (N, D) of any float type, an id for each row, labels as text where there are some (None: missing)."""
+    """Embeddings (N, D) of any float type, and an id for each row.
+
+    Attributes:
+        labels, uris: as text where there are some (None: missing); URIs are whole.
+    """
 
     embeddings: np.ndarray
     image_ids: list[str]
     labels: list[str | None] | None
+    uris: list[str | None] | None = None
 
 
 def read_embedding_file(uri: str, *, label_from: str | None = None) -> EmbeddingFile:
-    """Read `embeddings`, and `image_ids` and `labels` when they are there; nothing else of the file is looked at.
+    """Read `embeddings`, and `image_ids`, `labels` and `uris` when they are there; nothing else is looked at.
 
     A row without an id gets `<file>#<row>`. A row of Parquet that is null is one of NaN.
 
@@ -43,7 +49,7 @@ def read_embedding_file(uri: str, *, label_from: str | None = None) -> Embedding
     """
     uri = normalize_uri(uri)
     label_name = label_from or "labels"
-    arrays, names = _read_arrays(uri, ("embeddings", "embedding", "image_ids", label_name))
+    arrays, names = _read_arrays(uri, ("embeddings", "embedding", "image_ids", "uris", "uri", label_name))
     embeddings = arrays.get("embeddings", arrays.get("embedding"))
     if embeddings is None:
         raise InputError(f"{uri} has no array 'embeddings'; it has {sorted(names)}")
@@ -58,6 +64,7 @@ def read_embedding_file(uri: str, *, label_from: str | None = None) -> Embedding
         embeddings=embeddings,
         image_ids=_image_ids(uri, _values(uri, "image_ids", arrays, len(embeddings)), len(embeddings)),
         labels=None if labels is None else as_labels(labels),
+        uris=_uris(uri, _values(uri, "uris" if "uris" in arrays else "uri", arrays, len(embeddings))),
     )
 
 
@@ -102,6 +109,13 @@ def _image_ids(uri: str, values: list[Any] | None, count: int) -> list[str]:
     if len(set(image_ids)) != len(image_ids):
         raise InputError(f"{uri}: 'image_ids' holds the same id twice; ids are what results are joined on")
     return image_ids
+
+
+def _uris(uri: str, values: list[Any] | None) -> list[str | None] | None:
+    if values is None:
+        return None
+    base = uri.rsplit("/", 1)[0]
+    return [uri_beside(text, base) if text else None for text in as_text(values)]
 
 
 def _read_arrays(uri: str, wanted: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -36,7 +36,7 @@ from dxmc_core.method.inverted_file import (
 )
 from dxmc_core.method.near_duplicates import duplicate_groups, first_copies
 from dxmc_core.method.neighbors import build_index, search_bytes, search_with_scores, search_work
-from dxmc_core.method.search_index import LEAST_PQ_ROWS, IndexChoice, choose_kind
+from dxmc_core.method.search_index import LEAST_PQ_ROWS, IndexChoice, choose_kind, index_bytes, index_work
 from dxmc_core.stages.settings.mine_neighbors import MineNeighborsConfig
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
@@ -45,6 +45,13 @@ MODALITIES = {
     "image_neighbors": ("embed_images", "images"),
     "text_neighbors": ("build_semantic_space", "text_counterparts"),
 }
+
+
+def modalities_of(inputs: Sequence[StageDir]) -> dict[str, tuple[str, str]]:
+    """Those of `MODALITIES` whose stage is among the inputs: without a vocabulary there are images only."""
+    stages = {stage.stage for stage in inputs}
+    return {name: place for name, place in MODALITIES.items() if place[0] in stages}
+
 
 #: Exact search is chosen up to so many rows: at 100,000 on CPUs it took a quarter of the time of cells at recall 0.99.
 #: On a GPU two million rows fit the memory beside the scores.
@@ -166,7 +173,7 @@ class _WriteNeighbors:
             row_ids: (n,); found: modality to row ids (n, k); cosines: (n, k) of the images' neighbours.
         """
         columns = {"row_id": row_ids} | {name: embedding_column(neighbors) for name, neighbors in found.items()}
-        table = pa.table(columns).cast(schemas.neighbors(cosines.shape[1]))
+        table = pa.table(columns).cast(schemas.neighbors(cosines.shape[1], has_text="text_neighbors" in found))
         part = self._output.write_part("neighbors", table, fingerprint=self._fingerprint)
         rows, columns_found = np.nonzero(cosines >= self._near_duplicate_cosine)
         pairs = pa.table({"row_id": row_ids[rows], "other": found["image_neighbors"][rows, columns_found]})
@@ -206,7 +213,9 @@ class SearchNeighbors(_SearchSlices):
         device: str = "cpu",
     ) -> None:
         stages = {stage.stage: stage for stage in inputs}
-        self._matrices = {name: load_matrix(stages[stage], table) for name, (stage, table) in MODALITIES.items()}
+        self._matrices = {
+            name: load_matrix(stages[stage], table) for name, (stage, table) in modalities_of(inputs).items()
+        }
         self._indexes = {name: build_index(matrix.values, device=device) for name, matrix in self._matrices.items()}
         self._write = _WriteNeighbors(output, fingerprint=fingerprint, near_duplicate_cosine=near_duplicate_cosine)
         self._num_neighbors = num_neighbors
@@ -240,7 +249,7 @@ class SearchCells(_SearchSlices):
         stages = {stage.stage: stage for stage in inputs}
         self._indexes: dict[str, InvertedFile] = {}
         self._files = HostArrays()
-        for name, (stage, table) in MODALITIES.items():
+        for name, (stage, table) in modalities_of(inputs).items():
             rows = StoredRows.open(stages[stage], table)
             self._row_ids = rows.row_ids
             cells = load_cells(output, name)
@@ -309,6 +318,11 @@ def cost(load: Workload, machine: Machine) -> StageCost:
         memory = cells_bytes(count, width, load.num_neighbors, slice_rows=ROWS_PER_CELL_SLICE)
         temporary = modalities * count * width * 2.0
         note = f"inverted file of {num_cells(count):,} cells, about {TYPICAL_PROBES} of them a query"
+    if load.search_index != "none":
+        kind = choose_kind(count, width).kind if load.search_index == "auto" else load.search_index
+        parts = (*parts, machine.on_cpus("the index for searches", index_work(kind, count, width)))
+        written = index_bytes(kind, count, width)
+        disk, memory = disk + written, max(memory, written)
     return StageCost(
         "mine_neighbors",
         (*parts, machine.writing(disk + temporary)),

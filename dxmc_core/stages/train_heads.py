@@ -331,8 +331,8 @@ def cost(load: Workload, machine: Machine) -> StageCost:
     return StageCost(
         "train_heads",
         (
-            # Without a group of workers it goes on in the process of the stage before.
-            machine.starting(2 if load.num_epochs and machine.gpus else 0),
+            # Without a group of workers it goes on in the process of the stage before, with a few more libraries.
+            machine.starting(2 if load.num_epochs and machine.gpus else 0.3),
             machine.in_one_task(f"what {load.method} works out first" if load.num_epochs else load.method, fitted),
             machine.on_all("epochs", _epochs_work(load)),
             machine.writing(files),

@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import load_rows, read_rows
-from dxmc_core.artifacts.run_dir import CHOICE_OF_K, STAGES, RunDir
+from dxmc_core.artifacts.run_dir import CHOICE_OF_K, SEMANTIC_SPACE, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.evaluation import MAX_SCORED_IMAGES, evaluate_run, label_column
-from dxmc_core.images.sources import ImageSource, ImagesSource
+from dxmc_core.images.sources import EmbeddingsSource, ImagesSource, SourceConfig
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.method.metrics import label_free_work
+from dxmc_core.method.work import Work
 from dxmc_core.report import (
     Changes,
     KEvidence,
@@ -52,11 +53,13 @@ from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, Stag
 
 #: What is imported for charts, maps and pictures only, as a share of what a process imports at its start.
 _IMPORTS = 0.5
-#: Making a thumbnail small, and packing it into a sheet, takes so long as decoding a photograph again.
-_DECODES_PER_THUMBNAIL = 2
+#: Making a picture small, encoding it as WebP and packing it takes as long as moving so many bytes.
+_MOVED_PER_THUMBNAIL = 120e6
 #: The table of all assignments in memory, and a picture of the page.
 _BYTES_PER_ASSIGNMENT = 400
 _BYTES_PER_THUMBNAIL = 60_000
+#: Of an image on the pages of members, which is smaller and goes into no sheet.
+_BYTES_PER_MEMBER = 6_000
 _SHOWN_PACKAGES = ("dxmc", "ray", "torch", "open_clip_torch", "faiss-gpu", "pyarrow", "scikit-learn")
 #: Titles of the quality lists, and what each says.
 _ISSUES = {
@@ -83,7 +86,7 @@ def build_report(
     *,
     settings: Mapping[str, Any],
     seed: int,
-    source: ImageSource | None,
+    source: SourceConfig,
     members_folder: str = "",
     quality_issues: pa.Table | None = None,
 ) -> str:
@@ -91,7 +94,7 @@ def build_report(
 
     Args:
         settings: the run's configuration as plain values.
-        source: where thumbnails are made from; None when the run has no images.
+        source: where thumbnails are made from; embeddings have some where URIs came with them.
         quality_issues: the table of that name, where anything was measured.
         members_folder: where the pages of `member_pages.WriteMembers` lie, relative to the page.
 
@@ -269,7 +272,7 @@ def _changes(stage: StageDir) -> Changes | None:
 
 def _timings(run_dir: RunDir, settings: Mapping[str, Any]) -> list[StageTiming]:
     timings = []
-    first, *others = STAGES[:-1]
+    first, *others = (name for name in STAGES[:-1] if name != SEMANTIC_SPACE or settings["vocabulary"] is not None)
     choice = [CHOICE_OF_K] if settings["num_clusters"] == "auto" else []
     for name in (first, *choice, *others):
         manifest = run_dir.stage(name).manifest()
@@ -288,16 +291,20 @@ def _sureness_of_rows(run_dir: RunDir, rows: np.ndarray) -> np.ndarray:
 
 
 def _report_images(
-    run_dir: RunDir, rows: np.ndarray, *, source: ImageSource | None, config: WriteReportConfig
+    run_dir: RunDir, rows: np.ndarray, *, source: SourceConfig, config: WriteReportConfig
 ) -> dict[int, ReportImage]:
     catalog = read_rows(run_dir.stage("embed_images"), "catalog", rows)
     assigned = read_rows(run_dir.stage("assign_clusters"), "assignments", rows)
-    thumbnails = {} if source is None else make_thumbnails(catalog, source, size=config.thumbnail_size)
+    thumbnails = make_thumbnails(catalog, source, size=config.thumbnail_size)
+    uris = None
+    if isinstance(source, ImagesSource | EmbeddingsSource):
+        # Embeddings without a URI of their own have that of their file, which is no picture.
+        uris = ["" if uri == source.uri else uri for uri in catalog["uri"].to_pylist()]
     return report_images(
         rows,
         catalog["image_id"].to_pylist(),
         cluster_ids=assigned["cluster_id"].to_numpy(),
-        uris=catalog["uri"].to_pylist() if isinstance(source, ImagesSource) else None,
+        uris=uris,
         sureness=_sureness_of_rows(run_dir, rows),
         runner_ups=assigned["runner_up"].to_numpy(),
         outlier_scores=assigned["outlier_score"].to_numpy(),
@@ -311,18 +318,20 @@ def cost(load: Workload, machine: Machine) -> StageCost:
     shown = 0
     if load.encoder is not None:
         shown = min(load.num_images, load.num_clusters * load.images_per_cluster + load.max_map_points)
+    members = min(load.num_images, load.max_member_images) if load.encoder is not None else 0
     scored = min(load.num_images, MAX_SCORED_IMAGES)
-    thumbnails = shown * (machine.rates.fetch_s + _DECODES_PER_THUMBNAIL * machine.rates.decode_s / machine.cores)
+    decoding = (shown + members) * (machine.rates.fetch_s + machine.rates.decode_s / machine.cores)
     held = load.num_images * float(_BYTES_PER_ASSIGNMENT) + shown * float(_BYTES_PER_THUMBNAIL)
     return StageCost(
         "write_report",
         (
             machine.starting(_IMPORTS),
-            CostPart("thumbnails", thumbnails),
+            CostPart("reading pictures", decoding),
+            machine.on_cpus("thumbnails", Work(moved_bytes=_MOVED_PER_THUMBNAIL * (shown + members / 2))),
             machine.on_cpus("scores", label_free_work(scored, load.width, load.num_clusters)),
             machine.on_cpus("the map", map_work(min(load.num_images, load.max_map_points)), num_cores=1),
         ),
         memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + held + scored * load.width * 8.0,
-        disk_bytes=min(float(load.report_bytes), shown * float(_BYTES_PER_THUMBNAIL)),
-        note=f"{shown:,} pictures" if shown else "no pictures: embeddings have none",
+        disk_bytes=min(float(load.report_bytes), shown * float(_BYTES_PER_THUMBNAIL)) + members * _BYTES_PER_MEMBER,
+        note=f"{shown:,} pictures, {members:,} on the pages of members" if shown else "embeddings have no pictures",
     )

@@ -18,8 +18,8 @@ from dxmc_core.artifacts.user_tables import (
     require_once,
 )
 from dxmc_core.errors import InputError, named, on_one_line
+from dxmc_core.method.nouns import Vocabulary, distinct_nouns
 from dxmc_core.method.unit_rows import to_unit_norm
-from dxmc_core.vocabulary.nouns import Vocabulary, distinct_nouns
 
 DEFAULT_COLUMN = "noun"
 SYNSET_COLUMN = "synset_id"

@@ -151,7 +151,7 @@ def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Wor
     assert num_images is not None
     num_clusters = _USUAL_NUM_CLUSTERS if config.num_clusters == AUTO else int(config.num_clusters)
     settings = method_settings(method.name, num_clusters=num_clusters, num_images=num_images, **method.settings)
-    num_nouns = len(load_vocabulary(config.vocabulary).nouns)
+    num_nouns = 0 if config.vocabulary is None else len(load_vocabulary(config.vocabulary).nouns)
     return Workload(
         num_images=num_images,
         width=width,
@@ -159,7 +159,7 @@ def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Wor
         num_nouns=num_nouns,
         encoder=None if isinstance(source, EmbeddingsSource) else _encoder_name(config),
         encoder_work=encoder_work(config.encoder) if config.needs_encoder else EncoderWork(),
-        nouns_to_encode=0 if config.vocabulary.kind == "embeddings" or _nouns_are_cached(config) else num_nouns,
+        nouns_to_encode=num_nouns if config.vocabulary_needs_encoder and not _nouns_are_cached(config) else 0,
         chooses_k=config.num_clusters == AUTO,
         k_max_images=config.suggest_k.max_images,
         k_max_clusters=config.suggest_k.max_clusters,
@@ -173,9 +173,11 @@ def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Wor
         num_restarts=getattr(settings, "num_restarts", 1),
         num_iterations=getattr(settings, "num_iterations", 0),
         index=config.mine_neighbors.index,
+        search_index=config.mine_neighbors.search_index,
         max_described_images=assign.max_described_images,
         images_per_cluster=assign.num_exemplars + assign.num_border,
         max_map_points=config.write_report.max_map_points,
+        max_member_images=config.write_report.max_member_images,
         report_bytes=config.write_report.max_bytes,
     )
 

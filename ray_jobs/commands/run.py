@@ -50,6 +50,7 @@ def _result(context: "RunContext") -> dict[str, Any]:
         "rejects": embedded["rejects"],
         "near_duplicates": _near_duplicates(context),
         "clusters": sorted(clusters, key=lambda row: (-row["size"], row["cluster_id"])),
+        "has_names": context.config.vocabulary is not None,
         "external": evaluate_run(context.run_dir, seed=context.config.seed).get("external"),
         "report": f"{context.stage('write_report').storage.uri}/index.html",
         "assignments": f"{stage.storage.uri}/assignments/*.parquet",
@@ -86,4 +87,5 @@ def _print(result: dict[str, Any]) -> None:
     dxmc = this_dxmc()
     print(f"next:         {dxmc} status {place}")
     print(f"              {dxmc} evaluate {place}")
-    print(f"              {dxmc} search {place} {shlex.quote(clusters[0]['name'])}")
+    if result["has_names"]:
+        print(f"              {dxmc} search {place} {shlex.quote(clusters[0]['name'])}")

@@ -24,6 +24,9 @@ _WILL = {
     "waiting": "waits for an earlier stage",
 }
 
+#: The stages whose fingerprint has the number of clusters.
+_STAGES_OF_K = ("build_semantic_space", "train_heads")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", metavar="RUN_DIR")
@@ -71,7 +74,7 @@ def _states(context: "RunContext", *, with_source: bool) -> "list[StageState]":
     plans = {name: plan_of(name) for name in context.stages}
     context.counts_distinct = False
     states = stage_states(context, plans, with_source=with_source)
-    if any(state.state == "stale" for state in states):
+    if any(state.state == "stale" and state.name in _STAGES_OF_K for state in states):
         context.counts_distinct = True
         states = stage_states(context, plans, with_source=with_source)
     return states

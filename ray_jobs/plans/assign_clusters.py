@@ -13,8 +13,8 @@ NAME = "assign_clusters"
 KEEP_IDS_FROM = "keep_ids_from"
 
 
-def reads(_context: RunContext) -> tuple[str, ...]:
-    return ("embed_images", "build_semantic_space", "train_heads")
+def reads(context: RunContext) -> tuple[str, ...]:
+    return ("embed_images", *context.text_stages, "train_heads")
 
 
 def check(context: RunContext) -> None:

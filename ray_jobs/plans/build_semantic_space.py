@@ -3,7 +3,9 @@
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.encoders import require_weights
+from dxmc_core.errors import InputError
 from dxmc_core.stages.settings import build_semantic_space as settings
+from dxmc_core.vocabulary import VocabularyConfig
 from ray_jobs.context import RunContext
 
 NAME = "build_semantic_space"
@@ -17,12 +19,23 @@ def fingerprint(context: RunContext) -> str:
     config = context.config
     return settings.fingerprint(
         config.build_semantic_space,
-        config.vocabulary,
+        vocabulary_of(context),
         config.encoder if config.needs_encoder else None,
         num_clusters=context.num_clusters,
         seed=config.seed,
         inputs=context.inputs_of("embed_images") or {},
     )
+
+
+def vocabulary_of(context: RunContext) -> VocabularyConfig:
+    """The nouns that there are to be.
+
+    Raises:
+        InputError: there is to be no vocabulary.
+    """
+    if context.config.vocabulary is None:
+        raise InputError(f"vocabulary is null: there are no nouns for {NAME}; run the stages after it")
+    return context.config.vocabulary
 
 
 def check(context: RunContext) -> None:
@@ -31,13 +44,13 @@ def check(context: RunContext) -> None:
     Raises:
         InputError: one of them cannot be had.
     """
-    config, manifest = context.config, context.manifest(NAME)
+    config, manifest, vocabulary = context.config, context.manifest(NAME), vocabulary_of(context)
     is_known = all(context.manifest(name) for name in reads(context))
     if manifest is not None and is_known and manifest.fingerprint == fingerprint(context):
         return
-    name = settings.cache_name(config.vocabulary, config.encoder)
+    name = settings.cache_name(vocabulary, config.encoder)
     cache = Storage(settings.cache_uri(config.build_semantic_space, context.run_dir.uri))
-    if config.vocabulary.kind != "embeddings" and not cache.exists(name):
+    if vocabulary.kind != "embeddings" and not cache.exists(name):
         require_weights(config.encoder)
 
 

@@ -7,8 +7,8 @@ from ray_jobs.context import RunContext
 NAME = "mine_neighbors"
 
 
-def reads(_context: RunContext) -> tuple[str, ...]:
-    return ("embed_images", "build_semantic_space")
+def reads(context: RunContext) -> tuple[str, ...]:
+    return ("embed_images", *context.text_stages)
 
 
 def fingerprint(context: RunContext) -> str:

@@ -12,7 +12,7 @@ def reads(context: RunContext) -> tuple[str, ...]:
     return (
         "embed_images",
         *context.choice_of_k,
-        "build_semantic_space",
+        *context.text_stages,
         "mine_neighbors",
         "train_heads",
         "assign_clusters",

@@ -8,7 +8,7 @@ import pytest
 from ray._private.runtime_env.packaging import create_package
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDERS = ("dxmc_core", "ray_jobs", "configs")
+FOLDERS = ("dxmc", "dxmc_core", "ray_jobs", "configs")
 MAX_BYTES = 10_000_000
 
 
@@ -34,7 +34,7 @@ def uploaded(tmp_path_factory):
 
 def test_only_the_library_its_jobs_and_the_configurations_travel(uploaded):
     tops = {name.split("/")[0] for name in uploaded}
-    assert tops == {"dxmc_core", "ray_jobs", "configs", "cluster.yaml", "mine.yaml"}
+    assert tops == {"dxmc", "dxmc_core", "ray_jobs", "configs", "cluster.yaml", "mine.yaml"}
     assert not any("__pycache__" in name for name in uploaded)
     assert sum(uploaded.values()) < MAX_BYTES
 

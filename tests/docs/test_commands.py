@@ -15,16 +15,19 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from dxmc_core.demo import make_demo_images
+from dxmc_core.encoders.offline import EMBEDDING_WIDTH
 from ray_jobs.cli import make_parser
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PACKAGES = [path.parent.name for path in ROOT.glob("*/__init__.py")]
 #: Pages that are followed from top to bottom, by which the commands of all others are known to be examples of.
-FOLLOWED = ("README.md", "BUCKET.md", "OPERATIONS.md")
+FOLLOWED = ("README.md", "docs/SEARCH.md", "docs/BUCKET.md", "docs/OPERATIONS.md")
 #: Commands that are not run here, by their beginning, and why.
 NOT_RUN = {
     "make ": "installs the project first; CI runs `make test`, and `make demo` is what `dxmc init demo` prints",
@@ -37,12 +40,17 @@ NOT_RUN = {
     "export RAY_API": "no cluster",
     "docker ": "no Docker engine",
     "kubectl ": "no Kubernetes cluster; tests/deploy checks the manifests",
+    "export PIP_EXTRA": "an index that cannot be reached here",
     "python -m pip": "installs packages; tests/deploy resolves them",
     "python benchmarks/": "takes long; tests/benchmarks runs the benchmarks small",
     "dxmc run --config FILE": "FILE stands for any",
+    "dxmc search runs/laptop dog --where": "no cluster of the demo's photographs is called beach",
+    "dxmc search runs/laptop --interactive": "asks the keyboard; tests/ray_jobs/commands/test_search.py answers",
+    "clip-retrieval ": "another program, which is not installed",
+    "embedding-atlas ": "another program, which is not installed",
 }
 NOUNS = ("cat", "flower", "palace", "rocket", "gravel", "coffee", "motorcycle", "brick", "dog", "car", "tree", "sea")
-_LIMIT_S = 800
+_LIMIT_S = 400
 
 _AWS = '''\
 #!{python}
@@ -60,9 +68,6 @@ match sys.argv[1:]:
         bucket, prefix = split(uri)
         for found in client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]:
             print("2026-11-30 12:00:00", str(found["Size"]).rjust(10), found["Key"])
-    case ["s3", "cp", source, target] if source.startswith("s3://"):
-        bucket, key = split(source)
-        client.download_file(bucket, key, target if target != "." else key.rpartition("/")[2])
     case ["s3", "cp", source, target]:
         client.upload_file(source, *split(target))
     case other:
@@ -120,7 +125,7 @@ def why_not_run(command: str) -> str | None:
 
 
 def all_commands() -> list[tuple[str, str]]:
-    return [(page.name, command) for page in PAGES for command in commands_of(page)]
+    return [(str(page.relative_to(ROOT)), command) for page in PAGES for command in commands_of(page)]
 
 
 @pytest.mark.parametrize(("page", "command"), all_commands())
@@ -147,7 +152,7 @@ def installed(tmp_path_factory) -> Path:
     sources.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)
-    for name in ("dxmc_core", "ray_jobs", "configs"):
+    for name in (*PACKAGES, "configs"):
         shutil.copytree(ROOT / name, sources / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, sources]
@@ -158,7 +163,7 @@ def installed(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_brings_the_configurations_and_all_of_the_library(installed):
-    for name in ("dxmc_core", "ray_jobs"):
+    for name in PACKAGES:
         of_sources = {str(path.relative_to(ROOT)) for path in (ROOT / name).rglob("*") if path.is_file()}
         of_sources = {path for path in of_sources if "__pycache__" not in path}
         assert of_sources <= {str(path.relative_to(installed)) for path in installed.rglob("*")}
@@ -224,9 +229,8 @@ class Newcomer:
         Args:
             after: what the page says to do by hand after a command, by its beginning.
         """
-        (path,) = (path for path in PAGES if path.name == page)
         printed = {}
-        for command in commands_of(path):
+        for command in commands_of(ROOT / page):
             if why_not_run(command) is None:
                 printed[command] = self.types(command)
             for beginning, act in (after or {}).items():
@@ -272,14 +276,17 @@ def small(path: Path, **changes) -> None:
 
 
 def yaml_blocks(page: str) -> list[dict]:
-    (path,) = (path for path in PAGES if path.name == page)
-    return [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", path.read_text(), re.S | re.M)]
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M)
+    return [yaml.safe_load(block) for block in blocks]
 
 
-@pytest.mark.ray
+# RAYMARK
 def test_the_pages_word_for_word(newcomer, my_bucket, s3_bucket, monkeypatch):
     home = newcomer.folder
-    make_demo_images(home / "Pictures", per_class=4)
+    make_demo_images(home / "Pictures", per_class=3)
+    (home / "Pictures/2024").mkdir()
+    shutil.copy(next(home.glob("Pictures/*/*.jpg")), home / "Pictures/2024/party.jpg")
+    count = len(list(home.glob("Pictures/*/*.jpg")))
     shutil.copytree(ROOT / "configs", home / "configs")
     small(home / "configs" / "laptop.yaml")
 
@@ -289,30 +296,36 @@ def test_the_pages_word_for_word(newcomer, my_bucket, s3_bucket, monkeypatch):
 
     printed = newcomer.follows("README.md", {"dxmc run --config configs/laptop.yaml": as_if_make_demo_had_run})
     first, second = (said for command, said in printed.items() if command.startswith("dxmc run"))
-    assert "32 images in" in first
-    assert "32 images in" in second
+    assert f"{count} images in" in first
+    assert f"{count} images in" in second
     for line in re.findall(r"^(?:next:)? +(dxmc \w+ .+)$", first, re.MULTILINE):
         newcomer.types(line)
     assert (home / "dogs.html").is_file()
     assert (home / "exports/demo").is_dir()
-    (lines,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    (of_run,) = (block for block in blocks if "runs/demo" in block)
     monkeypatch.chdir(home)
     names: dict = {}
-    exec(lines, names)
-    assert len(names["assignments"]) == 32
+    exec(of_run, names)
+    assert len(names["assignments"]) == count
+
+    shutil.copytree(home / "runs/laptop", home / "runs/mine")
+    np.save(home / "vectors.npy", np.eye(2, EMBEDDING_WIDTH, dtype=np.float32))
+    newcomer.follows("docs/SEARCH.md")
+    assert (home / "served/image.index").is_file()
 
     for path in (home / "Pictures").glob("*/*.jpg"):
         s3_bucket.client.upload_file(str(path), "my-bucket", f"photos/{path.relative_to(home / 'Pictures')}")
-    (of_bucket,) = yaml_blocks("BUCKET.md")
-    printed = newcomer.follows("BUCKET.md", {"dxmc init": lambda: small(home / "my.yaml", **of_bucket)})
+    (of_bucket,) = yaml_blocks("docs/BUCKET.md")
+    printed = newcomer.follows("docs/BUCKET.md", {"dxmc init": lambda: small(home / "my.yaml", **of_bucket)})
     sample, whole, again = (said for command, said in printed.items() if command.startswith("dxmc run"))
-    assert "32 images in" in sample
-    assert "32 images in" in whole
-    assert "32 images in" in again
+    assert f"{count} images in" in sample
+    assert f"{count} images in" in whole
+    assert f"{count} images in" in again
     assert (home / "cars.html").is_file()
-    assert (home / "index.html").is_file()
+    assert (home / "first.html").is_file()
 
-    nightly, _, renames = yaml_blocks("OPERATIONS.md")
+    nightly, _, renames = yaml_blocks("docs/OPERATIONS.md")
     del nightly["resources"]  # GPUs
     ids = json.loads(newcomer.types("dxmc run --config my.yaml --json"))["clusters"]
     s3_bucket.client.put_object(
@@ -323,7 +336,7 @@ def test_the_pages_word_for_word(newcomer, my_bucket, s3_bucket, monkeypatch):
     small(home / "nightly.yaml")
     newcomer.types("dxmc recluster --config nightly.yaml --mode assign")
     newcomer.types("dxmc recluster --config nightly.yaml --mode full")
-    printed = newcomer.follows("OPERATIONS.md")
+    printed = newcomer.follows("docs/OPERATIONS.md")
     listed, back = (said for command, said in printed.items() if command.startswith("dxmc rollback"))
     assert re.search(r"^\* +2 .* full ", listed, re.MULTILINE)
     assert re.search(r"^\* +1 .* assign ", back, re.MULTILINE)

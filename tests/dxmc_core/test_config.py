@@ -171,3 +171,16 @@ def test_unusable_overrides(tmp_path, override):
     path.write_text("run_dir: a\nseed: 1\nsource: {uri: photos}\n")
     with pytest.raises(InputError, match="--set"):
         load_config(str(path), [override])
+
+
+def test_a_vocabulary_may_be_left_out():
+    config = parse_config({**MINIMAL, "vocabulary": None}, where="x")
+    assert config.vocabulary is None
+    assert config.method.settings == {"use_text": False}
+    assert config.needs_encoder is True
+    embeddings = {"source": {"kind": "embeddings", "uri": "x.npz"}, "vocabulary": None}
+    assert parse_config({**MINIMAL, **embeddings}, where="x").needs_encoder is False
+    assert parse_config({**MINIMAL, "vocabulary": None, "method": {"name": "kmeans"}}, where="x").method.settings == {}
+    for method in ({"name": "tac"}, {"name": "best", "use_text": True}):
+        with pytest.raises(InputError, match=r"^x: vocabulary is null, and method \w+ with these settings reads text"):
+            parse_config({**MINIMAL, "vocabulary": None, "method": method}, where="x")

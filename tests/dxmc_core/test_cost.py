@@ -11,7 +11,7 @@ from dxmc_core.method.work import Work
 from dxmc_core.workload import GIB, EncoderWork, Machine, Rates, Workload
 
 SMALL = Workload(num_images=30_000, width=512, num_clusters=10, num_nouns=1000, encoder=None)
-RATES = Rates(core_flops=50e9, core_bytes_per_s=4e9)
+RATES = Rates(core_flops=50e9, core_bytes_per_s=4e9, share_reached=1.0)
 MACHINE = Machine(cores=2, memory_bytes=64 * GIB, disk_bytes=100 * GIB, temporary_bytes=100 * GIB, rates=RATES)
 ENCODER = EncoderWork(image=Work(8.8e9, 20e6), noun=Work(7e9), loading=Work(moved_bytes=1e10), num_bytes=6e8)
 IMAGES = replace(SMALL, encoder="ViT-B-32", encoder_work=ENCODER)
@@ -33,7 +33,8 @@ def test_operations_are_those_of_the_products():
     kmeans = 2 * 512 * (100 * (25_600 * 160 + 30_000 + 1000) + 4096**2)
     assert costs["build_semantic_space"].flops == kmeans + 2 * 2 * 512 * 500 * 30_000
     assert seconds_of(costs["build_semantic_space"])["image centers and their nouns"] == pytest.approx(kmeans / 100e9)
-    assert costs["mine_neighbors"].flops == 2 * 2 * 512 * 30_000**2
+    # And 768 queries against all rows, on which the recall of the index is measured.
+    assert costs["mine_neighbors"].flops == 2 * 2 * 512 * 30_000**2 + 2 * 512 * 30_000 * 768
     assert costs["mine_neighbors"].temporary_bytes == 0
 
 
@@ -117,7 +118,18 @@ def test_the_report_has_pictures_where_there_are_images():
     assert seconds_of(costs_of(SMALL)["write_report"])["thumbnails"] == 0
     ten, hundred = (costs_of(replace(IMAGES, num_clusters=count))["write_report"] for count in (10, 100))
     assert 0 < seconds_of(ten)["thumbnails"] < seconds_of(hundred)["thumbnails"]
-    assert "3,320 pictures" in ten.note
+    assert "3,320 pictures, 10,000 on the pages of members" in ten.note
+    few = costs_of(replace(IMAGES, num_clusters=10, max_member_images=0))["write_report"]
+    assert seconds_of(few)["thumbnails"] < seconds_of(ten)["thumbnails"]
+
+
+def test_the_index_for_searches_is_counted_by_its_kind():
+    found = {
+        kind: costs_of(replace(SMALL, search_index=kind))["mine_neighbors"] for kind in ("flat", "ivf_sq8", "none")
+    }
+    assert found["flat"].disk_bytes - found["none"].disk_bytes == 30_000 * (2 * 512 + 8)
+    assert found["ivf_sq8"].disk_bytes - found["none"].disk_bytes == 30_000 * (512 + 8)
+    assert "the index for searches" not in seconds_of(found["none"])
 
 
 def test_everything_waits_for_processes_to_start():

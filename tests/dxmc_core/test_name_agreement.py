@@ -39,7 +39,7 @@ def test_relations(senses, name, label, expected):
 def test_a_cluster_counts_once_by_its_commonest_class():
     labels = np.array(["dog", "dog", "truck", "truck", "truck", "zzz", "cat", "ship"])
     clusters = np.array([0, 0, 0, 1, 1, 2, 3, 4])
-    names = {0: "hound (puppy)", 1: "vehicle", 2: "zebra", 3: "unnamed 4", 4: "lake"}
+    names = {0: "hound (puppy)", 1: "vehicle", 2: "zebra", 3: "cluster 4", 4: "lake"}
     sources = {0: "noun", 1: "hypernym", 2: "noun", 3: "unnamed", 4: "noun"}
     assert name_agreement(labels, clusters, names, sources) == {
         "equal": 0,

@@ -48,6 +48,15 @@ def test_a_given_number_needs_no_choice(run_dir):
     assert "suggest_k" not in plan_of("train_heads").reads(context)
 
 
+def test_without_a_vocabulary_no_stage_needs_the_semantic_space(run_dir):
+    values = {"run_dir": run_dir.uri, "source": {"kind": "embeddings", "uri": "x.npz"}, "vocabulary": None}
+    context = RunContext(parse_config(values, where="test"), run_dir)
+    assert context.stages == tuple(stage for stage in STAGES if stage != "build_semantic_space")
+    assert not any("build_semantic_space" in plan_of(stage).reads(context) for stage in context.stages)
+    with pytest.raises(InputError, match="vocabulary is null: there are no nouns for build_semantic_space"):
+        plan_of("build_semantic_space").fingerprint(context)
+
+
 def test_auto_puts_the_choice_after_the_embeddings_and_before_what_needs_it(run_dir):
     context = context_of(run_dir, "auto")
     assert context.stages == ("embed_images", "suggest_k", *STAGES[1:])

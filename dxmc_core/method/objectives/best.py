@@ -30,6 +30,7 @@ class BestObjective(Objective):
 
     Attributes:
         start: worked out before, or None.
+        on_step: told of its steps where it is worked out here.
         targets: (N,) int32 clusters of the start.
         log_shares: (K,) logarithm of their shares.
     """
@@ -38,6 +39,7 @@ class BestObjective(Objective):
     heads: DiscriminantHead
     against_collapse = "raise shares_weight or target_weight"
     start: BestStart | None = None
+    on_step: OnStep | None = None
     targets: Tensor
     log_shares: Tensor
 
@@ -59,7 +61,11 @@ class BestObjective(Objective):
         self.targets = torch.zeros(data.num_images, dtype=torch.int32)
         if from_scratch:
             self._take_start(
-                self.start or find_start_of(data, num_clusters=self.heads.num_clusters, seed=self.seed), data
+                self.start
+                or find_start_of(
+                    data, num_clusters=self.heads.num_clusters, seed=self.seed, on_step=self.on_step or no_report
+                ),
+                data,
             )
 
     def _take_start(self, start: BestStart, data: TrainingData) -> None:

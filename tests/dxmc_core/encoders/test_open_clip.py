@@ -16,6 +16,7 @@ from dxmc_core.encoders import (
     encoder_identity,
     load_encoder,
     load_preprocess,
+    open_clip_weights,
     require_weights,
 )
 from dxmc_core.encoders.open_clip_model import NOUN_TEMPLATES, CutTextTower, OpenClipEncoder
@@ -249,6 +250,19 @@ def test_tag_that_cannot_be_downloaded_says_what_to_do(without_network):
     assert "'openai' of ViT-B-32-quickgelu" in message
     assert "encoder.pretrained" in message
     assert "encoder.kind=offline" in message
+
+
+def test_weights_that_are_yet_to_be_downloaded_are_announced_once(without_network, monkeypatch, caplog):
+    from huggingface_hub import constants
+
+    caplog.set_level("INFO", "dxmc_core")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(open_clip_weights, "_answers", lambda url: True)
+    for _ in range(2):
+        require_weights(OpenClipConfig(model="ViT-L-14-quickgelu"))
+        require_weights(OpenClipConfig(model="hf-hub:a/announced"))
+    said = "the weights {} are not on this machine; they are downloaded before they are loaded"
+    assert caplog.messages == [said.format("'openai' of ViT-L-14-quickgelu"), said.format("hf-hub:a/announced")]
 
 
 def test_model_of_the_hub_that_cannot_be_reached(without_network):

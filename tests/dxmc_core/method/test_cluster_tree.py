@@ -61,13 +61,13 @@ def test_without_synsets_a_noun_that_most_clusters_share_is_the_name():
 
 
 def test_unnamed_clusters_vote_by_what_they_are_near_to_and_one_stray_changes_nothing():
-    scattered = NamedCluster("unnamed 7", [("poodle", "poodle", 0.3), ("beagle", "beagle", 0.1)], False)
+    scattered = NamedCluster("cluster 7", [("poodle", "poodle", 0.3), ("beagle", "beagle", 0.1)], False)
     dogs = [leaf("poodle"), leaf("beagle"), leaf("boxer"), leaf("rice"), scattered]
     _, names = named([0, 1, 3, 6, 10], dogs)
     assert names[-1] == NodeName("dog", "hypernym")
-    nothing = NamedCluster("unnamed 1", [], False)
+    nothing = NamedCluster("cluster 1", [], False)
     _, names = named([0, 1], [leaf("poodle"), nothing])
-    assert names == [NodeName("poodle, unnamed 1", "members")]
+    assert names == [NodeName("poodle, cluster 1", "members")]
 
 
 def test_large_clusters_count_more_in_the_tree():

@@ -8,6 +8,7 @@ from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import HEADS_NAME, load_heads
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.method.cluster_sample import outlier_scores
 from dxmc_core.method.metrics import clustering_accuracy
 from dxmc_core.stages.assign_clusters import (
     AssignImages,
@@ -15,7 +16,6 @@ from dxmc_core.stages.assign_clusters import (
     center_table,
     describe_clusters,
     describe_tree,
-    outlier_scores,
     sample_images,
 )
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig

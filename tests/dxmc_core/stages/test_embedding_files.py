@@ -163,3 +163,16 @@ def test_places_that_are_no_file(tmp_path):
             read_embedding_file(str(tmp_path / name))
     with pytest.raises(InputError, match=r"source\.uri: cannot use 'gs://bucket/x\.npy': .*gcsfs"):
         read_embedding_file("gs://bucket/x.npy")
+
+
+def test_pictures_beside_embeddings(tmp_path):
+    uris = np.array(["a.jpg", "", "s3://bucket/c.jpg", "/far/d.jpg", "https://example.com/e.jpg"])
+    np.savez(tmp_path / "x.npz", embeddings=EMBEDDINGS, uris=uris)
+    expected = [f"{tmp_path}/a.jpg", None, "s3://bucket/c.jpg", "/far/d.jpg", "https://example.com/e.jpg"]
+    assert read_embedding_file(str(tmp_path / "x.npz")).uris == expected
+    table = pa.table({"embedding": EMBEDDINGS.tolist(), "uri": [text or None for text in uris.tolist()]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert read_embedding_file(str(tmp_path / "x.parquet")).uris == expected
+    np.savez(tmp_path / "x.npz", embeddings=EMBEDDINGS, uris=uris[:2])
+    with pytest.raises(InputError, match=r"'uris' has shape \(2,\), expected \(5,\)"):
+        read_embedding_file(str(tmp_path / "x.npz"))

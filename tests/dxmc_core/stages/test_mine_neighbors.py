@@ -65,6 +65,24 @@ def test_approximate_search_of_all_cells_finds_what_exact_search_finds(planted_r
     assert same.mean() > 0.99
 
 
+@pytest.mark.parametrize("index", ["exact", "ivf"])
+def test_without_a_vocabulary_there_are_neighbors_of_images_alone(planted_run, tmp_path, monkeypatch, index):
+    monkeypatch.setattr("dxmc_core.method.inverted_file._ROWS_PER_CELL", 20)
+    (images, _), _ = stages_of(planted_run)
+    output = RunDir.at(str(tmp_path / "run")).stage("mine_neighbors")
+    if index == "ivf":
+        plan = PlanSearch([images], output, num_neighbors=5, min_recall=1.0, seed=0)
+        plan(pa.table({"modality": list(mine_neighbors.modalities_of([images]))}))
+    mapper = {"exact": SearchNeighbors, "ivf": SearchCells}[index]
+    search = mapper([images], output, fingerprint="c" * 32, **SETTINGS)
+    (part,) = parts_in_order(search(pa.table({"start": [0], "stop": [240]})).to_pylist())
+    found = output.read_part(part)
+    assert found.column_names == ["row_id", "image_neighbors"]
+    exact = planted_run.run_dir.stage("mine_neighbors").read_table("neighbors")
+    same = np.array(found["image_neighbors"].to_pylist()) == np.array(exact["image_neighbors"].to_pylist())
+    assert same.mean() > 0.99
+
+
 def test_index_is_chosen_by_size_and_device_with_its_reason():
     config = MineNeighborsConfig()
     assert choose_index(config, 200_000, device="cpu").index == "exact"

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+from PIL import Image
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import silhouette_score
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dxmc_core.artifacts.heads import HEADS_NAME
@@ -45,16 +49,21 @@ WORDS = ["apple", "bicycle", "castle", "dolphin", "engine", "forest"]
 NEEDS_TEXT = [method for method in METHODS if method != "best" and TEXT_MATRICES.intersection(method_reads(method))]
 
 #: Checks of scikit-learn that cannot hold, and why.
+_DRAWS = "k-means draws its seeds by weight, so copies and weights lead to other draws, as with scikit-learn's KMeans"
 EXPECTED_FAILURES = {
     "check_estimators_dtypes": "its integer data hold a row of zeros, which has no direction",
+    "check_sample_weight_equivalence_on_dense_data": _DRAWS,
 }
 _ONE_CLUSTER = "it asks for one cluster, which only k-means takes"
+_WEIGHTS = "it gives unequal weights, which only k-means takes"
 EXPECTED_FAILURES_OF_BEST = EXPECTED_FAILURES | {
     "check_dont_overwrite_parameters": _ONE_CLUSTER,
     "check_fit2d_1feature": _ONE_CLUSTER,
     "check_fit2d_1sample": _ONE_CLUSTER,
     "check_fit2d_predict1d": _ONE_CLUSTER,
     "check_methods_subset_invariance": _ONE_CLUSTER,
+    "check_sample_weight_equivalence_on_dense_data": _WEIGHTS,
+    "check_sample_weights_not_overwritten": _WEIGHTS,
 }
 
 
@@ -254,7 +263,7 @@ def test_of_many_trainings_that_of_lowest_loss_is_kept(planted, monkeypatch, met
     """tac's train at once, turtle's one after another."""
     fits = []
     monkeypatch.setattr(
-        "dxmc_core.estimator.fit_seeds", lambda *args, **kwargs: fits.extend(fit_seeds(*args, **kwargs)) or fits
+        "dxmc_core.estimator.dxmc.fit_seeds", lambda *args, **kwargs: fits.extend(fit_seeds(*args, **kwargs)) or fits
     )
     model = DXMC(NUM_CLUSTERS, method=method, method_settings=short(method), n_init=3, random_state=3)
     model.fit(planted.images, **planted.vocabulary)
@@ -505,3 +514,162 @@ def test_several_trainings_of_few_distinct_rows(planted, method):
         model = DXMC(4, method=method, n_init=3).fit(copies, **planted.vocabulary)
     assert model.stability_ == 1
     assert model.labels_.tolist() == [0, 1, 2] * 20
+
+
+def test_what_is_known_of_the_clusters(planted):
+    model = DXMC(NUM_CLUSTERS, method="kmeans").fit(planted.images, **planted.vocabulary)
+    unit = planted.images / np.linalg.norm(planted.images, axis=1, keepdims=True)
+    assert model.n_clusters_ == NUM_CLUSTERS == len(model.clusters_)
+    for row in model.clusters_:
+        members = unit[model.labels_ == row["cluster_id"]]
+        center = members.mean(axis=0) / np.linalg.norm(members.mean(axis=0))
+        np.testing.assert_allclose(model.cluster_centers_[row["cluster_id"]], center, atol=1e-3)
+        assert row["size"] == len(members)
+        assert row["name"] == model.cluster_names_[row["cluster_id"]]
+        assert set(model.labels_[row["exemplars"]]) == {row["cluster_id"]}
+        assert row["cohesion"] == pytest.approx((members @ center).mean(), abs=1e-3)
+    distances = model.transform(planted.images)
+    np.testing.assert_allclose(distances, 1 - unit @ model.cluster_centers_.T, atol=1e-3)
+    np.testing.assert_array_equal(distances.argmin(axis=1), model.labels_)
+    np.testing.assert_array_equal(model.fit_transform(planted.images, **planted.vocabulary), distances)
+    assert [f"dxmc{cluster}" for cluster in range(NUM_CLUSTERS)] == model.get_feature_names_out().tolist()
+
+
+def test_clusters_without_nouns_are_numbered(planted):
+    model = DXMC(NUM_CLUSTERS, method="kmeans").fit(planted.images)
+    assert [row["name"] for row in model.clusters_] == [f"cluster {cluster}" for cluster in range(NUM_CLUSTERS)]
+
+
+def test_score_prefers_the_planted_clusters(planted):
+    fitted = {k: DXMC(k, method="kmeans").fit(planted.images) for k in (NUM_CLUSTERS, 12)}
+    scores = {k: model.score(planted.images) for k, model in fitted.items()}
+    labels = fitted[12].labels_
+    assert scores[12] == pytest.approx(silhouette_score(planted.images, labels, metric="cosine"), abs=1e-3)
+    assert scores[NUM_CLUSTERS] > scores[12]
+
+
+def test_grid_search_finds_settings_of_the_method(planted):
+    folds = KFold(2, shuffle=True, random_state=0)
+    grid = {"n_clusters": [3, NUM_CLUSTERS], "method_settings__num_restarts": [1, 2]}
+    search = GridSearchCV(DXMC(method="kmeans"), grid, cv=folds).fit(planted.images, **planted.vocabulary)
+    assert search.best_params_["n_clusters"] == NUM_CLUSTERS
+    assert search.best_estimator_.method_settings["num_restarts"] in (1, 2)
+
+
+def test_settings_of_the_method_are_parameters():
+    model = DXMC(method="kmeans", method_settings={"num_restarts": 3})
+    assert model.get_params()["method_settings__num_restarts"] == 3
+    assert model.get_params()["method_settings__temperature"] is None
+    model.set_params(method_settings__temperature=0.5, method_settings__num_restarts=None)
+    assert model.method_settings == {"temperature": 0.5}
+    model.set_params(method="turtle", method_settings={}, method_settings__num_epochs=7)
+    assert model.method_settings == {"num_epochs": 7}
+    with pytest.raises(ValueError, match="turtle has no parameter method_settings__num_restarts; it has"):
+        model.set_params(method_settings__num_restarts=1)
+
+
+def test_weights_move_the_centers_of_kmeans_and_no_other_method_takes_them(planted):
+    weights = np.where(planted.labels == 0, 1.0, 0.0)
+    weights[[60, 110]] = 1
+    model = DXMC(3, method="kmeans").fit(planted.images, sample_weight=weights)
+    # Only the weighted rows decide: the first group and two single rows have a cluster each.
+    assert len(set(model.labels_[[0, 60, 110]])) == 3
+    for row in (60, 110):
+        unit = planted.images[row] / np.linalg.norm(planted.images[row])
+        np.testing.assert_allclose(model.cluster_centers_[model.labels_[row]], unit, atol=1e-3)
+    equal = np.full(len(planted.images), 2.5)
+    np.testing.assert_array_equal(
+        DXMC(NUM_CLUSTERS).fit(planted.images, sample_weight=equal).labels_,
+        DXMC(NUM_CLUSTERS).fit(planted.images).labels_,
+    )
+    with pytest.raises(ValueError, match=r"counts all rows alike: .* weigh rows: kmeans, concat_kmeans"):
+        DXMC(3).fit(planted.images, sample_weight=weights)
+    with pytest.raises(ValueError, match="Negative values"):
+        DXMC(3, method="kmeans").fit(planted.images, sample_weight=-equal)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_saved_model_is_the_same_model(planted, tmp_path: Path, method):
+    model = DXMC(NUM_CLUSTERS, method=method, method_settings=short(method), random_state=4)
+    model.fit(planted.images, **planted.vocabulary).save(tmp_path / "model.safetensors")
+    again = DXMC.load(tmp_path / "model.safetensors")
+    assert again.get_params() == model.get_params()
+    np.testing.assert_array_equal(again.predict_proba(planted.images), model.predict_proba(planted.images))
+    np.testing.assert_array_equal(again.transform(planted.images), model.transform(planted.images))
+    for name, value in vars(model).items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(getattr(again, name), value)
+        elif name != "heads_":
+            assert getattr(again, name) == value, name
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_model_without_nouns_and_with_a_choice_of_k_is_saved_too(planted, tmp_path: Path):
+    frame = pd.DataFrame(planted.images, columns=[f"x{column}" for column in range(16)])
+    model = DXMC("auto", method="kmeans", random_state=np.random.RandomState(1)).fit(frame)
+    model.save(tmp_path / "model")
+    again = DXMC.load(tmp_path / "model")
+    assert again.k_choice_ == model.k_choice_
+    assert again.random_state is None
+    assert again.noun_ids_ is None
+    np.testing.assert_array_equal(again.feature_names_in_, model.feature_names_in_)
+    np.testing.assert_array_equal(again.predict(frame), model.labels_)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", pickle.dumps({"a": 1}), b"\x02\0\0\0\0\0\0\0{}"])
+def test_another_file_is_refused_by_load(tmp_path: Path, content):
+    (tmp_path / "model").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model is not a file that DXMC\.save of this version wrote"):
+        DXMC.load(tmp_path / "model")
+
+
+def test_files_of_others_are_not_replaced(planted, tmp_path: Path):
+    (tmp_path / "mine").write_text("notes")
+    model = DXMC(NUM_CLUSTERS, method="kmeans").fit(planted.images)
+    for write in (model.save, lambda path: model.to_report(path, planted.images)):
+        with pytest.raises(FileExistsError, match="mine is there already, and dxmc did not write it"):
+            write(tmp_path / "mine")
+        assert (tmp_path / "mine").read_text() == "notes"
+        for _ in range(2):
+            write(tmp_path / "own")
+        (tmp_path / "own").unlink()
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_model_is_saved_after_it_is_fitted(tmp_path: Path):
+    with pytest.raises(NotFittedError):
+        DXMC().save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_verbose_names_the_steps_and_is_off_by_default(planted, capsys):
+    DXMC(NUM_CLUSTERS, method="kmeans").fit(planted.images)
+    assert capsys.readouterr().err == ""
+    model = DXMC(NUM_CLUSTERS, method="dxmc", method_settings=short("dxmc"), verbose=True)
+    model.fit(planted.images, **planted.vocabulary)
+    shown = capsys.readouterr().err
+    for step in ("select nouns", "mix text counterparts", "search image neighbors", "fit dxmc", "epoch=2/2", "done"):
+        assert step in shown
+
+
+def test_the_report_shows_rows_pictures_and_scores(planted, tmp_path: Path):
+    rows = planted.images[::3]
+    Image.new("RGB", (80, 60), (200, 30, 30)).save(tmp_path / "red.png")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    pictures = [tmp_path / "red.png", str(tmp_path / "broken.jpg"), Image.new("RGB", (50, 50), (10, 90, 10)), None]
+    labels = [None if label == 5 else f"class {label}" for label in planted.labels[::3]]
+    model = DXMC(NUM_CLUSTERS, method="kmeans").fit(planted.images, **planted.vocabulary)
+    model.to_report(tmp_path / "page.html", rows, images=pictures * 25, labels=labels, title="Six <groups>")
+    page = (tmp_path / "page.html").read_text()
+    assert "Six &lt;groups&gt;" in page
+    assert "data:image/webp" in page
+    assert "broken.jpg" in page
+    assert all(name in page for name in model.cluster_names_)
+    assert "ACC" in page
+    model.to_report(tmp_path / "page.html", rows)
+    assert "row 0" in (tmp_path / "page.html").read_text()
+    assert "data:image/webp" not in (tmp_path / "page.html").read_text()
+    with pytest.raises(ValueError, match="expected images of length 100 like X, found 1"):
+        model.to_report(tmp_path / "page.html", rows, images=[None])
+    with pytest.raises(ValueError, match="expected images as paths, URIs or Pillow images, found int"):
+        model.to_report(tmp_path / "page.html", rows, images=[3] * 100)

@@ -1,0 +1,99 @@
+"""The nouns that `fit` is given: checked, without repetitions, and the names that clusters get by them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import check_array
+
+from dxmc_core.errors import InputError
+from dxmc_core.extras import needed_for
+from dxmc_core.method.cluster_sample import ClusterSample
+from dxmc_core.method.naming import ClusterName, name_clusters
+from dxmc_core.method.nouns import distinct_nouns
+from dxmc_core.method.preparation import Prepared, as_stored, hypernym_pairs
+from dxmc_core.method.unit_rows import check_same_width
+
+#: Types of numbers that are kept until rows are rounded to float16.
+FLOATS = (np.float64, np.float32, np.float16)
+
+
+@dataclass(frozen=True)
+class GivenNouns:
+    """Nouns that count, in the order given.
+
+    Attributes:
+        positions: (M',) int64 of the rows that are left.
+        embeddings: (M', D) float16 unit rows.
+        nouns, synset_ids: M' each; `nouns` is None when only embeddings were given.
+    """
+
+    positions: np.ndarray
+    embeddings: np.ndarray
+    nouns: list[str] | None
+    synset_ids: list[str | None]
+
+    def hypernyms(self, reads: Collection[str]) -> np.ndarray | None:
+        """Pairs of a noun and its hypernym, where a method reads them and synsets are known."""
+        if "noun_embeddings" not in reads or not any(self.synset_ids):
+            return None
+        return hypernym_pairs(self.synset_ids, _hypernym_table()[0])
+
+    def names(self, sample: ClusterSample, prepared: Prepared) -> list[ClusterName] | None:
+        """Names by the selected nouns, as assign_clusters gives them to a run that is not sampled."""
+        if self.nouns is None:
+            return None
+        assert prepared.selected_nouns is not None
+        assert prepared.selected_embeddings is not None
+        chosen = prepared.selected_nouns.noun_ids
+        synset_ids = [self.synset_ids[noun] for noun in chosen]
+        hypernyms, synset_nouns = _hypernym_table() if any(synset_ids) else ({}, {})
+        return name_clusters(
+            sample.embeddings,
+            sample.labels,
+            prepared.selected_embeddings,
+            [self.nouns[noun] for noun in chosen],
+            synset_ids,
+            num_clusters=len(sample.centers),
+            hypernyms=hypernyms,
+            synset_nouns=synset_nouns,
+            confidences=sample.confidences,
+        )
+
+
+def given_nouns(
+    noun_embeddings: ArrayLike | None,
+    nouns: Sequence[str] | None,
+    synset_ids: Sequence[str | None] | None,
+    *,
+    images: np.ndarray,
+) -> GivenNouns | None:
+    """The vocabulary as the pipeline would keep it, or None when none was given."""
+    if noun_embeddings is None:
+        if nouns is not None or synset_ids is not None:
+            raise ValueError("expected noun_embeddings along with nouns and synset_ids, found none")
+        return None
+    rows = check_array(noun_embeddings, dtype=FLOATS, input_name="noun_embeddings")
+    check_same_width(images, rows, names=("X", "noun_embeddings"))
+    for name, given in (("nouns", nouns), ("synset_ids", synset_ids)):
+        if given is not None and len(given) != len(rows):
+            raise ValueError(f"expected {name} of length {len(rows)} like noun_embeddings, found {len(given)}")
+    embeddings = as_stored(rows, name="noun_embeddings")
+    positions = np.arange(len(rows))
+    if nouns is None:
+        return GivenNouns(positions, embeddings, None, list(synset_ids or [None] * len(rows)))
+    try:
+        # Positions travel where embeddings do, to learn which nouns were kept.
+        distinct = distinct_nouns(list(nouns), synset_ids=synset_ids, embeddings=positions, where="nouns")
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    assert distinct.embeddings is not None
+    kept = distinct.embeddings
+    return GivenNouns(kept, embeddings[kept], distinct.nouns, distinct.synset_ids)
+
+
+def _hypernym_table() -> tuple[dict[str, list[str]], dict[str, str]]:
+    with needed_for("synset_ids", extra="pipeline"):
+        from dxmc_core.vocabulary import hypernym_table  # late: it reads Parquet
+    return hypernym_table()
