@@ -48,7 +48,6 @@ from dxmc_core.method.steps import WorkStep
 from dxmc_core.workload import SMALL_NUM_IMAGES
 from ray_jobs.hosts import (
     Ask,
-    Host,
     NoHostLeftError,
     cores_of_whole_hosts,
     hosts,
@@ -292,9 +291,8 @@ def run_on_host(function: Callable[..., Any], *args: Any, doing: str, device: st
 
         try:
             while True:
-                best = roomiest(hosts()) if device == "cpu" else None
-                ask = Ask(best.cores if best is not None else 1, gpus=0 if device == "cpu" else 1)
-                task = ray.remote(**_task_options(ask, best))(_call_on_cores)
+                ask = _whole_host() if device == "cpu" else Ask(1, gpus=1)
+                task = ray.remote(**_task_options(ask))(_call_on_cores)
                 try:
                     return wait_for(task.remote(function, args, kwargs, int(ask.cores), _required_files), ask, show)
                 except NoHostLeftError as error:
@@ -303,9 +301,14 @@ def run_on_host(function: Callable[..., Any], *args: Any, doing: str, device: st
             mailbox.empty()
 
 
-def _task_options(ask: Ask, preferred: Host | None) -> dict[str, Any]:
+def _whole_host() -> Ask:
+    best = roomiest(hosts())
+    return Ask(1) if best is None else Ask(best.cores, first_asked=best.node_id)
+
+
+def _task_options(ask: Ask) -> dict[str, Any]:
     options = {"num_cpus": ask.cores, "num_gpus": ask.gpus, "max_retries": _TASK_RETRIES}
-    return options if preferred is None else {**options, "scheduling_strategy": preferring(preferred.node_id)}
+    return options if ask.first_asked is None else {**options, "scheduling_strategy": preferring(ask.first_asked)}
 
 
 def wait_for(result: ray.ObjectRef, ask: Ask, meanwhile: Callable[[], None] = lambda: None) -> Any:
@@ -489,10 +492,10 @@ def _map(rows: Mapping[int, dict], steps: Sequence[Step]) -> Iterator[tuple[int 
     """The tables that become of rows, with the row where the steps may have to be asked for anew."""
     first = steps[0]
     if len(steps) == 1 and first.num_workers == 1:
-        options = _task_options(first.ask, roomiest(hosts()) if first.on_whole_hosts else None)
-        cores = max(int(first.num_cpus), 1)
+        ask = _whole_host() if first.on_whole_hosts and not first.num_gpus else first.ask
+        cores = max(int(ask.cores), 1)
         arguments = (list(rows.values()), first.mapper, first.kwargs, cores, _required_files)
-        yield from zip(list(rows), _streamed(_map_here, options, *arguments, ask=first.ask), strict=True)
+        yield from zip(list(rows), _streamed(_map_here, _task_options(ask), *arguments, ask=ask), strict=True)
     elif first.on_whole_hosts:
         for table in _streamed(_map_on_hosts, _beside_driver(), dict(rows), first, _required_files, ask=first.ask):
             for index in table[_ROW].unique().to_pylist():

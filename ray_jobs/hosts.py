@@ -101,12 +101,14 @@ class Ask:
 
     Attributes:
         is_group: they are placed together, in a placement group, as those of Ray Train are.
+        first_asked: the id of the host that is asked first.
     """
 
     cores: float
     gpus: float = 0
     count: int = 1
     is_group: bool = False
+    first_asked: str | None = None
 
     def room(self, found: Sequence[Host]) -> int:
         """How many the hosts have room for when nobody else uses them."""
@@ -173,6 +175,9 @@ class Waiting:
             return
         if self._ask.is_hopeless(found):
             raise NoHostLeftError(f"{self._ask} no longer fit on {described(found)}")
+        if self._ask.first_asked not in (None, *(host.node_id for host in found)):
+            # Ray (2.60) has been seen to wait minutes for the answer of a host that was gone when it was asked.
+            raise NoHostLeftError(f"the host that was asked for {self._ask} is gone; there are {described(found)}")
         if not is_waiting:
             self._since, self._say_at = now, now + _SAY_AFTER_S
         elif now >= self._say_at:

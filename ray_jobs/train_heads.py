@@ -195,7 +195,8 @@ def _train(job: TrainingJob, resources: ResourcesConfig, *, num_images: int) -> 
             run_on_host(train_heads, job, doing="training")
             return
         try:
-            _fit(job, layout)
+            with Progress("starting the workers that train"):
+                _fit(job, layout)
             return
         except NoHostLeftError as error:
             logger.warning("%s; training goes on with what is left", error)

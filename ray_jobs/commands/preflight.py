@@ -189,6 +189,7 @@ def _encoder_name(config: "PipelineConfig") -> str:
 def _nouns_are_cached(config: "PipelineConfig") -> bool:
     from dxmc_core.stages.build_semantic_space import NounCache
 
+    assert config.vocabulary is not None
     cache = NounCache.of(config.build_semantic_space, config.vocabulary, config.encoder, config.run_dir)
     return cache.holds_nouns()
 

@@ -101,6 +101,7 @@ class Host:
             "HOME": "/root",
             "LANG": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",  # lines of a job are waited for
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",  # at Ray's own 15 workers hardly run beside others
             "RAY_API_SERVER_ADDRESS": f"http://{self.network.address_of('head')}:{DASHBOARD_PORT}",

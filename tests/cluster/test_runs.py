@@ -12,17 +12,19 @@ DXMC, BEST = "s3://bucket/runs/dxmc-one", "s3://bucket/runs/best-one"
 
 
 @pytest.fixture(scope="module")
-def on_one_machine(runs):
-    """The clusters of each image as one machine finds them, by method."""
-    config = runs.config("dxmc-one")
-    assert runs.on_one_machine(config).code == 0
-    found = {"dxmc": runs.account(DXMC)["clusters"]}
-    arguments = ("--run-dir", BEST, "--set", "method={name: best}")
-    assert runs.on_one_machine(config, *arguments).code == 0
-    return {**found, "best": runs.account(BEST)["clusters"]}
+def dxmc_on_one_machine(runs):
+    """The cluster of each image as one machine finds it."""
+    assert runs.on_one_machine(runs.config("dxmc-one")).code == 0
+    return runs.account(DXMC)["clusters"]
 
 
-def test_two_hosts_train_one_of_them_as_debian_names_itself(cluster, runs, on_one_machine):
+@pytest.fixture(scope="module")
+def best_on_one_machine(runs):
+    assert runs.on_one_machine(runs.config("best-one", method={"name": "best"})).code == 0
+    return runs.account(BEST)["clusters"]
+
+
+def test_two_hosts_train_one_of_them_as_debian_names_itself(cluster, runs, dxmc_on_one_machine):
     config = runs.config("dxmc", resources={"train_workers": 2})
     job = cluster.submit(*PIPELINE, config)
     job.wait_line("train_heads           starts")
@@ -38,7 +40,7 @@ def test_two_hosts_train_one_of_them_as_debian_names_itself(cluster, runs, on_on
     done = job.wait()
     assert done.code == 0, done.output
     assert training == {"node2", "node3"}, done.output
-    assert runs.account("s3://bucket/runs/dxmc")["clusters"] == on_one_machine["dxmc"]
+    assert runs.account("s3://bucket/runs/dxmc")["clusters"] == dxmc_on_one_machine
 
 
 @pytest.mark.parametrize(
@@ -52,13 +54,13 @@ def test_paths_of_one_host_are_refused_with_its_name(cluster, runs, values, said
     picture = "from PIL import Image; Image.new('RGB', (9, 9)).save('/tmp/photos/a.png')"
     cluster.network.hosts["head"].run("bash", "-c", f'mkdir -p /tmp/photos && python -c "{picture}"')
     done = cluster.submit(*PIPELINE, runs.config("local", **values)).wait()
-    errors = [line for line in done.output.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, done.output
-    assert errors[0].startswith(f"error: {said}"), done.output
+    (error,) = {line for line in done.output.splitlines() if line.startswith("error: ")}  # Ray repeats the last lines
+    assert error.startswith(f"error: {said}"), done.output
     assert "starts (fingerprint" not in done.output
 
 
-def test_a_run_survives_the_loss_of_a_host_in_each_stage(cluster, runs, on_one_machine):
+@pytest.mark.torture
+def test_a_run_survives_the_loss_of_a_host_in_each_stage(cluster, runs, best_on_one_machine):
     config = runs.config("lost", method={"name": "best"})
     job = cluster.submit(*PIPELINE, config)
     for number, (line, title) in enumerate(
@@ -73,7 +75,7 @@ def test_a_run_survives_the_loss_of_a_host_in_each_stage(cluster, runs, on_one_m
         cluster.add_node(f"fresh{number}", cores=1)
     done = job.wait(400)
     assert done.code == 0, done.output
-    assert runs.account("s3://bucket/runs/lost")["clusters"] == on_one_machine["best"]
+    assert runs.account("s3://bucket/runs/lost")["clusters"] == best_on_one_machine
 
 
 #: A task for the largest host, which says where it is.
@@ -96,6 +98,7 @@ sys.exit(guarded(program))
 """
 
 
+@pytest.mark.torture
 def test_a_task_of_the_largest_host_goes_on_where_there_is_room_when_that_is_gone(cluster):
     largest = cluster.add_node("large", cores=3)
     job = cluster.submit("python", "-c", LARGEST)
@@ -125,6 +128,7 @@ sys.exit(guarded(program))
 """
 
 
+@pytest.mark.torture
 def test_a_wait_says_what_for_and_a_stop_is_told_in_our_words(cluster):
     job = cluster.submit("python", "-c", WAITING)
     job.wait_line("waiting since 3", timeout=90)
@@ -138,7 +142,7 @@ def test_a_wait_says_what_for_and_a_stop_is_told_in_our_words(cluster):
 
 
 @pytest.mark.torture
-def test_disturbances(cluster, runs, on_one_machine):
+def test_disturbances(cluster, runs, best_on_one_machine):
     """Hosts that crash, cables that are pulled for 1 to 40 s, an S3 server that stands still: nothing is lost."""
     chance = random.Random(0)
     left, number = 100, 0
@@ -153,7 +157,7 @@ def test_disturbances(cluster, runs, on_one_machine):
         # The driver may be lost with S3 away for long; the same command goes on.
         code = job.wait().code or cluster.submit(*PIPELINE, config).wait(600).code
         assert code == 0, job.output
-        assert runs.account(f"s3://bucket/runs/disturbed{number}")["clusters"] == on_one_machine["best"]
+        assert runs.account(f"s3://bucket/runs/disturbed{number}")["clusters"] == best_on_one_machine
         number += 1
 
 

@@ -99,3 +99,13 @@ def test_when_no_host_with_the_cores_is_left_the_wait_ends(clock, monkeypatch):
     clock[0] += 10
     with pytest.raises(NoHostLeftError, match=r"2 cores no longer fit on 1 host \(head 1 core\)"):
         waiting.look()
+
+
+def test_a_host_that_is_gone_is_not_waited_for(clock):
+    waiting = Waiting(Ask(2, first_asked="node2-2"))
+    clock[0] += 10
+    waiting.look()
+    waiting = Waiting(Ask(2, first_asked="node3-2"))
+    clock[0] += 10
+    with pytest.raises(NoHostLeftError, match=r"the host that was asked for 2 cores is gone; there are 2 hosts \(head"):
+        waiting.look()
