@@ -281,7 +281,7 @@ def yaml_blocks(page: str) -> list[dict]:
     return [yaml.safe_load(block) for block in blocks]
 
 
-# RAYMARK
+@pytest.mark.ray
 def test_the_pages_word_for_word(newcomer, my_bucket, s3_bucket, monkeypatch):
     home = newcomer.folder
     make_demo_images(home / "Pictures", per_class=3)
