@@ -1,7 +1,6 @@
 """Fixtures that more than one suite uses, what is said of skipped tests, and the rule that CI may not skip."""
 
 import importlib
-import json
 import os
 import uuid
 from collections import Counter
@@ -24,6 +23,7 @@ from dxmc_core.artifacts.s3 import S3
 from dxmc_core.config import PipelineConfig, parse_config
 from dxmc_core.method.search_index import IndexChoice
 from dxmc_core.stages.search_index import FillShard, IndexSource, prepare_index, publish_index
+from ray_jobs.context import record_of
 
 _REPOSITORY = Path(__file__).parents[1]
 #: The only reasons for which a test may be skipped in CI.
@@ -183,7 +183,7 @@ def make_color_run(tmp_path) -> Callable[..., FinishedRun]:
             "num_clusters": 3,
         }
         config = parse_config(values, where="test")
-        run_dir.storage.write_bytes("run.json", json.dumps({"config": config.model_dump(mode="json")}).encode())
+        run_dir.write_record(record_of(config))
         colors = [color for color in COLORS for _ in range(4)]
         catalog = [
             {"row_id": row, "image_id": ids[row], "uri": uris[row], "size": 1, "etag": "", "label": color}

@@ -20,7 +20,11 @@ _REQUIRED = {
     "numpy.load": ("allow_pickle", False),
 }
 #: OpenAI's own CLIP weights are TorchScript, whose reader makes tensors and script objects, not Python ones.
-_ALLOWED = {"dxmc_core/encoders/open_clip_model.py": "torch.jit.load"}
+#: An index of FAISS is arrays, of which size and checksum are compared before it is opened.
+_ALLOWED = {
+    "dxmc_core/encoders/open_clip_model.py": "torch.jit.load",
+    "dxmc_core/artifacts/index_file.py": "faiss.read_index",
+}
 
 
 def unsafe_calls(source: str) -> Iterator[str]:

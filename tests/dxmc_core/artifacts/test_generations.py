@@ -151,7 +151,7 @@ def test_place_of_somebody_else_gets_no_generations(generations):
 def test_damaged_pointer_is_an_error_that_a_rollback_mends(generations):
     publish(generations)
     generations.home.storage.write_bytes(CURRENT_NAME, b"{")
-    with pytest.raises(ArtifactError, match="dxmc rollback --to N"):
+    with pytest.raises(ArtifactError, match=r"dxmc rollback \S+ --to N"):
         open_run_dir(generations.home.uri)
     assert generations.rollback(1).number == 1
     assert read_result(generations) == 1
