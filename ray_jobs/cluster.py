@@ -85,8 +85,29 @@ _Kind = TypeVar("_Kind", bound=Exception)
 
 logger = logging.getLogger(__name__)
 
-#: Local files that every host of this run has to have; workers look for them when they start.
-_required_files: tuple[LocalFile, ...] = ()
+
+@dataclass(frozen=True)
+class RequiredFiles:
+    """Local files that every host of a run has to have; workers look for them when they start.
+
+    Attributes:
+        found_on: the node of the driver, which has found them; there they may change while it runs.
+    """
+
+    files: tuple[LocalFile, ...] = ()
+    found_on: str = ""
+
+    def require_here(self) -> None:
+        """Check that this host has them.
+
+        Raises:
+            InputError: it has not, or others by their name.
+        """
+        if self.files and ray.get_runtime_context().get_node_id() != self.found_on:
+            require_here(self.files)
+
+
+_required = RequiredFiles()
 
 
 def start_ray(resources: ResourcesConfig) -> None:
@@ -147,16 +168,14 @@ def require_on_all_hosts(files: Sequence[LocalFile]) -> None:
     Raises:
         InputError: a host lacks one, or has another by its name.
     """
-    global _required_files
-    _required_files = tuple(files)
+    global _required
+    here = ray.get_runtime_context().get_node_id()
+    _required = RequiredFiles(tuple(files), here)
     if not files:
         return
-    here = ray.get_runtime_context().get_node_id()  # this host has found them
     probe = ray.remote(num_cpus=0, max_retries=_TASK_RETRIES)(_look_for)
     answers = [
-        probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(host.node_id, soft=False)).remote(
-            _required_files
-        )
+        probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(host.node_id, soft=False)).remote(_required)
         for host in hosts()
         if (host.cores or host.gpus) and host.node_id != here
     ]
@@ -178,14 +197,14 @@ def require_on_all_hosts(files: Sequence[LocalFile]) -> None:
         )
 
 
-def required_files() -> tuple[LocalFile, ...]:
+def required_files() -> RequiredFiles:
     """What `require_on_all_hosts` was last given: for workers that look for themselves."""
-    return _required_files
+    return _required
 
 
-def _look_for(files: tuple[LocalFile, ...]) -> None:
+def _look_for(required: RequiredFiles) -> None:
     with told_plainly():
-        require_here(files)
+        required.require_here()
 
 
 def _log_message(data: dict[str, Any], ignore_prefix: bool) -> None:
@@ -294,7 +313,7 @@ def run_on_host(function: Callable[..., Any], *args: Any, doing: str, device: st
                 ask = _whole_host() if device == "cpu" else Ask(1, gpus=1)
                 task = ray.remote(**_task_options(ask))(_call_on_cores)
                 try:
-                    return wait_for(task.remote(function, args, kwargs, int(ask.cores), _required_files), ask, show)
+                    return wait_for(task.remote(function, args, kwargs, int(ask.cores), _required), ask, show)
                 except NoHostLeftError as error:
                     logger.warning("%s; asking anew", error)
         finally:
@@ -361,10 +380,10 @@ def _beside_driver() -> dict[str, Any]:
 
 
 def _call_on_cores(
-    function: Callable[..., Any], args: tuple, kwargs: dict[str, Any], cores: int, files: tuple[LocalFile, ...]
+    function: Callable[..., Any], args: tuple, kwargs: dict[str, Any], cores: int, required: RequiredFiles
 ) -> Any:
     with using_cores(cores), told_plainly():
-        require_here(files)
+        required.require_here()
         return function(*args, **kwargs)
 
 
@@ -494,10 +513,10 @@ def _map(rows: Mapping[int, dict], steps: Sequence[Step]) -> Iterator[tuple[int 
     if len(steps) == 1 and first.num_workers == 1:
         ask = _whole_host() if first.on_whole_hosts and not first.num_gpus else first.ask
         cores = max(int(ask.cores), 1)
-        arguments = (list(rows.values()), first.mapper, first.kwargs, cores, _required_files)
+        arguments = (list(rows.values()), first.mapper, first.kwargs, cores, _required)
         yield from zip(list(rows), _streamed(_map_here, _task_options(ask), *arguments, ask=ask), strict=True)
     elif first.on_whole_hosts:
-        for table in _streamed(_map_on_hosts, _beside_driver(), dict(rows), first, _required_files, ask=first.ask):
+        for table in _streamed(_map_on_hosts, _beside_driver(), dict(rows), first, _required, ask=first.ask):
             for index in table[_ROW].unique().to_pylist():
                 yield index, table.filter(pc.field(_ROW) == index).drop_columns([_ROW])
     else:
@@ -524,18 +543,18 @@ def _streamed(
 
 
 def _map_here(
-    rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], cores: int, files: tuple[LocalFile, ...]
+    rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], cores: int, required: RequiredFiles
 ) -> Iterator[pa.Table]:
     with using_cores(cores):
-        guarded = _GuardedMapper(mapper, kwargs, files)
+        guarded = _GuardedMapper(mapper, kwargs, required)
         for row in rows:
             yield guarded(pa.Table.from_pylist([row]))
 
 
-def _map_on_hosts(rows: dict[int, dict], step: Step, files: tuple[LocalFile, ...]) -> Iterator[pa.Table]:
+def _map_on_hosts(rows: dict[int, dict], step: Step, required: RequiredFiles) -> Iterator[pa.Table]:
     """A pool from within a task, which can be ended when it waits in vain."""
-    global _required_files
-    _required_files = files
+    global _required
+    _required = required
     _quieten_ray_data()
     yield from _map_in_actors([{**row, _ROW: index} for index, row in rows.items()], [step])
 
@@ -546,7 +565,7 @@ def _map_in_actors(rows: Sequence[dict], steps: Sequence[Step]) -> Iterator[pa.T
     for step in steps:
         dataset = dataset.map_batches(
             _GuardedMapper,
-            fn_constructor_kwargs={"mapper": step.mapper, "kwargs": step.kwargs, "files": _required_files},
+            fn_constructor_kwargs={"mapper": step.mapper, "kwargs": step.kwargs, "required": _required},
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
@@ -599,9 +618,9 @@ class _GuardedMapper:
     mapper is made at the first call.
     """
 
-    def __init__(self, mapper: type, kwargs: dict[str, Any], files: tuple[LocalFile, ...]) -> None:
+    def __init__(self, mapper: type, kwargs: dict[str, Any], required: RequiredFiles) -> None:
         self._make = lambda: mapper(**kwargs)
-        self._files = files
+        self._required = required
         self._mapper: Callable[[pa.Table], pa.Table] | None = None
         self._making = threading.Lock()
 
@@ -618,7 +637,7 @@ class _GuardedMapper:
             with told_plainly():
                 with self._making:
                     if self._mapper is None:
-                        require_here(self._files)
+                        self._required.require_here()
                         prefer_onednn()
                         self._mapper = self._make()
                 return self._mapper(rows)

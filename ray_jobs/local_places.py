@@ -123,4 +123,4 @@ def _earlier_run(config: PipelineConfig) -> Iterator[LocalFile]:
         stage = open_run_dir(uri).stage("assign_clusters").storage
         path = Path(normalize_uri(stage.uri)) / MANIFEST_NAME
         if path.exists():
-            yield LocalFile("assign_clusters.keep_ids_from", str(path), path.stat().st_size)
+            yield LocalFile("assign_clusters.keep_ids_from", str(path))

@@ -33,6 +33,7 @@ from dxmc_core.stages.train_heads import (
 )
 from dxmc_core.training_log import LogEpoch, training_log
 from ray_jobs.cluster import (
+    RequiredFiles,
     call_beside_driver,
     causes,
     num_gpus,
@@ -51,7 +52,6 @@ from ray_jobs.hosts import (
     described,
     hosts,
 )
-from ray_jobs.local_places import LocalFile, require_here
 from ray_jobs.main import main_of
 from ray_jobs.plans.train_heads import NAME, inputs_of_stage
 from ray_jobs.progress import Progress
@@ -220,11 +220,11 @@ def _fit(job: TrainingJob, layout: TrainingLayout) -> None:
             remove_placement_groups()
 
 
-def _fit_once(job: TrainingJob, layout: TrainingLayout, files: tuple[LocalFile, ...]) -> None:
-    _trainer(job, layout, files).fit()
+def _fit_once(job: TrainingJob, layout: TrainingLayout, required: RequiredFiles) -> None:
+    _trainer(job, layout, required).fit()
 
 
-def _trainer(job: TrainingJob, layout: TrainingLayout, files: tuple[LocalFile, ...]) -> "TorchTrainer":
+def _trainer(job: TrainingJob, layout: TrainingLayout, required: RequiredFiles) -> "TorchTrainer":
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -234,7 +234,7 @@ def _trainer(job: TrainingJob, layout: TrainingLayout, files: tuple[LocalFile, .
     num_workers = layout.most if layout.least == layout.most else (layout.least, layout.most)
     return TorchTrainer(
         _train_worker,
-        train_loop_config={"job": job, "files": files},
+        train_loop_config={"job": job, "required": required},
         scaling_config=ScalingConfig(
             num_workers=num_workers,  # type: ignore[arg-type]  # ray.train shows type checkers v1's class (2.60)
             use_gpu=use_gpu,
@@ -262,7 +262,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     device = str(ray.train.torch.get_device())
     worker = ray.train.get_context()
     with told_plainly():
-        require_here(config["files"])
+        config["required"].require_here()
         train_heads(config["job"], device=device, rank=worker.get_world_rank(), local_rank=worker.get_local_rank())
 
 

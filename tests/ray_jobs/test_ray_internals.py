@@ -42,7 +42,7 @@ remove_placement_groups()
 assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}, placement_group_table()
 
 here = ray.remote(num_cpus=1)(lambda: ray.get_runtime_context().get_node_id())
-for node_id in (host.node_id, "f" * 56):  # the second has left
+for node_id in (host.node_id, "0" * 55 + "1"):  # the second has left
     assert ray.get(here.options(scheduling_strategy=preferring(node_id)).remote(), timeout=60) == host.node_id
 """
 
