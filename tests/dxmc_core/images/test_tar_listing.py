@@ -148,8 +148,8 @@ def test_members_are_fetched_from_a_bucket_by_ranges(s3_bucket, picture, tar_of)
     s3_bucket.put("shards/a.tar", tar_of(members))
     assert fetched(f"{s3_bucket.uri}/shards/") == {f"{number:03}": picture(number) for number in range(40)}
     s3_bucket.faults.share = 0.6
-    assert fetched(f"{s3_bucket.uri}/shards/") == {f"{number:03}": picture(number) for number in range(40)}
-    assert s3_bucket.faults.counts
+    while not s3_bucket.faults.counts:  # a few requests may all be let through
+        assert fetched(f"{s3_bucket.uri}/shards/") == {f"{number:03}": picture(number) for number in range(40)}
 
 
 def test_tar_that_shrank_since_it_was_listed(s3_bucket, tar_of):
