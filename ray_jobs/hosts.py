@@ -220,8 +220,12 @@ def told_while_waiting(*asks: Ask) -> Iterator[None]:
 
     def watch() -> None:
         while not stop.wait(_LOOK_EVERY_S):
-            for waiting in waits:
-                waiting.look()
+            try:
+                for waiting in waits:
+                    waiting.look()
+            except NoHostLeftError as error:  # Ray Data goes on waiting, for hosts that may come
+                logger.warning("%s; waiting for more", error)
+                return
 
     thread = threading.Thread(target=watch, daemon=True, name="dxmc-waiting")
     thread.start()

@@ -1,13 +1,24 @@
 """What is asked of hosts always has room on those that are there."""
 
 import logging
+import threading
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_jobs import hosts
-from ray_jobs.hosts import Ask, Host, NoHostLeftError, Waiting, cores_of_each_worker, cores_of_whole_hosts, roomiest
+from ray_jobs.hosts import (
+    Ask,
+    Host,
+    NoHostLeftError,
+    Waiting,
+    cores_of_each_worker,
+    cores_of_whole_hosts,
+    roomiest,
+    told_while_waiting,
+)
 
 
 def host(cores, *, gpus=0, is_head=False, memory=0.0, name="node"):
@@ -109,3 +120,15 @@ def test_a_host_that_is_gone_is_not_waited_for(clock):
     clock[0] += 10
     with pytest.raises(NoHostLeftError, match=r"the host that was asked for 2 cores is gone; there are 2 hosts \(head"):
         waiting.look()
+
+
+def test_a_pool_that_has_no_room_any_more_is_told_and_goes_on_waiting(monkeypatch, caplog):
+    monkeypatch.setattr(hosts, "hosts", lambda: [host(1)])
+    monkeypatch.setattr(hosts, "_is_unplaced", lambda ask: True)
+    monkeypatch.setattr(hosts, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(hosts, "Waiting", partial(Waiting, look_every_s=0))
+    with told_while_waiting(Ask(2)):
+        watcher = next(thread for thread in threading.enumerate() if thread.name == "dxmc-waiting")
+        watcher.join(timeout=30)
+        assert not watcher.is_alive()
+    assert "2 cores no longer fit on 1 host (node 1 core); waiting for more" in caplog.text
