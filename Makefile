@@ -37,7 +37,7 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The pip that comes with Python 3.11 takes several times as long to choose among versions.
+# The pip that comes with Python 3.11 takes twice as long to choose among versions.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "dxmc needs Python 3.11 or newer, found $$($(PYTHON) --version); try: make PYTHON=python3.11 ..."; exit 2; }
