@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.hosts import REPOSITORY, Done, Network, RayCluster, wait_until, why_not
+from tests.cluster.hosts import REPOSITORY, Done, Network, RayCluster, why_not
 
 NUM_IMAGES = 96
 
@@ -120,7 +120,7 @@ def cluster(place) -> RayCluster:
     place.add_node("head", cores=0)
     place.add_node("node2", cores=1, is_debian=True, waits=False)
     place.add_node("node3", cores=1)
-    wait_until(lambda: len(place.workers()) == 2, "two hosts", timeout=240)
+    place.wait_started()
     return place
 
 

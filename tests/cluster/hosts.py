@@ -90,6 +90,7 @@ class Host:
     Attributes:
         pid: its process 1, as seen from here.
         is_plugged: its cable is.
+        start_of_ray: the command that starts Ray there, while that is not waited for.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Host:
     pid: int
     network: "Network"
     is_plugged: bool = True
+    start_of_ray: subprocess.Popen | None = None
 
     def argv(self, *command: str, cwd: str = "/tmp", environment: dict[str, str] | None = None) -> list[str]:
         """What runs a command there, with an environment of its own."""
@@ -165,8 +167,9 @@ class Host:
         self.network.hosts.pop(self.name)
 
     def is_in_cluster(self) -> bool:
-        """Whether Ray is at work on it; that ends itself once it hears that the host was counted as lost."""
-        return self.is_plugged and any("/raylet/raylet " in title for title in self.titles())
+        """Whether Ray is at work on it, or about to; it ends itself once it hears that the host was counted as lost."""
+        is_starting = self.start_of_ray is not None and self.start_of_ray.poll() is None
+        return self.is_plugged and (is_starting or any("/raylet/raylet " in title for title in self.titles()))
 
     def titles(self) -> Iterator[str]:
         """Command lines of the processes on it."""
@@ -297,6 +300,7 @@ class RayCluster:
     network: Network
     outside: Host
     _cores: dict[str, int] = field(default_factory=dict)
+    _jobs: list[Job] = field(default_factory=list)
     _num_fresh: int = 0
 
     @classmethod
@@ -329,7 +333,8 @@ class RayCluster:
         else:
             command.append(f"--address={self.network.address_of('head')}:6379")
         if not waits:
-            host.start(*command, environment=environment, log=self.network.folder / f"{name}.log")
+            log = self.network.folder / f"{name}.log"
+            host.start_of_ray = host.start(*command, environment=environment, log=log)
             return host
         host.run(*command, timeout=240, environment=environment)
         if name == "head":
@@ -348,7 +353,10 @@ class RayCluster:
         return [host for host in found if host.is_in_cluster()]
 
     def settle(self, *cores: int) -> None:
-        """Have hosts of so many cores beside the head: what is too many or no longer in the cluster crashes."""
+        """Have hosts of so many cores beside the head, and no job. Hosts that are too many, or lost, crash."""
+        for job in self._jobs:
+            if job.process.poll() is None:  # a test has failed meanwhile
+                self.stop(job)
         missing, kept = list(cores), self.workers()
         for name, count in list(self._cores.items()):
             if name == "head" or name not in self.network.hosts:
@@ -359,19 +367,31 @@ class RayCluster:
                 self.network.hosts[name].crash()
         for count in missing:
             self.add_fresh(cores=count, waits=False)
-        wait_until(lambda: len(self.workers()) == len(cores), f"hosts of {cores} cores", timeout=240)
+        self.wait_started()
+        assert len(self.workers()) == len(cores)
+
+    def wait_started(self) -> None:
+        starts = [host.start_of_ray for host in self.workers()]
+        wait_until(lambda: all(start is None or start.poll() is not None for start in starts), "Ray", timeout=240)
 
     def refill(self, count: int) -> None:
         """Have at least so many hosts of a core beside the head, as what starts hosts for a cluster does."""
         for _ in range(count - len(self.workers())):
-            self.add_fresh()
+            self.add_fresh(waits=False)
 
     def submit(self, *command: str) -> Job:
         """`ray job submit` of what the repository holds; the hosts have no code of dxmc."""
         number = len(list(self.network.folder.glob("job*.log")))
         log = self.network.folder / f"job{number}.log"
         argv = ("ray", "job", "submit", "--working-dir", ".", "--", *command)
-        return Job(self.outside.start(*argv, log=log, cwd=str(REPOSITORY)), log)
+        self._jobs.append(Job(self.outside.start(*argv, log=log, cwd=str(REPOSITORY)), log))
+        return self._jobs[-1]
+
+    def stop(self, job: Job) -> None:
+        """`ray job stop`."""
+        found = re.search(r"raysubmit_\w+", job.output)
+        assert found is not None, job.output
+        self.outside.run("ray", "job", "stop", found[0])
 
     def store_stands_still_for(self, seconds: float) -> None:
         """Let the S3 server take requests and not answer for so long."""
@@ -379,17 +399,16 @@ class RayCluster:
         time.sleep(seconds)
         self.outside.run("pkill", "-CONT", "--full", "s3_host.py")
 
-    def host_at(self, title: str, timeout: float = 120) -> Host:
-        """The first host on which a process whose command line begins so is found."""
+    def host_at(self, *titles: str, timeout: float = 120) -> Host:
+        """The first host on which a process is found whose command line begins with one of these."""
         found: list[Host] = []
 
         def look() -> bool:
-            found.extend(
-                host for host in list(self.network.hosts.values()) if any(t.startswith(title) for t in host.titles())
-            )
+            hosts = list(self.network.hosts.values())
+            found.extend(host for host in hosts if any(title.startswith(titles) for title in host.titles()))
             return bool(found)
 
-        wait_until(look, f"a process {title}", timeout=timeout)
+        wait_until(look, f"a process {titles}", timeout=timeout)
         return found[0]
 
 
