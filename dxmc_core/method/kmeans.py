@@ -194,7 +194,7 @@ def _find_centers(
     of_level = min(_TRIAL_ITERATIONS, num_iterations)
     coarse = _best_of_restarts(rows, weights, num_parts, num_restarts, of_level, seed, on_step)
     parts = _nearest_centers(rows, coarse)[1].cpu().numpy()
-    centers = []
+    centers: list[Tensor] = []
     for members, count in parts_with_counts(parts, num_clusters):
         on_step(WorkStep("k-means within parts", len(centers), num_parts, "parts"))
         chosen = torch.from_numpy(members).to(rows.device)
