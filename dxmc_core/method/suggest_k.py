@@ -152,18 +152,19 @@ def suggest_num_clusters(
     ]
     if beyond:
         grid = [num_clusters for num_clusters in grid if num_clusters < beyond[0]]  # from 2 to 8 at least
-    regions = min(num_regions, _NUM_REGIONS) if beyond else 0
+    drawn = _regions(image_embeddings, sample, num_regions, max_rows=max_rows, seed=seed, device=device)
+    regions = list(itertools.islice(drawn, _NUM_REGIONS if beyond else 0))
     done = itertools.count(1)
-    total = 2 * (len(grid) + regions * len(beyond)) * (1 + _NUM_SPLITS)
+    total = 2 * (len(grid) + len(regions) * len(beyond)) * (1 + _NUM_SPLITS)
 
     def on_scored() -> None:
         on_step(WorkStep("scoring numbers of clusters", next(done), total, "scores"))
 
     found = _above_chance(_whitened(sample), grid, make, seed=seed, on_scored=on_scored)
     num_rows = len(sample)
-    if beyond:
+    if regions:
         parts = []
-        for rows in _regions(image_embeddings, sample, num_regions, max_rows=max_rows, seed=seed, device=device):
+        for rows in regions:
             share = len(rows) / len(image_embeddings)
             inside = [max(round(num_clusters * share), 1) for num_clusters in beyond]
             parts.append(_above_chance(_whitened(rows), inside, make, seed=seed, on_scored=on_scored))
@@ -191,7 +192,10 @@ def _above_chance(
 def _regions(
     image_embeddings: np.ndarray, sample: np.ndarray, num_regions: int, *, max_rows: int, seed: int, device: str
 ) -> Iterator[np.ndarray]:
-    """Unit rows (n, D) of a few regions, cells of k-means on the sample; a cell is drawn by its share of the rows."""
+    """Unit rows (n, D) of one region after another: cells of k-means on the sample, drawn by their shares of the rows.
+
+    A cell of copies of one image is left out.
+    """
     num_regions = min(num_regions, _MAX_REGIONS)
     centers = spherical_kmeans(
         sample,
@@ -214,15 +218,17 @@ def _regions(
     generator = np.random.default_rng([seed, 4])
     sizes = np.bincount(cells, minlength=num_regions)
     large = np.where(sizes >= MIN_ROWS_FOR_K, sizes, 0)
-    count = min(_NUM_REGIONS, np.count_nonzero(large))
-    for cell in generator.choice(num_regions, count, replace=False, p=large / large.sum()):
+    order = generator.choice(num_regions, np.count_nonzero(large), replace=False, p=large / large.sum())
+    for cell in order:
         members = np.flatnonzero(cells == cell)
         if len(members) > max_rows:
             # A smaller region around one of its rows, whole, in place of a thinner one.
             around = unit_rows(image_embeddings[generator.choice(members, 1)], name="image_embeddings")
             rows = unit_rows(image_embeddings[members], name="image_embeddings")
             members = members[np.sort(np.argsort(-(rows @ around[0]), kind="stable")[:max_rows])]
-        yield unit_rows(image_embeddings[members], name="image_embeddings")
+        rows = unit_rows(image_embeddings[members], name="image_embeddings")
+        if (rows != rows[0]).any():
+            yield rows
 
 
 def geometric_grid(max_clusters: int) -> list[int]:

@@ -106,6 +106,14 @@ def test_clusters_too_many_for_a_sample_are_found_in_whole_regions():
     assert choice.num_rows <= 3 * 400
 
 
+def test_a_region_of_copies_of_one_image_is_left_out():
+    rows, _ = mixture(30, 20, noise=0.3)
+    placeholder = np.repeat(-rows.mean(axis=0, keepdims=True), 1000, axis=0)
+    choice = suggest_num_clusters(np.concatenate([rows, placeholder]), max_rows=200)
+    assert all(math.isfinite(score.overall) for score in choice.scores)
+    assert choice.num_rows < 200 + 600 + 1
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
