@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from dxmc_core.artifacts.heads import load_heads
+from dxmc_core.artifacts.joined_images import image_tables_of, load_image_rows
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import load_matrix, read_rows
 from dxmc_core.artifacts.run_dir import RunDir
@@ -110,7 +111,9 @@ def _measure(context: RunContext) -> ClusterSample:
     heads = load_heads(context.stage("train_heads"))
     counterparts = load_matrix(space, "text_counterparts") if heads.needs_text else None
     max_images = context.config.assign_clusters.max_described_images
-    return assign_sample(sample_images(images, max_images=max_images, seed=context.config.seed), heads, counterparts)
+    sample = sample_images(images, max_images=max_images, seed=context.config.seed)
+    joined = load_image_rows(images, image_tables_of(context.stage("train_heads")), sample)
+    return assign_sample(sample, heads, counterparts, joined)
 
 
 def _assign(context: RunContext, fingerprint: str, centers: pa.Table) -> tuple[list[Part], np.ndarray]:

@@ -176,7 +176,7 @@ class RunContext:
         first = self.run_dir.stage(STAGES[0]).storage
         if set(self.run_dir.storage.list_folders()) - {STAGES[0]} or first.exists(MANIFEST_NAME):
             return True
-        return any(first.child(table).names(1) for table in ("images", "rejects"))
+        return any(first.child(table).names(1) for table in (*self.config.encoder_of_table, "rejects"))
 
     def claim(self) -> None:
         """Check the run directory, see `check_place`, and write down what it is about."""
@@ -188,7 +188,8 @@ class RunContext:
 
 def record_of(config: PipelineConfig) -> dict[str, Any]:
     """What `run.json` says of a run with this configuration."""
-    return {**source_identity(config.source, config.encoder), "config": config.model_dump(mode="json")}
+    identity = source_identity(config.source, config.encoder, config.further_encoders)
+    return {**identity, "config": config.model_dump(mode="json")}
 
 
 def _require_same(found: dict[str, Any], wanted: dict[str, Any], where: str) -> None:

@@ -74,6 +74,13 @@ TABLES = (
     ),
     Table(
         "embed_images",
+        "images-NAME",
+        schemas.images(_WIDTH),
+        "With `encoders`, one table of each encoder beside the first, called by its name: the same rows as `images`.",
+        {**_IDS, "embedding": "unit norm, D values of that encoder"},
+    ),
+    Table(
+        "embed_images",
         "rejects",
         schemas.REJECTS,
         "One row an image that could not be used.",

@@ -27,6 +27,9 @@ TABLES = (
     "quality_issues",
 )
 
+#: The table of the first encoder. A further one has a table of its own, with the same rows: images-NAME.
+IMAGES = "images"
+
 _EVIDENCE = pa.struct(
     [("noun", pa.string()), ("synset_id", pa.string()), ("share", pa.float32()), ("margin", pa.float32())]
 )
@@ -63,8 +66,13 @@ REJECTS = pa.schema(
 )
 
 
+def images_table(name: str) -> str:
+    """The table of a further encoder."""
+    return f"{IMAGES}-{name}"
+
+
 def images(width: int) -> pa.Schema:
-    """One row an embedded image; `embedding` has unit norm."""
+    """One row an embedded image; `embedding` has unit norm. That of a further encoder is all there is of its table."""
     return pa.schema(
         [
             pa.field("row_id", pa.int64(), nullable=False),

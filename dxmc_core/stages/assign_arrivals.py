@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import load_heads
+from dxmc_core.artifacts.joined_images import ImageRows, image_tables_of
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
@@ -135,6 +136,7 @@ class AssignArrivals:
         self._parts: Sequence[Part] = images.require_manifest().tables["images"]
         self._kept_rows, self._far = kept_rows, far
         self._heads = load_heads(base.stage("train_heads"))
+        self._image_rows = ImageRows.open(images, image_tables_of(base.stage("train_heads")))
         centers = base.stage("assign_clusters").read_table("centers")
         self._cluster_ids = centers["cluster_id"].to_numpy()
         self._centers = matrix_of(centers["embedding"])
@@ -148,7 +150,7 @@ class AssignArrivals:
         rows = self._images.read_part(self._parts[index])
         rows = rows.filter(pa.array(~self._kept_rows[rows["row_id"].to_numpy()]))
         texts = None if self._describe is None else self._describe(matrix_of(rows["embedding"]))
-        table = assignment_table(rows, texts, self._heads, self._centers, self._mean_distances)
+        table = assignment_table(rows, texts, self._heads, self._image_rows, self._centers, self._mean_distances)
         table = with_cluster_ids(table, self._cluster_ids)
         part = self._output.write_part("assignments", table, fingerprint=self._fingerprint)
         return {"part": index, "figures": asdict(figures_of([table], far=self._far)), **part.model_dump()}

@@ -21,13 +21,14 @@ from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.best_start import START_NAME, deserialize_start, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME, load_heads, serialize_heads
 from dxmc_core.artifacts.host_arrays import HostArrays
-from dxmc_core.artifacts.matrices import Allocate, load_matrix, noun_columns
+from dxmc_core.artifacts.joined_images import load_images
+from dxmc_core.artifacts.matrices import Allocate, load_matrix, noun_columns, width_of
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError, DxmcError, InputError
 from dxmc_core.method.best_start import NUM_LOOKS, BestStart, num_rows_looked_at, start_bytes, start_work
 from dxmc_core.method.distributed import broadcast_number
 from dxmc_core.method.fit import fit_heads, heads_of_copies
-from dxmc_core.method.hyperparameters import method_reads, method_settings
+from dxmc_core.method.hyperparameters import joins_encoders, method_reads, method_settings
 from dxmc_core.method.kmeans import kmeans_bytes, kmeans_work
 from dxmc_core.method.near_duplicates import one_of_each
 from dxmc_core.method.objectives.best import find_start_of
@@ -52,6 +53,7 @@ class TrainingJob:
     """Everything a worker needs to take part in training. Small and picklable.
 
     Attributes:
+        image_tables: of the encoders whose embeddings are joined, the first one's first.
         warm_start: the finished stage of an earlier run, whose heads training starts from where the method can.
     """
 
@@ -66,6 +68,7 @@ class TrainingJob:
     checkpoint_every_s: float = 10.0
     count_near_duplicates_once: bool = False
     warm_start: StageDir | None = None
+    image_tables: tuple[str, ...] = (schemas.IMAGES,)
 
     @property
     def num_epochs(self) -> int:
@@ -84,11 +87,13 @@ class TrainingJob:
 def load_training_data(job: TrainingJob, host: HostArrays) -> TrainingData:
     """What the method reads, once a host; neighbours become positions."""
     arrays = host.share(("image_embeddings", *MATRICES), partial(_read_matrices, job))
-    return TrainingData.from_arrays(**arrays)
+    is_one = len(job.image_tables) == 1
+    widths = [] if is_one else [width_of(job.images, table) for table in job.image_tables]
+    return TrainingData.from_arrays(**arrays, encoder_widths=widths)
 
 
 def _read_matrices(job: TrainingJob, allocate: Allocate) -> dict[str, np.ndarray]:
-    images = load_matrix(job.images, "images", allocate=allocate)
+    images = load_images(job.images, job.image_tables, allocate=allocate)
     arrays = {"image_embeddings": images.values}
     if "text_counterparts" in job.reads:
         arrays["text_counterparts"] = load_matrix(job.semantic_space, "text_counterparts", allocate=allocate).values
@@ -349,12 +354,14 @@ def _best_cost(load: Workload) -> tuple[Work, float, list[str]]:
     has_text = "text_counterparts" in load.reads
     work = start_work(
         *sizes,
+        further_widths=load.further_widths,
         num_nouns=load.num_selected_nouns if has_text else 0,
         has_neighbors="image_neighbors" in load.reads,
     )
     looked_at = num_rows_looked_at(load.num_images, load.num_clusters)
     which = "all images" if looked_at == load.num_images else f"a sample of {looked_at:,} images"
-    return work, start_bytes(*sizes, has_text=has_text), [f"looks at {which}, up to {NUM_LOOKS} times"]
+    memory = start_bytes(*sizes, has_text=has_text, further_widths=load.further_widths)
+    return work, memory, [f"looks at {which}, up to {NUM_LOOKS} times"]
 
 
 def _centroids_cost(load: Workload) -> tuple[Work, float, list[str]]:
@@ -389,4 +396,5 @@ def _training_files(load: Workload) -> float:
     """Bytes of the matrices that are mapped: embeddings and counterparts in float16, neighbours in int32."""
     matrices = 1 + ("text_counterparts" in load.reads)
     neighbors = ("image_neighbors" in load.reads) + ("text_neighbors" in load.reads)
-    return load.num_images * (2.0 * load.width * matrices + 4.0 * load.num_neighbors * neighbors)
+    further = sum(load.further_widths) if joins_encoders(load.method) else 0
+    return load.num_images * (2.0 * (load.width * matrices + further) + 4.0 * load.num_neighbors * neighbors)

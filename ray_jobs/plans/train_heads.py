@@ -61,5 +61,7 @@ def _told(start: dict[str, Any] | None) -> str:
     if start is None:
         return ""
     text = f", text counts {start['text_weight']:.2f}" if start["text_agreement"] is not None else ""
+    weights = ", ".join(f"{weight:.2f}" for weight in start.get("encoder_weights", ()))
+    text += f", further encoders count {weights}" if weights else ""
     sizes = "" if start["size_exponent"] == 1 else ", classes of very different sizes"
     return f" in {start['num_looks']} looks at {start['num_rows']:,} images{text}{sizes}"

@@ -107,6 +107,7 @@ def find_start_of(
     return find_start(
         data.image_embeddings.cpu().numpy(),
         num_clusters=num_clusters,
+        encoder_widths=data.encoder_widths,
         image_neighbors=_array(data.image_neighbors),
         text_counterparts=_array(data.text_counterparts),
         selected_nouns=_array(data.selected_nouns),
