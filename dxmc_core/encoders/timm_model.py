@@ -72,7 +72,7 @@ class TimmEncoder:
         path = checkpoint_path(config) or _fetch(config)
         try:
             # All of its weights, the classifier's included, have to fit: timm is strict only then.
-            model = timm.create_model(
+            model: Any = timm.create_model(
                 config.model,
                 pretrained=True,
                 pretrained_cfg_overlay={"file": str(path)},
@@ -230,14 +230,14 @@ def _without_weights(config: TimmConfig) -> Any:
     _require_model(config.model)
     try:
         with torch.device("meta"):
-            model = timm.create_model(config.model, **_size_arguments(config))
+            model: Any = timm.create_model(config.model, **_size_arguments(config))
     except _LOAD_ERRORS as error:
         raise InputError(_explain(config, None, error)) from error
     model.reset_classifier(0)
     return model.eval().requires_grad_(False)
 
 
-def _size_arguments(config: TimmConfig) -> dict[str, int]:
+def _size_arguments(config: TimmConfig) -> dict[str, Any]:
     """What `timm.create_model` has to know of a size that is not the model's own; others take any."""
     known = timm.get_pretrained_cfg(config.model)
     is_fixed = known is not None and known.fixed_input_size

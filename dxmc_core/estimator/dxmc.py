@@ -426,7 +426,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         widths = tuple(rows.shape[1] for rows in encoded)
         if reset:
             self.encoder_widths_, self.n_features_in_ = widths, sum(widths)
-            vars(self).pop("feature_names_in_", None)
+            self.__dict__.pop("feature_names_in_", None)
         elif widths != self.encoder_widths_:
             expected = list(self.encoder_widths_) or self.n_features_in_
             raise ValueError(f"expected X of widths {expected} as in fit, found {list(widths)}")

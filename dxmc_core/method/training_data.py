@@ -133,16 +133,16 @@ class TrainingData:
         encoder_widths: Sequence[int] = (),
     ) -> "TrainingData":
         """Wrap numpy arrays, memory-mapped ones included, without copying them."""
-        optional = (
-            text_counterparts,
-            image_neighbors,
-            text_neighbors,
-            noun_embeddings,
-            noun_hypernyms,
-            selected_nouns,
-        )
-        matrices = (None if array is None else _as_tensor(array) for array in optional)
-        return cls(_as_tensor(image_embeddings), *matrices, encoder_widths=tuple(encoder_widths))
+        optional = {
+            "text_counterparts": text_counterparts,
+            "image_neighbors": image_neighbors,
+            "text_neighbors": text_neighbors,
+            "noun_embeddings": noun_embeddings,
+            "noun_hypernyms": noun_hypernyms,
+            "selected_nouns": selected_nouns,
+        }
+        matrices = {name: _as_tensor(array) for name, array in optional.items() if array is not None}
+        return cls(_as_tensor(image_embeddings), encoder_widths=tuple(encoder_widths), **matrices)
 
     @property
     def num_images(self) -> int:
