@@ -2,7 +2,8 @@
 
     python benchmarks/ablation.py --datasets ucf101 dtd oxford_flowers --seeds 5 --data DIR --output ablation.json
 
-All rows, K is the number of classes, nothing is chosen by labels; labels only score what came out.
+`--groups` says which are measured: `alone`, `steps`, `whole` (what may be done with the whole recipe). All rows, K is
+the number of classes, nothing is chosen by labels; labels only score what came out.
 """
 
 import argparse
@@ -10,7 +11,8 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +21,30 @@ from quality_data import DataOptions, Dataset, default_cache, load_dataset
 from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import InputError
+from dxmc_core.method.best_start import BestStart
 from dxmc_core.method.discriminant import fit_discriminant
 from dxmc_core.method.fit import assign, fit_heads
 from dxmc_core.method.hyperparameters import method_reads
+from dxmc_core.method.joined_space import principal_rows
 from dxmc_core.method.kmeans import spherical_kmeans
 from dxmc_core.method.metrics import external_scores
+from dxmc_core.method.noun_overlap import neighbor_overlap, noun_mixtures
 from dxmc_core.method.objectives.best import find_start_of
 from dxmc_core.method.preparation import prepare
+from dxmc_core.method.size_exponent import WARD, micro_clusters
 from dxmc_core.method.smoothing import num_smoothing_neighbors, rerank_neighbors, smooth
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.method.unit_rows import unit_rows
+from dxmc_core.method.ward import merge_points
 from dxmc_core.method.whitening import half_power_whitening, neighbor_whitening
 from dxmc_core.vocabulary import WordNetConfig
 
-_SMOOTHING_ROUNDS = 2
+_SMOOTHING_ROUNDS, _DEEPER_ROUNDS = 2, 4
 _SCORES = ("acc", "nmi", "ari")
 
 
-def variants(data: TrainingData, num_clusters: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and labels (N,) of every variant, one after the other."""
+def alone(data: TrainingData, num_clusters: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and labels (N,) of each ingredient on top of k-means."""
     images = unit_rows(data.image_embeddings.numpy(), name="image_embeddings")
     neighbors = data.image_neighbors.numpy()  # type: ignore[union-attr]
     near = neighbors[:, : num_smoothing_neighbors(len(images), num_clusters)]
@@ -58,18 +65,65 @@ def variants(data: TrainingData, num_clusters: int, seed: int) -> Iterator[tuple
         reranked = rerank_neighbors(rows, neighbors, near.shape[1])
         yield f"kmeans + {name} + smoothing", kmeans(smooth(rows, reranked, num_rounds=_SMOOTHING_ROUNDS))
     yield "kmeans + discriminant", fit_discriminant(images, plain, num_clusters).labels
-    looks: list[np.ndarray] = []
-    find_start_of(
-        data, num_clusters=num_clusters, seed=seed, on_look=lambda start: looks.append(start.discriminant.labels)
-    )
-    yield "best, first look", looks[0]
-    yield "best, last look", looks[-1]
+
+
+def steps(data: TrainingData, num_clusters: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and labels (N,) after each step of the recipe; micro-clusters are joined to K by Ward's criterion."""
+    images = unit_rows(data.image_embeddings.numpy(), name="image_embeddings")
+    neighbors = data.image_neighbors.numpy()  # type: ignore[union-attr]
+    num_near = num_smoothing_neighbors(len(images), num_clusters)
+    looks: list[BestStart] = []
+    find_start_of(data, num_clusters=num_clusters, seed=seed, on_look=looks.append)
+    weight, exponent = looks[0].text_weight, looks[0].size_exponent
+
+    def joined(rows: np.ndarray, size_exponent: float = WARD) -> np.ndarray:
+        labels, means, sizes = micro_clusters(rows, num_clusters, seed=seed)
+        return merge_points(means, sizes, num_clusters, size_exponent=size_exponent)[labels]
+
+    yield "Ward on the images", joined(images)
+    whitenings = neighbor_whitening(images, neighbors[:, :num_near]), half_power_whitening(images)
+    whitened = [whitening.apply(images) for whitening in whitenings]
+    yield "+ neighbor whitening", joined(whitened[0])
+    graphs = [rerank_neighbors(rows, neighbors, num_near) for rows in whitened]
+    smoothed = [smooth(rows, graph, num_rounds=_SMOOTHING_ROUNDS) for rows, graph in zip(whitened, graphs, strict=True)]
+    yield "+ smoothing", joined(smoothed[0])
+    yield "+ half-power whitening beside it", joined(principal_rows(smoothed))
+
+    texts = principal_rows([unit_rows(data.text_counterparts.numpy(), name="text_counterparts")])  # type: ignore[union-attr]
+
+    def views(graphs: list[np.ndarray], weight: float) -> list[np.ndarray]:
+        both = []
+        for rows, graph in zip(whitened, graphs, strict=True):
+            for num_rounds in (_SMOOTHING_ROUNDS, _DEEPER_ROUNDS):
+                both.append(smooth(rows, graph, num_rounds=num_rounds))
+                if weight:
+                    both.append(weight * smooth(texts, graph, num_rounds=num_rounds))
+        return both
+
+    yield "+ deeper smoothing beside it", joined(principal_rows(views(graphs, 0)))
+    yield "+ text by its gate", joined(principal_rows(views(graphs, weight)))
+    overlaps = neighbor_overlap(noun_mixtures(images, data.selected_nouns.numpy()), neighbors)  # type: ignore[union-attr]
+    by_nouns = [rerank_neighbors(rows, neighbors, num_near, affinities=overlaps**weight) for rows in whitened]
+    space = principal_rows(views(by_nouns, weight))
+    yield "+ neighbors ranked by nouns too", joined(space)
+    yield "+ exponent of sizes", joined(space, exponent)
+    yield "+ discriminant (first look)", looks[0].discriminant.labels
+    yield "+ looking again (best)", looks[-1].discriminant.labels
+
+
+def whole(data: TrainingData, num_clusters: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and labels (N,) of the whole recipe with epochs of training on top, and without text."""
     for name, settings in (("best, ten epochs on top", {"num_epochs": 10}), ("best without text", {"use_text": False})):
         heads = fit_heads("best", data, num_clusters=num_clusters, seed=seed, **settings).heads
         yield name, assign(heads, data.image_embeddings).numpy().argmax(axis=1)
 
 
-def measure(dataset: Dataset, num_seeds: int, report: Callable[[str], object]) -> dict[str, dict[str, list[float]]]:
+GROUPS = {"alone": alone, "steps": steps, "whole": whole}
+
+
+def measure(
+    dataset: Dataset, num_seeds: int, groups: Sequence[str], report: Callable[[str], object]
+) -> dict[str, dict[str, list[float]]]:
     """Scores, fractions, of every variant by seed: {variant: {"acc": [...], ...}}."""
     if dataset.vocabulary is None:
         raise InputError(f"{dataset.name} comes without nouns, which the text gate judges; put nouns.npz beside it")
@@ -84,7 +138,8 @@ def measure(dataset: Dataset, num_seeds: int, report: Callable[[str], object]) -
             temperature=dataset.temperature,
             seed=seed,
         ).data
-        for name, labels in variants(data, num_clusters, seed):
+        variants = chain.from_iterable(GROUPS[group](data, num_clusters, seed) for group in groups)
+        for name, labels in variants:
             scores = external_scores(dataset.labels, labels)
             for score in _SCORES:
                 found.setdefault(name, {}).setdefault(score, []).append(scores[score])
@@ -111,6 +166,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", required=True, metavar="NAME")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP")
     parser.add_argument("--data", type=Path, default=os.environ.get("DXMC_EVALUATION_DATA"), metavar="DIR")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
@@ -126,7 +182,9 @@ def main() -> int:
     try:
         for name in options.datasets:
             dataset = load_dataset(name, data_options)
-            results[name] = measure(dataset, options.seeds, lambda line: print(line, file=sys.stderr, flush=True))
+            results[name] = measure(
+                dataset, options.seeds, options.groups, lambda line: print(line, file=sys.stderr, flush=True)
+            )
             options.output.write_text(json.dumps({"units": "fractions", "results": results}, indent=1) + "\n")
     except InputError as error:
         print(f"ablation: {error}", file=sys.stderr)

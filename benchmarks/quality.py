@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from measured import measured
 from quality_data import PAPER_SETS, DataOptions, Dataset, default_cache, load_dataset
+from quality_peers import PEERS, check_installed
 from quality_reliability import reliability_svg
 from quality_tables import PUBLISHED, markdown, name_of_published
 from scipy.optimize import linear_sum_assignment
@@ -43,6 +45,7 @@ from dxmc_core.method.preparation import (
     text_counterparts_as_stored,
 )
 from dxmc_core.method.turtle_score import turtle_score
+from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.vocabulary import WordNetConfig, hypernym_table
 
 PROTOCOLS = {
@@ -52,8 +55,13 @@ PROTOCOLS = {
         "trained on a random 80% of the rows, drawn by the seed; both parts are scored under one matching of clusters "
         "and classes, found on the trained rows"
     ),
+    "imbalanced": (
+        "trained and scored on a resample: classes keep shares between all and a tenth of their rows, evenly spaced "
+        "on a logarithmic scale, in an order drawn by the seed"
+    ),
 }
 HELD_OUT_SHARE = 0.2
+SMALLEST_SHARE = 0.1
 
 #: Scores that look at labels: a table may show them, nothing may be picked by them.
 LABELLED_SCORES = ("acc", "nmi", "ari", "calibration_error", "held_out_acc", "held_out_nmi", "held_out_ari")
@@ -87,16 +95,49 @@ def split_rows(dataset: Dataset, protocol: str, *, seed: int) -> Split:
         order = np.random.default_rng(seed).permutation(count)
         num_unseen = round(HELD_OUT_SHARE * count)
         return Split(np.sort(order[num_unseen:]), np.sort(order[:num_unseen]))
+    if protocol == "imbalanced":
+        return Split(_imbalanced_rows(dataset.labels, seed=seed), np.arange(0))
     if dataset.is_test is None:
         raise InputError(
             f"{dataset.name} has no test part (train/ and test/ folders, or an array is_test); protocols for it: "
-            "all_rows, held_out"
+            "all_rows, held_out, imbalanced"
         )
     return Split(np.flatnonzero(~dataset.is_test), np.flatnonzero(dataset.is_test))
 
 
+def _imbalanced_rows(labels: np.ndarray, *, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    classes = rng.permutation(np.unique(labels))
+    kept = []
+    for name, share in zip(classes, np.geomspace(1, SMALLEST_SHARE, len(classes)), strict=True):
+        rows = np.flatnonzero(labels == name)
+        kept.append(rng.choice(rows, max(round(share * len(rows)), 1), replace=False))
+    return np.sort(np.concatenate(kept))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method made of one split.
+
+    Attributes:
+        train, unseen: clusters of the rows it was trained on and of the others; a peer's noise is one more cluster.
+        train_confidences, unseen_confidences: how sure it was of each; None for peers, which do not say.
+        num_clusters: clusters asked for, empty ones included; for peers those found.
+        seconds: of everything after the embeddings.
+        noise: share of the trained rows that a peer left without a cluster.
+    """
+
+    train: np.ndarray
+    unseen: np.ndarray
+    train_confidences: np.ndarray | None
+    unseen_confidences: np.ndarray | None
+    num_clusters: int
+    seconds: float
+    noise: float = 0.0
+
+
 class Runs:
-    """Trains methods on one split of one data set; matrices that several methods read are made once.
+    """Runs methods on one split of one data set; matrices that several methods read are made once.
 
     It holds embeddings and no labels: nothing in here could look at them.
     """
@@ -108,8 +149,10 @@ class Runs:
         self._num_neighbors = num_neighbors
         self._prepared: dict[frozenset[str], tuple[Prepared, float]] = {}
 
-    def run(self, method: str, settings: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, float]:
-        """Assignment probabilities of the trained rows and of the unseen rows, and seconds with all preparation."""
+    def run(self, method: str, settings: Mapping[str, Any]) -> Outcome:
+        return self._run_peer(method) if method in PEERS else self._run(method, settings)
+
+    def _run(self, method: str, settings: Mapping[str, Any]) -> Outcome:
         prepared, seconds = self._prepare(frozenset(method_reads(method, **settings)))
         started = time.perf_counter()
         heads = fit_heads(method, prepared.data, num_clusters=self._num_clusters, seed=self._seed, **settings).heads
@@ -125,7 +168,25 @@ class Runs:
                     )
                 )
             unseen = assign(heads, torch.from_numpy(self._unseen), texts).numpy()
-        return train, unseen, seconds + time.perf_counter() - started
+        seconds += time.perf_counter() - started
+        return Outcome(
+            train.argmax(axis=1), unseen.argmax(axis=1), train.max(axis=1), unseen.max(axis=1), train.shape[1], seconds
+        )
+
+    def _run_peer(self, name: str) -> Outcome:
+        peer, nouns, seconds = PEERS[name], None, 0.0
+        if peer.needs_nouns:
+            prepared, seconds = self._prepare(frozenset({"selected_nouns"}))
+            assert prepared.selected_embeddings is not None
+            nouns = unit_rows(prepared.selected_embeddings, name="selected_nouns")
+        rows = unit_rows(self._train, name="embeddings")
+        peer.get_ready(rows)
+        started = time.perf_counter()
+        found = peer.cluster(rows, self._num_clusters, self._seed, nouns).astype(np.int64)
+        seconds += time.perf_counter() - started
+        names, clusters = np.unique(np.maximum(found, -1), return_inverse=True)
+        noise = float((found < 0).mean())
+        return Outcome(clusters, np.empty(0, dtype=np.int64), None, None, len(names), seconds, noise)
 
     def _prepare(self, reads: frozenset[str]) -> tuple[Prepared, float]:
         if reads not in self._prepared:
@@ -191,42 +252,43 @@ def accuracy_by_tenth(confidences: np.ndarray, right: np.ndarray) -> list[float]
     return [float(tenth.mean()) for tenth in np.array_split(right[np.argsort(confidences, kind="stable")], 10)]
 
 
-def score(
-    dataset: Dataset, split: Split, train: np.ndarray, unseen: np.ndarray, *, protocol: str, seed: int
-) -> dict[str, Any]:
+def score(dataset: Dataset, split: Split, outcome: Outcome, *, protocol: str, seed: int) -> dict[str, Any]:
     """All scores of one run, fractions. Labels come in here for the first time."""
-    rows, probs = (split.unseen, unseen) if protocol == "train_test" else (split.train, train)
-    clusters, labels = probs.argmax(axis=1), dataset.labels[rows]
+    is_test = protocol == "train_test"
+    rows, clusters = (split.unseen, outcome.unseen) if is_test else (split.train, outcome.train)
+    confidences = outcome.unseen_confidences if is_test else outcome.train_confidences
+    labels, embeddings = dataset.labels[rows], dataset.embeddings[rows]
     matching = class_of_cluster(labels, clusters)
-    confidences, right = probs.max(axis=1), is_right(labels, clusters, matching)
-    error, bins = reliability(confidences, right)
-    embeddings = dataset.embeddings[rows]
     result: dict[str, Any] = {
         **external_scores(labels, clusters),
         **label_free_scores(
-            embeddings, clusters, num_clusters=probs.shape[1], num_neighbors=_AGREEMENT_NEIGHBORS, seed=seed
+            embeddings, clusters, num_clusters=outcome.num_clusters, num_neighbors=_AGREEMENT_NEIGHBORS, seed=seed
         ),
         "turtle_score": turtle_score(embeddings, clusters, seed=seed),
-        "calibration_error": error,
-        "reliability": bins,
-        "accuracy_by_tenth": accuracy_by_tenth(confidences, right),
         "clusters_with_rows": len(np.unique(clusters)),
+        "noise": outcome.noise,
+        "seconds": outcome.seconds,
     }
+    if confidences is not None:
+        right = is_right(labels, clusters, matching)
+        result["calibration_error"], result["reliability"] = reliability(confidences, right)
+        result["accuracy_by_tenth"] = accuracy_by_tenth(confidences, right)
     if protocol == "held_out":
-        held_out, truth = unseen.argmax(axis=1), dataset.labels[split.unseen]
-        scores = external_scores(truth, held_out)
-        scores["acc"] = float(is_right(truth, held_out, matching).mean())
+        truth = dataset.labels[split.unseen]
+        scores = external_scores(truth, outcome.unseen)
+        scores["acc"] = float(is_right(truth, outcome.unseen, matching).mean())
         result.update({f"held_out_{name}": value for name, value in scores.items()})
     return result
 
 
 def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Mean and sample standard deviation over seeds of every number (None for one seed)."""
+    """Mean, sample standard deviation over seeds (None for one seed) and least value of every number."""
     names = [name for name, value in runs[0].items() if isinstance(value, int | float) and name != "seed"]
     return {
         name: {
             "mean": statistics.fmean(run[name] for run in runs),
             "std": statistics.stdev(run[name] for run in runs) if len(runs) > 1 else None,
+            "min": min(run[name] for run in runs),
         }
         for name in names
     }
@@ -239,35 +301,61 @@ def pick(runs: Sequence[Mapping[str, Any]], by: str) -> dict[str, Any]:
 
 
 def measure(
-    dataset: Dataset, methods: Sequence[str], settings: Mapping[str, Mapping[str, Any]], options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """All methods on one data set: one entry a method with its runs and their summary."""
-    num_clusters = len(np.unique(dataset.labels))
-    runs: dict[str, list[dict[str, Any]]] = {method: [] for method in methods}
-    for seed in range(options.seeds):
+    dataset: Dataset,
+    method: str,
+    settings: Mapping[str, Any],
+    options: argparse.Namespace,
+    shared: dict[int, Runs],
+) -> dict[str, Any]:
+    """The entry of one method on one data set: its runs and their summary.
+
+    Args:
+        shared: by seed, for the matrices that other methods have read.
+    """
+    if options.apart:
+        found = measured(outcomes, dataset, method, settings, options, {})
+    else:
+        found = outcomes(dataset, method, settings, options, shared)
+    runs = []
+    for seed, outcome in enumerate(found["outcomes"]):
         split = split_rows(dataset, options.protocol, seed=seed)
-        trained = Runs(dataset, split, num_clusters=num_clusters, seed=seed, num_neighbors=options.num_neighbors)
-        for method in methods:
-            train, unseen, seconds = trained.run(method, settings[method])
-            scores = score(dataset, split, train, unseen, protocol=options.protocol, seed=seed)
-            runs[method].append({"seed": seed, **scores, "seconds": seconds})
-            print(
-                f"{dataset.name} {method} seed {seed}: ACC {100 * scores['acc']:.1f} NMI {100 * scores['nmi']:.1f} "
-                f"ARI {100 * scores['ari']:.1f} in {seconds:.1f} s",
-                file=sys.stderr,
-                flush=True,
+        scores = score(dataset, split, outcome, protocol=options.protocol, seed=seed)
+        runs.append({"seed": seed, **scores})
+        print(
+            f"{dataset.name} {method} seed {seed}: ACC {100 * scores['acc']:.1f} NMI {100 * scores['nmi']:.1f} "
+            f"ARI {100 * scores['ari']:.1f} in {scores['seconds']:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+    summary = summarize(runs)
+    if options.apart:
+        summary["peak_gib"] = {"mean": found["peak_gib"], "std": None, "min": found["peak_gib"]}
+    return {
+        "dataset": dataset.name,
+        "method": method,
+        "settings": dict(settings),
+        "summary": summary,
+        **({"picked": pick(runs, options.pick)} if options.pick else {}),
+        "runs": runs,
+    }
+
+
+def outcomes(
+    dataset: Dataset, method: str, settings: Mapping[str, Any], options: argparse.Namespace, shared: dict[int, Runs]
+) -> dict[str, Any]:
+    """One outcome for each seed, under the key `outcomes`."""
+    found = []
+    for seed in range(options.seeds):
+        if seed not in shared:
+            shared[seed] = Runs(
+                dataset,
+                split_rows(dataset, options.protocol, seed=seed),
+                num_clusters=len(np.unique(dataset.labels)),
+                seed=seed,
+                num_neighbors=options.num_neighbors,
             )
-    return [
-        {
-            "dataset": dataset.name,
-            "method": method,
-            "settings": dict(settings[method]),
-            "summary": summarize(runs[method]),
-            **({"picked": pick(runs[method], options.pick)} if options.pick else {}),
-            "runs": runs[method],
-        }
-        for method in methods
-    ]
+        found.append(shared[seed].run(method, settings))
+    return {"outcomes": found}
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -277,13 +365,17 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add("--datasets", nargs="+", required=True, metavar="NAME",
         help=f".npz files or image folders, or names in the data directory; of the paper: "
         f"{', '.join(PAPER_SETS)}")  # fmt: skip
-    add("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
+    add("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *PEERS], metavar="METHOD",
+        help=f"{', '.join(METHODS)}; methods of others, of the extra benchmarks: {', '.join(PEERS)}")  # fmt: skip
     add("--seeds", type=int, default=5, help="seeds 0..SEEDS-1 (default 5)")
     add("--protocol", choices=PROTOCOLS, required=True, help="; ".join(f"{k}: {v}" for k, v in PROTOCOLS.items())
         .replace("%", "%%"))  # fmt: skip
     add("--data", type=Path, default=os.environ.get("DXMC_EVALUATION_DATA"), metavar="DIR",
         help="where data sets given by name lie (default: DXMC_EVALUATION_DATA)")  # fmt: skip
-    add("--output", type=Path, required=True, help="JSON file, written anew after every data set")
+    add("--apart", action="store_true",
+        help="each method on each data set in a process of its own, which tells its peak memory")  # fmt: skip
+    add("--output", type=Path, required=True, help="JSON file, written anew after every method on every data set")
+    add("--resume", action="store_true", help="go on with what --output holds; what is in it is not measured again")
     add("--markdown", type=Path, help="Markdown file with the tables")
     add("--reliability", type=Path, help="SVG file with the reliability diagram")
     add("--set", action="append", default=[], metavar="METHOD.KEY=VALUE", help="a setting of one method")
@@ -305,6 +397,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--seeds {options.seeds}: expected at least 1")
     if len(set(options.datasets)) < len(options.datasets) or len(set(options.methods)) < len(options.methods):
         parser.error("a data set or a method is listed twice")
+    if options.protocol not in ("all_rows", "imbalanced") and (peers := PEERS.keys() & options.methods):
+        parser.error(f"--protocol {options.protocol}: expected all_rows or imbalanced with {', '.join(sorted(peers))}, "
+                     "which cannot assign rows that were not trained on")  # fmt: skip
     options.data = Path(options.data) if options.data is not None else None
     return options
 
@@ -323,6 +418,12 @@ def settings_of_methods(methods: Sequence[str], given: Sequence[str]) -> dict[st
             raise InputError(f"--set {text}: expected METHOD.KEY=VALUE with a method of {', '.join(methods)}")
         settings[method][key] = yaml.safe_load(value)
     for method, chosen in settings.items():
+        if method in PEERS:
+            if chosen:
+                raise InputError(
+                    f"--set {method}.{next(iter(chosen))}: {method} is a method of others and has no settings"
+                )
+            continue
         try:
             method_settings(method, num_clusters=2, num_images=2, **chosen)
         except ValueError as error:
@@ -381,6 +482,7 @@ def _write(report: dict[str, Any], options: argparse.Namespace) -> None:
 def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
     """Measure what the command line asks for; the report, which has also been written."""
     settings = settings_of_methods(options.methods, options.set)
+    check_installed([method for method in options.methods if method in PEERS])
     data = DataOptions(
         folder=options.data,
         nouns=options.nouns,
@@ -389,10 +491,11 @@ def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str
         cache=options.cache,
     )
     report = _new_report(options, arguments)
+    if options.resume and options.output.exists():
+        _take_over(report, json.loads(options.output.read_text()), options.output)
     for name in options.datasets:
         dataset = load_dataset(name, data)
-        entries = measure(dataset, options.methods, settings, options)
-        report["datasets"][name] = {
+        description = {
             "title": dataset.title,
             "rows": len(dataset.embeddings),
             "num_clusters": len(np.unique(dataset.labels)),
@@ -401,15 +504,39 @@ def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str
             "retrieval_temperature": dataset.temperature,
             **dataset.identity,
         }
-        report["results"] += entries
+        is_known = report["datasets"].get(name) == description
+        report["datasets"][name] = description
         published = name_of_published(name)
         if published is not None:
             report.setdefault("published_percent", {})[name] = {
                 method: rows[published] for method, rows in PUBLISHED.items()
             }
-        report["finished_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-        _write(report, options)
+        shared: dict[int, Runs] = {}
+        for method in options.methods:
+            results = report["results"]
+            before = [entry for entry in results if (entry["dataset"], entry["method"]) == (name, method)]
+            if is_known and before and before[0]["settings"] == settings[method]:
+                continue
+            entry = measure(dataset, method, settings[method], options, shared)
+            report["results"] = [*(other for other in results if other not in before), entry]
+            report["finished_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+            _write(report, options)
     return report
+
+
+def _take_over(report: dict[str, Any], earlier: Mapping[str, Any], path: Path) -> None:
+    """Begin a report with what an earlier run measured.
+
+    Raises:
+        InputError: it was of another protocol, or of other seeds.
+    """
+    for name in ("protocol", "num_seeds", "num_neighbors"):
+        if earlier[name] != report[name]:
+            raise InputError(f"--resume: {path} has another {name} than this command; remove it, or write elsewhere")
+    report["methods"] = list(dict.fromkeys([*earlier["methods"], *report["methods"]]))
+    report["datasets"], report["results"] = dict(earlier["datasets"]), list(earlier["results"])
+    if "published_percent" in earlier:
+        report["published_percent"] = dict(earlier["published_percent"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

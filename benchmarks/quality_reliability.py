@@ -13,7 +13,7 @@ def pooled_bins(runs: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, i
     """Confidence, accuracy and rows of each bin over all seeds, by confidence; bins without rows are left out."""
     pooled: dict[float, list[Mapping[str, Any]]] = {}
     for run in runs:
-        for part in run["reliability"]:
+        for part in run.get("reliability", ()):
             pooled.setdefault(part["from"], []).append(part)
     points = []
     for _, parts in sorted(pooled.items()):

@@ -27,18 +27,23 @@ _OTHER_COLUMNS = {
     "turtle_score": "TURTLE score",
     "balance": "balance",
     "calibration_error": "calibration error",
+    "clusters_with_rows": "clusters",
     "seconds": "seconds",
+    "peak_gib": "peak GiB",
 }
+_COLUMNS_WITH_ONE_DIGIT = ("clusters_with_rows", "seconds")
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The report as a page: protocol, one table a data set, the mean over data sets, and published numbers."""
     protocol = report["protocol"]
     columns = {**_PERCENT_COLUMNS, **(_HELD_OUT_COLUMNS if protocol["name"] == "held_out" else {}), **_OTHER_COLUMNS}
+    if not any("peak_gib" in entry["summary"] for entry in report["results"]):
+        del columns["peak_gib"]
     lines = [
         f"Protocol `{protocol['name']}`: {protocol['description']}. {protocol['selection']}",
-        f"ACC, NMI and ARI in percent, mean ± standard deviation over {report['num_seeds']} seeds; other scores are "
-        "fractions. Seconds include everything after the embeddings.",
+        f"ACC, NMI and ARI in percent, mean ± standard deviation over {report['num_seeds']} seeds (worst in brackets); "
+        "other scores are fractions. Seconds include everything after the embeddings.",
         "",
         f"    {report['command']}",
         "",
@@ -52,32 +57,43 @@ def markdown(report: Mapping[str, Any]) -> str:
             lines += _published_lines(name, entries)
     if len(report["datasets"]) > 1:
         lines += [f"### Mean of {len(report['datasets'])} data sets", ""]
-        lines += _table(columns, [(method, _mean_summary(report, method)) for method in report["methods"]])
+        everywhere = [method for method in report["methods"] if _is_everywhere(report, method)]
+        lines += _table(columns, [(method, _mean_summary(report, method)) for method in everywhere])
     return "\n".join(lines)
 
 
 def _table(columns: Mapping[str, str], rows: Sequence[tuple[str, Mapping[str, Mapping]]]) -> list[str]:
     lines = [f"| method | {' | '.join(columns.values())} |", f"|---|{'---:|' * len(columns)}"]
     for method, summary in rows:
-        lines.append(f"| {method} | {' | '.join(_cell(name, summary[name]) for name in columns)} |")
+        lines.append(f"| {method} | {' | '.join(_cell(name, summary.get(name)) for name in columns)} |")
     return [*lines, ""]
 
 
-def _cell(name: str, value: Mapping[str, float | None]) -> str:
-    mean, std = value["mean"], value["std"]
+def _cell(name: str, value: Mapping[str, float | None] | None) -> str:
+    if value is None:
+        return "-"
+    mean, std, worst = value["mean"], value["std"], value["min"]
     assert mean is not None
-    if name == "seconds":
+    assert worst is not None
+    if name in _COLUMNS_WITH_ONE_DIGIT:
         return f"{mean:.1f}"
+    if name == "peak_gib":
+        return f"{mean:.2f}"
     if name not in _PERCENT_COLUMNS and name not in _HELD_OUT_COLUMNS:
         return f"{mean:.3f}"
-    return f"{100 * mean:.1f}" + (f" ± {100 * std:.1f}" if std is not None else "")
+    return f"{100 * mean:.1f}" + (f" ± {100 * std:.1f} ({100 * worst:.1f})" if std is not None else "")
+
+
+def _is_everywhere(report: Mapping[str, Any], method: str) -> bool:
+    return {entry["dataset"] for entry in report["results"] if entry["method"] == method} == set(report["datasets"])
 
 
 def _mean_summary(report: Mapping[str, Any], method: str) -> dict[str, dict[str, float | None]]:
     summaries = [entry["summary"] for entry in report["results"] if entry["method"] == method]
     return {
-        name: {"mean": statistics.fmean(summary[name]["mean"] for summary in summaries), "std": None}
+        name: {"mean": statistics.fmean(values), "std": None, "min": min(values)}
         for name in summaries[0]
+        for values in [[summary[name]["mean"] for summary in summaries if name in summary]]
     }
 
 

@@ -25,7 +25,7 @@ def test_every_variant_is_scored(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads(output.read_text())["results"]["planted"]
-    assert len(results) == 11
+    assert len(results) == 7 + 10 + 2
     assert all(len(values) == 2 for scores in results.values() for values in scores.values())
     assert results["best, ten epochs on top"]["acc"] == [1.0, 1.0]
-    assert "| best, last look |" in done.stdout
+    assert "| + looking again (best) |" in done.stdout

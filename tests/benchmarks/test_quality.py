@@ -65,13 +65,13 @@ def test_all_rows_as_a_user_runs_it(data, tmp_path):
         ("concat_kmeans", 2),
     ]
     summary = report["results"][0]["summary"]
-    assert summary["acc"] == {"mean": 1.0, "std": 0.0}
+    assert summary["acc"] == {"mean": 1.0, "std": 0.0, "min": 1.0}
     assert {"nmi", "ari", "silhouette", "neighbor_agreement", "turtle_score", "balance", "seconds"} <= set(summary)
     assert report["datasets"]["planted"]["rows"] == 120
     page = (tmp_path / "table.md").read_text()
     assert page.strip() == done.stdout.strip()
     assert "Protocol `all_rows`: trained on all rows, scored on the same rows. Last epoch" in page
-    assert "| kmeans | 100.0 ± 0.0 | 100.0 ± 0.0 | 100.0 ± 0.0 |" in page
+    assert "| kmeans | 100.0 ± 0.0 (100.0) | 100.0 ± 0.0 (100.0) | 100.0 ± 0.0 (100.0) |" in page
     assert str(tmp_path) not in page
 
 
@@ -117,6 +117,57 @@ def test_held_out_splits_cover_all_rows_once_and_differ_by_seed(quality, quality
     assert not np.array_equal(splits[0].unseen, splits[1].unseen)
 
 
+def test_imbalanced_resamples_keep_shares_from_all_to_a_tenth(quality, quality_data, data):
+    dataset = quality_data.load_dataset("planted", quality_data.DataOptions(data, None, None, None, data))
+    kept = [quality.split_rows(dataset, "imbalanced", seed=seed).train for seed in (0, 1, 0)]
+    assert sorted(np.unique(dataset.labels[kept[0]], return_counts=True)[1]) == [3, 6, 14, 30]
+    assert len(np.unique(kept[0])) == len(kept[0])
+    assert np.array_equal(kept[0], kept[2])
+    assert not np.array_equal(kept[0], kept[1])
+
+
+def test_a_method_of_others_beside_ours(quality, data, monkeypatch):
+    found = np.array([-1, -7, *np.repeat(np.arange(4), 30)[2:]])  # two rows that it left without a cluster
+    monkeypatch.setitem(quality.PEERS, "spectral", importlib.import_module("quality_peers").Peer(
+        lambda rows, num_clusters, seed, nouns: found, "sklearn"))  # fmt: skip
+    code, report = run(quality, data, "--datasets", "planted", "--methods", "kmeans", "spectral", "--seeds", "2",
+                       "--protocol", "all_rows", "--reliability", str(data / "diagram.svg"))  # fmt: skip
+    assert code == 0
+    kmeans, spectral = (entry["summary"] for entry in report["results"])
+    assert spectral["noise"]["mean"] == pytest.approx(2 / 120)
+    assert spectral["clusters_with_rows"]["mean"] == 5
+    assert spectral["acc"]["mean"] == pytest.approx(118 / 120)
+    assert "calibration_error" in kmeans
+    assert "calibration_error" not in spectral
+    assert (data / "diagram.svg").exists()
+
+
+def test_apart_and_resumed(quality, data):
+    arguments = ["--datasets", "planted", "--seeds", "1", "--protocol", "all_rows", "--resume",
+                 "--markdown", str(data / "table.md")]  # fmt: skip
+    _, first = run(quality, data, *arguments, "--methods", "kmeans", "--apart")
+    [entry] = first["results"]
+    assert 0.05 < entry["summary"]["peak_gib"]["mean"] < 8
+    _, second = run(quality, data, *arguments, "--methods", "kmeans", "spectral")
+    assert second["results"][0] == entry  # its seconds too: it was not measured again
+    assert [other["method"] for other in second["results"]] == ["kmeans", "spectral"]
+    assert "| clusters | seconds | peak GiB |" in (data / "table.md").read_text()
+
+
+def test_resuming_with_other_seeds_is_refused(quality, data, capsys):
+    arguments = ["--datasets", "planted", "--methods", "kmeans", "--protocol", "all_rows", "--resume"]
+    run(quality, data, *arguments, "--seeds", "1")
+    code, _ = run(quality, data, *arguments, "--seeds", "2")
+    assert code == 2
+    assert "has another num_seeds than this command" in capsys.readouterr().err
+
+
+def test_methods_of_others_cannot_assign_unseen_rows(quality, data, capsys):
+    with pytest.raises(SystemExit):
+        run(quality, data, "--datasets", "planted", "--methods", "spectral", "--protocol", "held_out")
+    assert "cannot assign rows that were not trained on" in capsys.readouterr().err
+
+
 def test_labels_change_scores_and_nothing_else(quality, data):
     with np.load(data / "embedded/planted.npz") as archive:
         arrays = dict(archive)
@@ -152,6 +203,7 @@ def test_summary_is_mean_and_sample_deviation(quality):
     assert set(summary) == {"acc"}
     assert summary["acc"]["mean"] == pytest.approx(0.7)
     assert summary["acc"]["std"] == pytest.approx(0.2)
+    assert summary["acc"]["min"] == 0.5
 
 
 def test_accuracy_by_tenth_begins_with_the_least_sure(quality):
