@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dxmc_core.artifacts.generations import CURRENT_NAME, RECORD_NAME, folders_of, open_run_dir
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest
-from dxmc_core.artifacts.run_dir import CHOICE_OF_K, SEMANTIC_SPACE, STAGES, RunDir
+from dxmc_core.artifacts.run_dir import CHOICE_OF_K, EDITS_FOLDER, SEMANTIC_SPACE, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.config import AUTO, PipelineConfig, read_run_config
 from dxmc_core.errors import ArtifactError, InputError
@@ -174,7 +174,7 @@ class RunContext:
     def _holds_results(self) -> bool:
         """Whether a stage has made something of the images; the catalog alone, which is made first, is nothing yet."""
         first = self.run_dir.stage(STAGES[0]).storage
-        if set(self.run_dir.storage.list_folders()) - {STAGES[0]} or first.exists(MANIFEST_NAME):
+        if set(self.run_dir.storage.list_folders()) - {STAGES[0], EDITS_FOLDER} or first.exists(MANIFEST_NAME):
             return True
         return any(first.child(table).names(1) for table in ("images", "rejects"))
 

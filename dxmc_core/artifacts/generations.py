@@ -219,12 +219,16 @@ class Generations:
             logger.warning("%s: left alone, as dxmc did not write it: %s", run_dir.uri, listed(foreign))
 
 
+def home_of(run_dir: RunDir) -> RunDir:
+    """Where generations lie, of one of them; any other run directory is a home itself."""
+    home, _, number = run_dir.uri.rpartition(f"/{_FOLDER}/")
+    return RunDir(home) if home and _NUMBER.match(number) else run_dir
+
+
 def folders_of(run_dir: RunDir) -> list[str]:
     """URIs of the folders that dxmc writes into there, and into its home where it is a generation."""
-    home, _, number = run_dir.uri.rpartition(f"/{_FOLDER}/")
-    if home and _NUMBER.match(number):
-        run_dir = RunDir(home)
-    return [*run_dir.folders, f"{run_dir.uri}/{_FOLDER}"]
+    home = home_of(run_dir)
+    return [*home.folders, f"{home.uri}/{_FOLDER}"]
 
 
 def read_record(run_dir: RunDir) -> GenerationRecord | None:
