@@ -1,7 +1,7 @@
 """Stage 5 as a Ray job: clusters are measured on a sample in one task, then every part of the images is assigned."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from dxmc_core.artifacts.heads import load_heads
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
+from dxmc_core.edits.model import Edit
 from dxmc_core.method.cluster_identity import Identities
 from dxmc_core.method.cluster_sample import ClusterSample
 from dxmc_core.stages.assign_clusters import (
@@ -23,6 +24,7 @@ from dxmc_core.stages.assign_clusters import (
     sample_images,
 )
 from dxmc_core.stages.cluster_names import require_known, settle_names
+from dxmc_core.stages.edited_clusters import ClusteredImages, EditedTables, edit_clusters, tell_of_edits
 from dxmc_core.stages.previous_clusters import (
     IDS_GIVEN,
     Comparison,
@@ -34,7 +36,8 @@ from dxmc_core.stages.previous_clusters import (
 from ray_jobs.cluster import light_step, map_rows, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
-from ray_jobs.plans.assign_clusters import NAME, inputs_of_stage, renames_of
+from ray_jobs.plans.assign_clusters import NAME, inputs_of_stage
+from ray_jobs.plans.train_heads import LEARNED
 from ray_jobs.progress import Progress
 
 
@@ -44,9 +47,20 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     sample: ClusterSample = run_on_host(_measure, context, doing="measuring the clusters on a sample")
     centers = center_table(sample)
     assignments, sizes = _assign(context, fingerprint, centers)
+    if not context.are_names_alone:
+        found = run_on_host(_describe_unedited, context, sample, sizes, assignments, doing="naming the clusters")
+        return publish_edited(
+            context,
+            found,
+            previous_run=_previous_run(context),
+            learned=context.stage("train_heads").require_manifest().metrics.get(LEARNED, []),
+            fingerprint=fingerprint,
+            inputs=inputs_of_stage(context),
+            started=started,
+        )
     assignments, comparison = _keep_ids(context, fingerprint, assignments, sizes)
     identities = Identities.first(len(sizes)) if comparison is None else comparison.identities
-    renames = renames_of(context)
+    renames = context.renames
     require_known(renames, identities.ids_given)
     tables: dict[str, pa.Table] = run_on_host(
         _describe,
@@ -105,14 +119,12 @@ def _keep_ids(
     context: RunContext, fingerprint: str, assignments: list[Part], sizes: np.ndarray
 ) -> tuple[list[Part], Comparison | None]:
     """Give the clusters the ids they had in an earlier run, where one is named; the parts with these ids."""
-    previous_run = context.config.assign_clusters.keep_ids_from
+    previous_run = _previous_run(context)
     if previous_run is None:
-        return assignments, None
-    if RunDir.at(previous_run) == context.run_dir and context.manifest(NAME) is None:
         return assignments, None
     output = context.stage(NAME)
     comparison: Comparison = run_on_host(
-        compare_with_previous, previous_run, output, assignments, sizes, doing="comparing with the earlier run"
+        _compare, previous_run, output, assignments, sizes, doing="comparing with the earlier run"
     )
     kwargs = {
         "output": output,
@@ -121,6 +133,60 @@ def _keep_ids(
         "cluster_ids": comparison.identities.cluster_ids,
     }
     return parts_in_order(map_parts(RenumberAssignments, kwargs, dict(enumerate(assignments)))), comparison
+
+
+def _previous_run(context: RunContext) -> str | None:
+    """The run that ids are kept from, where there is one."""
+    uri = context.config.assign_clusters.keep_ids_from
+    if uri is not None and RunDir.at(uri) == context.run_dir and context.manifest(NAME) is None:
+        return None
+    return uri
+
+
+def _compare(previous_run: str, output: StageDir, parts: Sequence[Part], sizes: np.ndarray) -> Comparison:
+    labels = (output.read_part(part, ["image_id", "cluster_id"]) for part in parts)
+    return compare_with_previous(previous_run, labels, sizes)
+
+
+def publish_edited(
+    context: RunContext,
+    found: ClusteredImages,
+    *,
+    previous_run: str | None,
+    learned: Sequence[str],
+    fingerprint: str,
+    inputs: Mapping[str, str],
+    started: float,
+) -> Manifest:
+    """Publish assign_clusters with the edits of people applied to what a clustering gave."""
+    edited: EditedTables = run_on_host(
+        _edit, context, found, context.edits, previous_run, frozenset(learned), fingerprint, doing="applying edits"
+    )
+    context.keep_edits(edited.edits)
+    require_known(context.renames, edited.ids_given)
+    tell_of_edits(edited)
+    return edited.publish(context.stage(NAME), fingerprint=fingerprint, inputs=inputs, started=started)
+
+
+def _edit(
+    context: RunContext,
+    found: ClusteredImages,
+    edits: Sequence[Edit],
+    previous_run: str | None,
+    learned: frozenset[str],
+    fingerprint: str,
+) -> EditedTables:
+    return edit_clusters(
+        found,
+        edits,
+        images=context.stage("embed_images"),
+        output=context.stage(NAME),
+        fingerprint=fingerprint,
+        config=context.config.assign_clusters,
+        previous_run=previous_run,
+        learned=learned,
+        seed=context.config.seed,
+    )
 
 
 def map_parts(mapper: type, kwargs: dict[str, Any], parts: Mapping[int, Part]) -> list[dict[str, Any]]:
@@ -133,6 +199,14 @@ def map_parts(mapper: type, kwargs: dict[str, Any], parts: Mapping[int, Part]) -
             receipts.append(row)
             progress.add(row["rows"])
     return receipts
+
+
+def _describe_unedited(
+    context: RunContext, sample: ClusterSample, sizes: np.ndarray, assignments: list[Part]
+) -> ClusteredImages:
+    nouns = context.stage("build_semantic_space").read_table("selected_nouns") if context.text_stages else None
+    clusters = describe_clusters(sample, sizes, nouns, context.config.assign_clusters)
+    return ClusteredImages(context.stage(NAME), assignments, center_table(sample), clusters, None)
 
 
 def _describe(

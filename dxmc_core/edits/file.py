@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from dxmc_core.artifacts.generations import home_of
 from dxmc_core.artifacts.run_dir import EDITS_FOLDER, EDITS_NAMES, RunDir
-from dxmc_core.artifacts.user_tables import column_names, read_columns, require_once
+from dxmc_core.artifacts.user_tables import read_columns
 from dxmc_core.edits.check import contradictions
 from dxmc_core.edits.model import Action, Edit
 from dxmc_core.errors import InputError, on_one_line
@@ -40,6 +40,9 @@ class EditsError(InputError):
         more = len(lines) - _SHOWN_LINES
         super().__init__("\n".join([*lines[:_SHOWN_LINES], *([f"... and {more:,} more"] if more > 0 else [])]))
         self.lines = tuple(lines)
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...]]]:
+        return type(self), (self.lines,)
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def parse_edits(data: bytes, where: str) -> tuple[Edit, ...]:
         try:
             edits.append(Edit.model_validate(row))
         except ValidationError as error:
-            lines += [f"{place_of(where, number, row)}: {line}" for line in _told(error)]
+            lines += [f"{place_of(where, number, row)}: {line}" for line in told(error)]
     if not lines:
         lines = [f"{place_of(where, number, edits[number - 1])}: {text}" for number, text in contradictions(edits)]
     if lines:
@@ -118,7 +121,7 @@ def place_of(where: str, number: int, edit: Any) -> str:
     return f"{where}: edit {number}" + (f" ({str(edit_id)[:20]})" if edit_id else "")
 
 
-def _told(error: ValidationError) -> list[str]:
+def told(error: ValidationError) -> list[str]:
     """What is wrong with an edit, one line for each thing."""
     lines = []
     for found in error.errors(include_url=False, include_context=False):
@@ -163,13 +166,10 @@ def _require_no_aliases(found: Any, where: str) -> None:
 
 
 def _parquet_rows(data: bytes, where: str) -> list[Any]:
-    names = column_names(data, where)
-    missing = [name for name in ("author", "at", "kind", "content") if name not in names]
+    columns = read_columns(data, _COLUMNS, where)
+    missing = [name for name in ("author", "at", "kind", "content") if name not in columns]
     if missing:
         raise EditsError([f"{where}: expected the columns {', '.join(_COLUMNS)}, found no {missing[0]}"])
-    for name in names:
-        require_once(name, names, where)
-    columns = read_columns(data, _COLUMNS, where)
     rows = []
     for number, row in enumerate(pa.table(columns).to_pylist(), start=1):
         try:
@@ -223,7 +223,7 @@ def new_edit(action: Action, *, author: str, reason: str | None = None) -> Edit:
     try:
         return Edit(id=secrets.token_hex(4), author=author, at=at, reason=reason, action=action)
     except ValidationError as error:
-        raise InputError("; ".join(_told(error))) from error
+        raise InputError("; ".join(told(error))) from error
 
 
 def append_edits(found: EditsFile, edits: Iterable[Edit]) -> EditsFile:

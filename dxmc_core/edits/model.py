@@ -11,6 +11,7 @@ are filled in when the edit is first applied.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -35,6 +36,7 @@ def require_name(text: str) -> str:
 
 
 def _in_utc(at: datetime) -> datetime:
+    at = at.replace(microsecond=0)
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
@@ -194,7 +196,7 @@ class Edit(_Model):
     """By which it is undone; made from its content where a person left it out."""
     author: Name
     at: Annotated[datetime, AfterValidator(_in_utc)]
-    reason: Annotated[Name, Field(max_length=MAX_NAME_LENGTH)] | None = None
+    reason: Name | None = None
     action: Annotated[Action, Field(discriminator="kind")]
 
     @model_validator(mode="before")
@@ -243,6 +245,40 @@ class Edit(_Model):
         if isinstance(action, Examples):
             return (action.of,) if isinstance(action.of, ClusterRef) else ()
         return () if isinstance(action, Together | Apart) else (action.cluster,)
+
+    def with_references(self, known: Mapping[int, ClusterRef]) -> "Edit":
+        """The edit with images in its references that had none, where they are known by id."""
+
+        def filled(ref: ClusterRef) -> ClusterRef:
+            return ref if ref.images else known.get(ref.id, ref)
+
+        action = self.action
+        changes: dict[str, Any] = {}
+        if isinstance(action, Merge):
+            changes["clusters"] = tuple(map(filled, action.clusters))
+        elif isinstance(action, Move):
+            changes["to"] = filled(action.to)
+        elif isinstance(action, Examples):
+            changes["of"] = filled(action.of) if isinstance(action.of, ClusterRef) else action.of
+        elif not isinstance(action, Together | Apart):
+            changes["cluster"] = filled(action.cluster)
+        return self.model_copy(update={"action": action.model_copy(update=changes)})
+
+    @property
+    def essence(self) -> dict[str, Any]:
+        """What it says, without what is filled in when it is first applied; of JSON types."""
+        found = self.model_dump()
+        content = self.action.model_dump(mode="json", exclude={"kind"})
+        for key in ("cluster", "to", "of"):
+            if isinstance(content.get(key), dict):
+                content[key] = content[key]["id"]
+        if isinstance(self.action, Merge):
+            content["clusters"] = [ref.id for ref in self.action.clusters]
+        elif isinstance(self.action, Split):
+            content = {"cluster": content["cluster"], "into": self.action.into or len(self.action.examples or ())}
+        elif isinstance(self.action, Pin):
+            del content["images"]
+        return {"id": found["id"], self.kind: content}
 
     @property
     def images(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
+from dxmc_core.method.constraints import Constraints
 from dxmc_core.method.discriminant import Discriminant, discriminant_work, fit_discriminant
 from dxmc_core.method.joined_space import NUM_DIRECTIONS, principal_rows, principal_work
 from dxmc_core.method.kmeans import kmeans_work, spherical_kmeans
@@ -115,12 +116,14 @@ class _Sample:
         candidates: (n, c) positions in the sample, nearest first.
         texts: (n, T) float32 unit rows around their mean on their principal axes, or None.
         overlaps: (n, c) float32 of each image's nouns with those of its candidates, or None.
+        known: what people know of some of them, or None.
     """
 
     images: np.ndarray
     candidates: np.ndarray
     texts: np.ndarray | None
     overlaps: np.ndarray | None
+    known: Constraints | None = None
 
 
 def find_start(
@@ -130,6 +133,7 @@ def find_start(
     image_neighbors: np.ndarray | None = None,
     text_counterparts: np.ndarray | None = None,
     selected_nouns: np.ndarray | None = None,
+    known: Constraints | None = None,
     seed: int = 0,
     device: str = "cpu",
     resume_from: BestStart | None = None,
@@ -145,6 +149,8 @@ def find_start(
             where N is beyond `num_rows_looked_at`.
         text_counterparts: (N, D'), or None for images alone. How much they count is decided by `text_gate`.
         selected_nouns: (S, D) nouns that the counterparts were mixed from; goes with them.
+        known: images that belong together or apart; they are among those that are looked at, and keep their clusters
+            as people know them in the labels of every look.
         device: where products, searches and k-means run.
         resume_from: an earlier look at the same images with the same settings.
         on_look: called after each look with what is known by then.
@@ -155,13 +161,15 @@ def find_start(
     """
     _check(image_embeddings, num_clusters, image_neighbors, text_counterparts, selected_nouns)
     rows = _rows_looked_at(len(image_embeddings), num_clusters, seed=seed)
+    if rows is not None and known is not None:
+        rows = np.union1d(rows, known.rows)
     images = unit_rows(_taken(image_embeddings, rows), name="image_embeddings")
     candidates = image_neighbors[:, :_MAX_CANDIDATES] if image_neighbors is not None and rows is None else None
     if candidates is None:
         on_step(_step(1, "searching neighbors"))
         candidates = nearest_neighbors(images, num_neighbors=min(_MAX_CANDIDATES, len(images) - 1), device=device)
     texts = None if text_counterparts is None else _centered(_taken(text_counterparts, rows), device)
-    sample = _Sample(images, candidates, texts, None)
+    sample = _Sample(images, candidates, texts, None, None if known is None else known.within(rows))
     start = resume_from
     if start is None:
         start = _first_look(sample, selected_nouns, num_clusters, seed=seed, device=device, on_step=on_step)
@@ -181,6 +189,19 @@ def labels_of(discriminant: Discriminant, image_embeddings: np.ndarray) -> np.nd
         rows = unit_rows(image_embeddings[block], name="image_embeddings", first_row=start)
         labels[block] = discriminant.predict(rows)
     return labels
+
+
+def labels_of_known(start: BestStart, known: Constraints, *, num_images: int, seed: int) -> np.ndarray:
+    """Clusters (m,) int32 of the images that people know of, as the last look kept them.
+
+    Args:
+        num_images, seed: N and the seed of the search for the start.
+    """
+    looked_at = start.discriminant.labels
+    rows = _rows_looked_at(num_images, len(start.cluster_shares), seed=seed)
+    if rows is not None:
+        return looked_at[np.searchsorted(np.union1d(rows, known.rows), known.rows)]
+    return looked_at[known.rows]
 
 
 def num_rows_looked_at(num_rows: int, num_clusters: int) -> int:
@@ -224,7 +245,7 @@ def _first_look(
     """
     images, candidates = sample.images, sample.candidates
     on_step(_step(1, "whitening"))
-    near = candidates[:, : num_smoothing_neighbors(len(images), num_clusters)]
+    near = _linked(sample, candidates[:, : num_smoothing_neighbors(len(images), num_clusters)])
     whitenings = neighbor_whitening(images, near, device=device), half_power_whitening(images, device=device)
     agreement = None
     if sample.texts is not None:
@@ -237,7 +258,7 @@ def _first_look(
     on_step(_step(1, "choosing between like and unlike sizes"))
     exponent, agreements = choose_size_exponent(space, num_clusters, seed=seed, device=device)
     on_step(_step(1, "clustering"))
-    discriminant = _clusters_of(sample.images, space, num_clusters, exponent, seed=seed, device=device)
+    discriminant = _clusters_of(sample, space, num_clusters, exponent, seed=seed, device=device)
     return BestStart(
         discriminant,
         _shares(discriminant, num_clusters),
@@ -261,7 +282,7 @@ def _look_again(
     on_step(_step(look, "joining views"))
     space = _joined(sample, (whitening,), start.text_weight, num_clusters, device)
     on_step(_step(look, "clustering"))
-    discriminant = _clusters_of(sample.images, space, num_clusters, start.size_exponent, seed=seed, device=device)
+    discriminant = _clusters_of(sample, space, num_clusters, start.size_exponent, seed=seed, device=device)
     return replace(
         start,
         discriminant=discriminant,
@@ -289,6 +310,7 @@ def _joined(
     for whitening in whitenings:
         rows = whitening.apply(sample.images, device=device)
         neighbors = rerank_neighbors(rows, sample.candidates, num_neighbors, affinities=affinities, device=device)
+        neighbors = _linked(sample, neighbors)
         depths = _smoothed(rows, neighbors, device)
         if sample.texts is None:
             views += [smoothed.astype(np.float16) for smoothed in depths]
@@ -300,6 +322,10 @@ def _joined(
     return principal_rows(views, device=device)
 
 
+def _linked(sample: _Sample, neighbors: np.ndarray) -> np.ndarray:
+    return neighbors if sample.known is None else sample.known.linked(neighbors)
+
+
 def _smoothed(rows: np.ndarray, neighbors: np.ndarray, device: str) -> Iterator[np.ndarray]:
     done = 0
     for depth in _SMOOTHING_ROUNDS:
@@ -309,22 +335,48 @@ def _smoothed(rows: np.ndarray, neighbors: np.ndarray, device: str) -> Iterator[
 
 
 def _clusters_of(
-    images: np.ndarray, space: np.ndarray, num_clusters: int, exponent: float, *, seed: int, device: str
+    sample: _Sample, space: np.ndarray, num_clusters: int, exponent: float, *, seed: int, device: str
 ) -> Discriminant:
     """Micro-clusters of the space joined to K, and the discriminant of what they hold."""
     micro_labels, means, sizes = micro_clusters(space, num_clusters, seed=seed, device=device)
-    parts = merge_points(means, sizes, min(num_clusters, len(sizes)), size_exponent=exponent, device=device)
+    known, tags = sample.known, None
+    if known is not None:
+        micro_labels, tags = known.tagged(micro_labels)
+        micro_labels, tags = _without_empty(micro_labels, tags)
+        sizes = np.bincount(micro_labels)
+        means = cluster_means(space, micro_labels, len(sizes))
+    parts = merge_points(
+        means,
+        sizes,
+        min(num_clusters, len(sizes)),
+        size_exponent=exponent,
+        tags=tags,
+        apart=None if known is None else known.apart,
+        device=device,
+    )
     labels = parts[micro_labels]
+    fixed_rows = None if known is None else known.rows
     if exponent == WARD:
-        labels = _settled_labels(space, labels, num_clusters)
-    return fit_discriminant(images, labels, num_clusters, device=device)
+        labels = _settled_labels(space, labels, num_clusters, fixed_rows)
+    return fit_discriminant(sample.images, labels, num_clusters, fixed_rows=fixed_rows, device=device)
 
 
-def _settled_labels(space: np.ndarray, labels: np.ndarray, num_clusters: int) -> np.ndarray:
+def _without_empty(labels: np.ndarray, tags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Micro-clusters that have rows, numbered anew."""
+    present, labels = np.unique(labels, return_inverse=True)
+    return labels, tags[present]
+
+
+def _settled_labels(
+    space: np.ndarray, labels: np.ndarray, num_clusters: int, fixed_rows: np.ndarray | None
+) -> np.ndarray:
     """A few steps of Lloyd's algorithm. Not for other exponents than Ward's: it too favours clusters of like size."""
+    fixed = None if fixed_rows is None else labels[fixed_rows]
     for _ in range(_LLOYD_STEPS):
         centers = normalize_rows(cluster_means(space, labels, num_clusters))
         previous, labels = labels, (space @ centers.T).argmax(axis=1)
+        if fixed_rows is not None:
+            labels[fixed_rows] = fixed
         if np.array_equal(labels, previous):
             break
     return labels

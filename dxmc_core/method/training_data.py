@@ -25,6 +25,9 @@ MATRICES = (
 )
 """What there may be beyond the image embeddings; see `TrainingData`."""
 
+KNOWN = ("known_images", "apart_groups")
+"""What people know of some of the images, for whichever method listens to it; see `constraints.Constraints`."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -60,6 +63,9 @@ class TrainingData:
         noun_hypernyms: (E, 2) int32 or int64 pairs [noun, its hypernym] of positions in `noun_embeddings`, without a
             cycle, or None where the nouns have no hierarchy.
         selected_nouns: (S, D) float16 or float32, unit rows: the nouns that text counterparts are mixed from, or None.
+        known_images: (m, 2) int64 pairs [position, group] of images that people know something of, positions ascending:
+            those of a group belong together; or None.
+        apart_groups: (P, 2) int64 pairs of groups that belong apart; goes with them.
 
     Raises:
         ValueError: shapes disagree, neighbours are not positions in 0..N-1, or the matrices lie on different devices.
@@ -72,6 +78,8 @@ class TrainingData:
     noun_embeddings: Tensor | None = None
     noun_hypernyms: Tensor | None = None
     selected_nouns: Tensor | None = None
+    known_images: Tensor | None = None
+    apart_groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.image_embeddings.ndim != 2:
@@ -123,6 +131,8 @@ class TrainingData:
         noun_embeddings: np.ndarray | None = None,
         noun_hypernyms: np.ndarray | None = None,
         selected_nouns: np.ndarray | None = None,
+        known_images: np.ndarray | None = None,
+        apart_groups: np.ndarray | None = None,
     ) -> "TrainingData":
         """Wrap numpy arrays, memory-mapped ones included, without copying them."""
         optional = (
@@ -132,6 +142,8 @@ class TrainingData:
             noun_embeddings,
             noun_hypernyms,
             selected_nouns,
+            known_images,
+            apart_groups,
         )
         return cls(_as_tensor(image_embeddings), *(None if array is None else _as_tensor(array) for array in optional))
 
@@ -161,7 +173,8 @@ class TrainingData:
         return self._with(moved)
 
     def only(self, names: Collection[str]) -> "TrainingData":
-        """The image embeddings and, of the other matrices, those named; a hierarchy of nouns goes with the nouns.
+        """The image embeddings, what people know, and of the other matrices those named; a hierarchy of nouns goes
+        with the nouns.
 
         Raises:
             ValueError: a named matrix is missing.
@@ -169,7 +182,7 @@ class TrainingData:
         missing = [name for name in names if getattr(self, name) is None]
         if missing:
             raise ValueError(f"this method trains on {', '.join(sorted(names))}; found no {', '.join(missing)}")
-        wanted = {"image_embeddings", *names}
+        wanted = {"image_embeddings", *KNOWN, *names}
         if "noun_embeddings" in wanted:
             wanted.add("noun_hypernyms")
         return self._with({name: matrix if name in wanted else None for name, matrix in self._matrices().items()})
@@ -190,7 +203,7 @@ class TrainingData:
         return TrainingData(images, **matrices)
 
     def _matrices(self) -> dict[str, Tensor | None]:
-        return {name: getattr(self, name) for name in ("image_embeddings", *MATRICES)}
+        return {name: getattr(self, name) for name in ("image_embeddings", *MATRICES, *KNOWN)}
 
 
 def draw_batches(

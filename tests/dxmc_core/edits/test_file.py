@@ -85,7 +85,7 @@ edits:
         ("split: {cluster: 3}", "expected either `into` or `examples`"),
         ("split: {cluster: 3, into: 1}", "split.into: Input should be greater than or equal to 2, found '1'"),
         ("split: {cluster: 3, examples: [[a], [b, a]]}", "expected each image once, found 'a' twice"),
-        ("together: {images: [a]}", "together.images: Tuple should have at least 2 items"),
+        ("together: {images: [a]}", "should have at least 2 items"),
         ("apart: {images: [a, a]}", "expected each image once, found 'a' twice"),
         ("pin: {cluster: {id: 3, images: [a], path: /etc}}", "pin.cluster.path: Extra inputs are not permitted"),
         ("move: {images: [a], to: {id: 3, images: [[b]]}}", "move.to.images.0: Input should be a valid string"),
