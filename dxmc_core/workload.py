@@ -172,6 +172,11 @@ class Workload:
         return num_image_centers(self.num_images, num_clusters, max_centers=self.max_centers)
 
     @property
+    def num_searched(self) -> int:
+        """Modalities whose rows get neighbours: images, and text counterparts where the method trains on theirs."""
+        return 2 if "text_neighbors" in self.reads else 1
+
+    @property
     def num_selected_nouns(self) -> int:
         """Nouns that the image centres choose, at most."""
         return min(self.nouns_per_center * self.num_centers, self.num_nouns)

@@ -122,7 +122,7 @@ TABLES = (
         {
             "row_id": _IDS["row_id"],
             "image_neighbors": "row_ids by image embedding, nearest first",
-            "text_neighbors": "row_ids by text counterpart, nearest first; no such column without a vocabulary",
+            "text_neighbors": "row_ids by text counterpart; where the method trains on them, or an index is wanted",
         },
     ),
     Table(

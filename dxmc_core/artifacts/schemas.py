@@ -139,7 +139,7 @@ def text_counterparts(width: int) -> pa.Schema:
 
 
 def neighbors(num_neighbors: int, *, has_text: bool = True) -> pa.Schema:
-    """Nearest rows of every row, nearest first, as row ids, itself left out; of text where there is a vocabulary."""
+    """Nearest rows of every row, nearest first, as row ids, itself left out; of text where they were looked for."""
     modalities = ("image_neighbors", "text_neighbors") if has_text else ("image_neighbors",)
     lists = [pa.field(name, pa.list_(pa.int64(), num_neighbors), nullable=False) for name in modalities]
     return pa.schema([pa.field("row_id", pa.int64(), nullable=False), *lists])
