@@ -263,7 +263,7 @@ class _Application:
     def _majority(self, positions: np.ndarray, preferred: int | None = None) -> int:
         values, counts = np.unique(self.current(positions), return_counts=True)
         most = values[counts == counts.max()]
-        return int(preferred if preferred in most else most[0])
+        return preferred if preferred is not None and preferred in most else int(most[0])
 
     def new_label(self, origin: int) -> int:
         label = len(self.alias)

@@ -43,13 +43,10 @@ def constraints_of(edits: Sequence[Edit], positions: Mapping[str, int]) -> Const
                 groups.part_all(action.examples or ())
             case Apart():
                 groups.part_all(action.parts)
-    classes = {_class_token(edit.action.of) for edit in edits if _names_class(edit)}
+    actions = [edit.action for edit in edits]
+    classes = {_class_token(act.of) for act in actions if isinstance(act, Examples) and isinstance(act.of, str)}
     groups.part(sorted(classes))
     return groups.constraints()
-
-
-def _names_class(edit: Edit) -> bool:
-    return isinstance(edit.action, Examples) and isinstance(edit.action.of, str)
 
 
 def _class_token(name: object) -> str:

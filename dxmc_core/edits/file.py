@@ -273,10 +273,13 @@ def write_edits(found: EditsFile, edits: Iterable[Edit]) -> EditsFile:
 
 
 def _keep_version(found: EditsFile) -> None:
+    """Keep what was read as a version, once."""
     assert found.raw is not None
     versions = found.home.storage.child(EDITS_FOLDER)
+    numbers = {int(stem): name for name in versions.names(1_000_000) if (stem := name.partition(".")[0]).isdecimal()}
+    number = max(numbers, default=0)
+    if number and versions.read_bytes(numbers[number]) == found.raw:  # by a write that was refused
+        return
     suffix = found.name.rpartition(".")[2]
-    taken = [int(stem) for name in versions.names(1_000_000) if (stem := name.partition(".")[0]).isdecimal()]
-    number = max(taken, default=0) + 1
-    while not versions.create_bytes(f"{number:06}.{suffix}", found.raw):
+    while not versions.create_bytes(f"{number + 1:06}.{suffix}", found.raw):
         number += 1

@@ -214,7 +214,8 @@ class _Rows:
     @classmethod
     def read(cls, found: ClusteredImages, edits: Sequence[Edit]) -> "_Rows":
         wanted = pa.array(named_images(edits), pa.string())
-        row_ids, labels, runner_up, positions = [], [], [], {}
+        row_ids, labels, runner_up = [], [], []
+        positions: dict[str, int] = {}
         confidence = 0.0
         for start, table in _with_starts(found.read(["row_id", "image_id", "cluster_id", "runner_up", "confidence"])):
             row_ids.append(table["row_id"].to_numpy())

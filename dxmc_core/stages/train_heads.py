@@ -148,7 +148,9 @@ def _one_of_each_group(job: TrainingJob, row_ids: np.ndarray, arrays: dict[str, 
             f"num_clusters to {len(kept)} or less, or train_heads.count_near_duplicates_once to false"
         )
     logger.info("train_heads: %d of %d images, one of each group of near duplicates", len(kept), len(groups))
-    rows = {name: arrays[name][kept] for name in ("image_embeddings", "text_counterparts") if name in arrays}
+    rows: dict[str, np.ndarray] = {
+        name: arrays[name][kept] for name in ("image_embeddings", "text_counterparts") if name in arrays
+    }
     neighbors = {
         name: one_of_each(groups, arrays[name]) for name in ("image_neighbors", "text_neighbors") if name in arrays
     }
