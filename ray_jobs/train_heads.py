@@ -56,7 +56,7 @@ from ray_jobs.hosts import (
     hosts,
 )
 from ray_jobs.main import main_of
-from ray_jobs.plans.train_heads import NAME, inputs_of_stage
+from ray_jobs.plans.train_heads import LEARNED, NAME, inputs_of_stage, learned_edits
 from ray_jobs.progress import Progress
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         count_near_duplicates_once=config.train_heads.count_near_duplicates_once,
         warm_start=context.base.stage(NAME) if context.base is not None else None,
         image_tables=image_tables,
+        edits=learned_edits(context),
     )
     use_gpu = num_gpus(config.resources) > 0
     with (
@@ -133,6 +134,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
             "epochs": len(history),
             "last_epoch": history[-1] if history else None,
             **evidence,
+            **({LEARNED: [edit.id for edit in job.edits]} if job.edits else {}),
         },
         seconds=time.perf_counter() - started,
     )

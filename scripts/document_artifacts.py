@@ -202,7 +202,7 @@ TABLES = (
         "assign_clusters",
         "centers",
         schemas.centers(_WIDTH),
-        "One row a cluster, those without images included; row k is output k of the heads.",
+        "One row a cluster, those without images included; row k is output k of the heads, rows beyond are of edits.",
         {
             "cluster_id": "number of the cluster",
             "mean_distance": "mean of 1 - cosine of the members to the centre",
@@ -244,6 +244,29 @@ TABLES = (
             "previous_share": "overlap as a fraction of the former",
             "share": "overlap as a fraction of the latter",
             "jaccard": "overlap as a fraction of the images in either",
+        },
+    ),
+    Table(
+        "assign_clusters",
+        "edits",
+        schemas.EDITS,
+        "One row per edit of a person that this run listened to, in their order; not there without edits. Where edits "
+        "changed assignments, `unedited`, `unedited_centers` and `unedited_clusters` hold `assignments`, `centers` and "
+        "`clusters` as the clustering alone gave them; see docs/EDITS.md.",
+        {
+            "edit_id": "by which it is undone",
+            "kind": "`rename`, `merge`, `split`, `move`, `together`, `apart`, `examples`, `hide` or `pin`",
+            "summary": "what it does, in a few words",
+            "author": "who made it",
+            "at": "when",
+            "reason": "why, where that was said",
+            "state": "`applied`, `waiting` (nothing that it names is here now) or `overruled` (by later edits)",
+            "cluster_id": "the cluster that it is about, null where there is none",
+            "num_images": "images that it names",
+            "num_missing": "those of them that are not in this run",
+            "num_elsewhere": "those of them that the clustering alone puts into another cluster",
+            "num_overruled": "those of them that later edits put elsewhere",
+            "message": "what a person should know of it, empty where all is as it was meant",
         },
     ),
     Table(

@@ -1,5 +1,7 @@
 """The Arrow schema of every table that a stage publishes. Users join on `image_id`; arrays are indexed by `row_id`."""
 
+from collections.abc import Container
+
 import pyarrow as pa
 
 #: Raised whenever a schema below or the manifest changes; an artifact of another version is rebuilt, never guessed at.
@@ -23,6 +25,8 @@ TABLES = (
     "clusters",
     "cluster_tree",
     "lineage",
+    "edits",
+    *("unedited", "unedited_centers", "unedited_clusters"),
     "cluster_summary",
     "quality_issues",
 )
@@ -190,7 +194,8 @@ INLIER_CLUSTER_ID = pa.field("inlier_cluster_id", pa.int32(), nullable=False)
 
 
 def centers(width: int) -> pa.Schema:
-    """Where every cluster lies: the normalised mean of its images, zero without any. Row k is the heads' output k."""
+    """Where every cluster lies: the normalised mean of its images, zero without any. Row k is the heads' output k; rows
+    beyond those are clusters that edits made."""
     return pa.schema(
         [
             pa.field("cluster_id", pa.int32(), nullable=False),
@@ -244,6 +249,34 @@ LINEAGE = pa.schema(
         pa.field("previous_share", pa.float32(), nullable=False),
         pa.field("share", pa.float32(), nullable=False),
         pa.field("jaccard", pa.float32(), nullable=False),
+    ]
+)
+
+#: Where a table lies as the clustering alone gave it, in a run whose clusters people have changed by edits.
+UNEDITED = {"assignments": "unedited", "centers": "unedited_centers", "clusters": "unedited_clusters"}
+
+
+def as_clustered(name: str, tables: Container[str]) -> str:
+    """Under which name a finished assign_clusters, of these tables, holds one as the clustering alone gave it."""
+    return UNEDITED[name] if UNEDITED[name] in tables else name
+
+
+#: What became of every edit in this run, in their order; see `edits.apply.Outcome`.
+EDITS = pa.schema(
+    [
+        pa.field("edit_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("summary", pa.string(), nullable=False),
+        pa.field("author", pa.string(), nullable=False),
+        pa.field("at", pa.timestamp("ms", "UTC"), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("state", pa.string(), nullable=False),  # applied, waiting or overruled
+        pa.field("cluster_id", pa.int32()),  # that it is about; null where there is none
+        pa.field("num_images", pa.int64(), nullable=False),
+        pa.field("num_missing", pa.int64(), nullable=False),
+        pa.field("num_elsewhere", pa.int64(), nullable=False),
+        pa.field("num_overruled", pa.int64(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
     ]
 )
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
+from dxmc_core.method.constraints import Constraints
 from dxmc_core.method.discriminant import Discriminant, discriminant_work, fit_discriminant
 from dxmc_core.method.encoder_gate import encoder_agreement, encoder_weight
 from dxmc_core.method.joined_encoders import encoder_scales, join_encoders, split_encoders
@@ -143,6 +144,7 @@ class _Sample:
     encoded: tuple[_Encoded, ...]
     texts: np.ndarray | None
     overlaps: np.ndarray | None
+    known: Constraints | None = None
 
     @property
     def first(self) -> _Encoded:
@@ -160,6 +162,7 @@ def find_start(
     image_neighbors: np.ndarray | None = None,
     text_counterparts: np.ndarray | None = None,
     selected_nouns: np.ndarray | None = None,
+    known: Constraints | None = None,
     seed: int = 0,
     device: str = "cpu",
     resume_from: BestStart | None = None,
@@ -176,6 +179,8 @@ def find_start(
             among the sample where N is beyond `num_rows_looked_at`. Those by other encoders are always searched here.
         text_counterparts: (N, D'), or None for images alone. How much they count is decided by `text_gate`.
         selected_nouns: (S, D of the first encoder) nouns that the counterparts were mixed from; goes with them.
+        known: images that belong together or apart; they are among those that are looked at, and keep their clusters
+            as people know them in the labels of every look.
         device: where products, searches and k-means run.
         resume_from: an earlier look at the same images with the same settings.
         on_look: called after each look with what is known by then.
@@ -186,6 +191,8 @@ def find_start(
     """
     _check(image_embeddings, num_clusters, image_neighbors, text_counterparts, selected_nouns)
     rows = _rows_looked_at(len(image_embeddings), num_clusters, seed=seed)
+    if rows is not None and known is not None:
+        rows = np.union1d(rows, known.rows)
     encoded: list[_Encoded] = []
     for images in split_encoders(_taken(image_embeddings, rows), encoder_widths):
         images = unit_rows(images, name="image_embeddings")
@@ -195,7 +202,7 @@ def find_start(
             candidates = nearest_neighbors(images, num_neighbors=min(_MAX_CANDIDATES, len(images) - 1), device=device)
         encoded.append(_Encoded(images, candidates))
     texts = None if text_counterparts is None else _centered(_taken(text_counterparts, rows), device)
-    sample = _Sample(tuple(encoded), texts, None)
+    sample = _Sample(tuple(encoded), texts, None, None if known is None else known.within(rows))
     start = resume_from
     if start is None:
         start = _first_look(sample, selected_nouns, num_clusters, seed=seed, device=device, on_step=on_step)
@@ -215,6 +222,19 @@ def labels_of(discriminant: Discriminant, image_embeddings: np.ndarray) -> np.nd
         rows = unit_rows(image_embeddings[block], name="image_embeddings", first_row=start)
         labels[block] = discriminant.predict(rows)
     return labels
+
+
+def labels_of_known(start: BestStart, known: Constraints, *, num_images: int, seed: int) -> np.ndarray:
+    """Clusters (m,) int32 of the images that people know of, as the last look kept them.
+
+    Args:
+        num_images, seed: N and the seed of the search for the start.
+    """
+    looked_at = start.discriminant.labels
+    rows = _rows_looked_at(num_images, len(start.cluster_shares), seed=seed)
+    if rows is not None:
+        return looked_at[np.searchsorted(np.union1d(rows, known.rows), known.rows)]
+    return looked_at[known.rows]
 
 
 def num_rows_looked_at(num_rows: int, num_clusters: int) -> int:
@@ -260,7 +280,7 @@ def _first_look(
     num_neighbors = num_smoothing_neighbors(len(sample), num_clusters)
     whitenings = [
         (
-            neighbor_whitening(one.images, one.candidates[:, :num_neighbors], device=device),
+            neighbor_whitening(one.images, _linked(sample, one.candidates[:, :num_neighbors]), device=device),
             half_power_whitening(one.images, device=device),
         )
         for one in sample.encoded
@@ -347,32 +367,37 @@ def _joined(
             texts, overlaps = (sample.texts, sample.overlaps) if is_first else (None, None)
             affinities = None if overlaps is None else overlaps**text_weight
             for whitening in of_encoder:
-                views += _views(encoded, whitening, affinities, texts, text_weight, num_clusters, device)
+                rows = whitening.apply(encoded.images, device=device)
+                num_neighbors = num_smoothing_neighbors(len(rows), num_clusters)
+                neighbors = rerank_neighbors(
+                    rows, encoded.candidates, num_neighbors, affinities=affinities, device=device
+                )
+                views += _views(encoded.weight, rows, _linked(sample, neighbors), texts, text_weight, device)
     return principal_rows(views, device=device)
 
 
 def _views(
-    encoded: _Encoded,
-    whitening: WhiteningMap,
-    affinities: np.ndarray | None,
+    weight: float,
+    rows: np.ndarray,
+    neighbors: np.ndarray,
     texts: np.ndarray | None,
     text_weight: float,
-    num_clusters: int,
     device: str,
 ) -> Iterator[np.ndarray]:
-    """The images under a whitening at each depth of smoothing, beside their texts where there are some."""
-    rows = whitening.apply(encoded.images, device=device)
-    num_neighbors = num_smoothing_neighbors(len(rows), num_clusters)
-    neighbors = rerank_neighbors(rows, encoded.candidates, num_neighbors, affinities=affinities, device=device)
+    """Whitened images at each depth of smoothing, beside their texts where there are some."""
     depths = _smoothed(rows, neighbors, device)
     if texts is None:
         for smoothed in depths:
-            yield (encoded.weight * smoothed).astype(np.float16)
+            yield (weight * smoothed).astype(np.float16)
         return
-    scale = encoded.weight * (1 + text_weight**2) ** -0.5  # a view and its text have the norm of a view together
+    scale = weight * (1 + text_weight**2) ** -0.5  # a view and its text have the norm of a view together
     for smoothed, smoothed_texts in zip(depths, _smoothed(texts, neighbors, device), strict=True):
         yield (scale * smoothed).astype(np.float16)
         yield (scale * text_weight * smoothed_texts).astype(np.float16)
+
+
+def _linked(sample: _Sample, neighbors: np.ndarray) -> np.ndarray:
+    return neighbors if sample.known is None else sample.known.linked(neighbors)
 
 
 def _smoothed(rows: np.ndarray, neighbors: np.ndarray, device: str) -> Iterator[np.ndarray]:
@@ -388,24 +413,50 @@ def _clusters_of(
 ) -> Discriminant:
     """Micro-clusters of the space joined to K, and the discriminant of what they hold."""
     micro_labels, means, sizes = micro_clusters(space, num_clusters, seed=seed, device=device)
-    parts = merge_points(means, sizes, min(num_clusters, len(sizes)), size_exponent=exponent, device=device)
+    known, tags = sample.known, None
+    if known is not None:
+        micro_labels, tags = known.tagged(micro_labels)
+        micro_labels, tags = _without_empty(micro_labels, tags)
+        sizes = np.bincount(micro_labels)
+        means = cluster_means(space, micro_labels, len(sizes))
+    parts = merge_points(
+        means,
+        sizes,
+        min(num_clusters, len(sizes)),
+        size_exponent=exponent,
+        tags=tags,
+        apart=None if known is None else known.apart,
+        device=device,
+    )
     labels = parts[micro_labels]
+    fixed_rows = None if known is None else known.rows
     if exponent == WARD:
-        labels = _settled_labels(space, labels, num_clusters)
+        labels = _settled_labels(space, labels, num_clusters, fixed_rows)
     if len(sample.encoded) == 1:
-        return fit_discriminant(sample.first.images, labels, num_clusters, device=device)
+        return fit_discriminant(sample.first.images, labels, num_clusters, fixed_rows=fixed_rows, device=device)
     scales = encoder_scales([one.weight for one in sample.encoded])
     rows = join_encoders([scale * one.images for scale, one in zip(scales, sample.encoded, strict=True)])
-    found = fit_discriminant(rows, labels, num_clusters, device=device)
+    found = fit_discriminant(rows, labels, num_clusters, fixed_rows=fixed_rows, device=device)
     widths = [one.images.shape[1] for one in sample.encoded]
     return replace(found, whitening=found.whitening.of_scaled_columns(np.repeat(scales, widths)))
 
 
-def _settled_labels(space: np.ndarray, labels: np.ndarray, num_clusters: int) -> np.ndarray:
+def _without_empty(labels: np.ndarray, tags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Micro-clusters that have rows, numbered anew."""
+    present, labels = np.unique(labels, return_inverse=True)
+    return labels, tags[present]
+
+
+def _settled_labels(
+    space: np.ndarray, labels: np.ndarray, num_clusters: int, fixed_rows: np.ndarray | None
+) -> np.ndarray:
     """A few steps of Lloyd's algorithm. Not for other exponents than Ward's: it too favours clusters of like size."""
+    fixed = None if fixed_rows is None else labels[fixed_rows]
     for _ in range(_LLOYD_STEPS):
         centers = normalize_rows(cluster_means(space, labels, num_clusters))
         previous, labels = labels, (space @ centers.T).argmax(axis=1)
+        if fixed_rows is not None:
+            labels[fixed_rows] = fixed
         if np.array_equal(labels, previous):
             break
     return labels

@@ -25,6 +25,9 @@ MATRICES = (
 )
 """What there may be beyond the image embeddings; see `TrainingData`."""
 
+KNOWN = ("known_images", "apart_groups")
+"""What people know of some of the images, for whichever method listens to it; see `constraints.Constraints`."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -61,6 +64,9 @@ class TrainingData:
             cycle, or None where the nouns have no hierarchy.
         selected_nouns: (S, D) float16 or float32, unit rows: the nouns that text counterparts are mixed from, or None.
         encoder_widths: columns of the image embeddings that each of several encoders has; none with one.
+        known_images: (m, 2) int64 pairs [position, group] of images that people know something of, positions ascending:
+            those of a group belong together; or None.
+        apart_groups: (P, 2) int64 pairs of groups that belong apart; goes with them.
 
     Raises:
         ValueError: shapes disagree, neighbours are not positions in 0..N-1, or the matrices lie on different devices.
@@ -74,6 +80,8 @@ class TrainingData:
     noun_hypernyms: Tensor | None = None
     selected_nouns: Tensor | None = None
     encoder_widths: tuple[int, ...] = ()
+    known_images: Tensor | None = None
+    apart_groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.image_embeddings.ndim != 2:
@@ -131,6 +139,8 @@ class TrainingData:
         noun_hypernyms: np.ndarray | None = None,
         selected_nouns: np.ndarray | None = None,
         encoder_widths: Sequence[int] = (),
+        known_images: np.ndarray | None = None,
+        apart_groups: np.ndarray | None = None,
     ) -> "TrainingData":
         """Wrap numpy arrays, memory-mapped ones included, without copying them."""
         optional = {
@@ -140,6 +150,8 @@ class TrainingData:
             "noun_embeddings": noun_embeddings,
             "noun_hypernyms": noun_hypernyms,
             "selected_nouns": selected_nouns,
+            "known_images": known_images,
+            "apart_groups": apart_groups,
         }
         matrices = {name: _as_tensor(array) for name, array in optional.items() if array is not None}
         return cls(_as_tensor(image_embeddings), encoder_widths=tuple(encoder_widths), **matrices)
@@ -175,7 +187,8 @@ class TrainingData:
         return self._with(moved)
 
     def only(self, names: Collection[str]) -> "TrainingData":
-        """The image embeddings and, of the other matrices, those named; a hierarchy of nouns goes with the nouns.
+        """The image embeddings, what people know, and of the other matrices those named; a hierarchy of nouns goes
+        with the nouns.
 
         Raises:
             ValueError: a named matrix is missing.
@@ -183,7 +196,7 @@ class TrainingData:
         missing = [name for name in names if getattr(self, name) is None]
         if missing:
             raise ValueError(f"this method trains on {', '.join(sorted(names))}; found no {', '.join(missing)}")
-        wanted = {"image_embeddings", *names}
+        wanted = {"image_embeddings", *KNOWN, *names}
         if "noun_embeddings" in wanted:
             wanted.add("noun_hypernyms")
         return self._with({name: matrix if name in wanted else None for name, matrix in self._matrices().items()})
@@ -204,7 +217,7 @@ class TrainingData:
         return TrainingData(images, **matrices, encoder_widths=self.encoder_widths)
 
     def _matrices(self) -> dict[str, Tensor | None]:
-        return {name: getattr(self, name) for name in ("image_embeddings", *MATRICES)}
+        return {name: getattr(self, name) for name in ("image_embeddings", *MATRICES, *KNOWN)}
 
 
 def draw_batches(

@@ -45,6 +45,7 @@ NOT_RUN = {
     "python -m pip": "installs packages; tests/deploy resolves them",
     "python benchmarks/": "takes long; tests/benchmarks runs the benchmarks small",
     "dxmc run --config FILE": "FILE stands for any",
+    "dxmc edit runs/demo": "the numbers of clusters are examples; tests/ray_jobs/commands/test_edit.py edits a run",
     "dxmc search runs/laptop dog --where": "no cluster of the demo's photographs is called beach",
     "dxmc search runs/laptop --interactive": "asks the keyboard; tests/ray_jobs/commands/test_search.py answers",
     "clip-retrieval ": "another program, which is not installed",
