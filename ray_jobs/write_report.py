@@ -10,6 +10,7 @@ from dxmc_core.cluster_summary import summarize_clusters
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.stages.member_pages import WriteMembers, members_folder, plan_members
 from dxmc_core.stages.quality_issues import find_quality_issues
+from dxmc_core.stages.questions import find_questions
 from dxmc_core.stages.settings.write_report import REPORT_NAME
 from dxmc_core.stages.write_report import build_report, title_of
 from ray_jobs.cluster import Step, map_rows, run_on_host
@@ -30,8 +31,10 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     issues = run_on_host(find_quality_issues, context.run_dir, doing="looking for dark, blurred and tiny images")
     clusters = run_on_host(summarize_clusters, context.run_dir, doing="listing the clusters")
     folder = members_folder(fingerprint) if members else ""
-    page = run_on_host(_render, context, folder, issues, doing="making thumbnails and the page")
-    tables = {"cluster_summary": clusters, **({} if issues is None else {"quality_issues": issues})}
+    questions = run_on_host(_questions, context, doing="looking for what to ask")
+    page = run_on_host(_render, context, folder, issues, questions, doing="making thumbnails and the page")
+    tables = {"cluster_summary": clusters, "questions": questions}
+    tables |= {} if issues is None else {"quality_issues": issues}
     return output.publish(
         fingerprint=fingerprint,
         inputs=context.inputs_of(*reads(context)) or {},
@@ -77,7 +80,12 @@ def _step(kwargs: dict[str, Any], num_pages: int) -> Step:
     return Step(WriteMembers, kwargs, num_workers=num_cores())
 
 
-def _render(context: RunContext, folder: str, issues: pa.Table | None) -> str:
+def _questions(context: RunContext) -> pa.Table:
+    config = context.config
+    return find_questions(context.run_dir, max_questions=config.write_report.num_questions, seed=config.seed)
+
+
+def _render(context: RunContext, folder: str, issues: pa.Table | None, questions: pa.Table) -> str:
     config = context.config
     return build_report(
         context.run_dir,
@@ -87,6 +95,7 @@ def _render(context: RunContext, folder: str, issues: pa.Table | None) -> str:
         source=config.source,
         members_folder=folder,
         quality_issues=issues,
+        questions=questions,
     )
 
 

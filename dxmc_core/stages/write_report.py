@@ -48,6 +48,7 @@ from dxmc_core.report import (
     training_curves,
     tree_of,
 )
+from dxmc_core.stages.questions import report_questions
 from dxmc_core.stages.settings.write_report import WriteReportConfig
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
@@ -89,6 +90,7 @@ def build_report(
     source: SourceConfig,
     members_folder: str = "",
     quality_issues: pa.Table | None = None,
+    questions: pa.Table | None = None,
 ) -> str:
     """The page of a finished run as HTML.
 
@@ -96,12 +98,15 @@ def build_report(
         settings: the run's configuration as plain values.
         source: where thumbnails are made from; embeddings have some where URIs came with them.
         quality_issues: the table of that name, where anything was measured.
+        questions: the table of that name; by default none are asked.
         members_folder: where the pages of `member_pages.WriteMembers` lie, relative to the page.
 
     Raises:
         ArtifactError: a stage is not finished or damaged.
     """
     data = _without_images(run_dir, config, settings=settings, seed=seed, quality_issues=quality_issues)
+    if questions is not None:
+        data = replace(data, questions=report_questions(questions, {cluster.cluster_id for cluster in data.clusters}))
     rows = np.sort(np.array(rows_shown(data), dtype=np.int64))
     images = _report_images(run_dir, rows, source=source, config=config)
     data = replace(data, images=images, members_folder=members_folder)
@@ -168,6 +173,7 @@ def _without_images(
         k_evidence=_k_evidence(run_dir) if settings["num_clusters"] == "auto" else None,
         tree=tree_of(stage.read_table("cluster_tree", schema=schemas.CLUSTER_TREE).to_pylist()),
         changes=_changes(stage),
+        is_editable=True,
         timings=_timings(run_dir, settings),
         settings=flatten_settings(settings),
         versions={package: version(package) for package in _SHOWN_PACKAGES},
