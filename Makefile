@@ -8,6 +8,8 @@ CONSTRAINTS := $(if $(CPU),constraints-cpu.txt,constraints.txt)
 # What the demo needs, and what the tests need beyond that.
 RUN := $(VENV)/.installed-$(PIPELINE)
 DEV := $(VENV)/.installed-$(PIPELINE)-dev
+# Tests that need no cluster: as many at a time as there are cores, each on one of them.
+FAST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-fast torture check format clean
 
@@ -16,12 +18,12 @@ demo: $(RUN)  ## cluster a folder of real photographs with the offline encoder, 
 	$(BIN)/dxmc run --config configs/demo.yaml
 
 test: $(DEV)  ## the whole suite: fast tests first, then Ray and browser suites, then hosts out of namespaces
-	$(BIN)/python -m pytest -m "not ray and not browser and not cluster"
+	$(FAST) -m "not ray and not browser and not cluster"
 	$(BIN)/python -m pytest -m "ray or browser"
 	$(BIN)/python -m pytest -m cluster
 
 test-fast: $(DEV)
-	$(BIN)/python -m pytest -m "not ray and not browser and not cluster and not slow"
+	$(FAST) -m "not ray and not browser and not cluster and not slow"
 
 torture: $(DEV)  ## the long version of what tests/torture and tests/cluster try to break; TORTURE_SEED=1 for another one
 	TORTURE=long $(BIN)/python -m pytest tests/torture tests/cluster

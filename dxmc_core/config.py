@@ -129,6 +129,11 @@ class PipelineConfig(Settings):
                 f"vocabulary is null, and method {self.method.name} with these settings reads text; choose a "
                 "vocabulary, or a method that needs none, such as best or kmeans"
             )
+        if self.vocabulary is None and self.mine_neighbors.text_search_index:
+            raise ValueError(
+                "vocabulary is null, and mine_neighbors.text_search_index asks for an index of the text counterparts, "
+                "which a run without a vocabulary has none of; choose a vocabulary, or leave the index out"
+            )
         return self
 
     @property

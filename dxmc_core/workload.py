@@ -172,6 +172,11 @@ class Workload:
         return num_image_centers(self.num_images, num_clusters, max_centers=self.max_centers)
 
     @property
+    def num_modalities(self) -> int:
+        """Images, and their text counterparts where there is a vocabulary."""
+        return 2 if self.num_nouns else 1
+
+    @property
     def num_selected_nouns(self) -> int:
         """Nouns that the image centres choose, at most."""
         return min(self.nouns_per_center * self.num_centers, self.num_nouns)

@@ -4,8 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import shtab
-
 from dxmc_core import __version__
 from ray_jobs.arguments import add_quiet
 from ray_jobs.commands import (
@@ -84,20 +82,11 @@ def make_parser() -> argparse.ArgumentParser:
             subparser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
             add_quiet(subparser)
         subparser.set_defaults(command=command.execute, name=command.NAME)
-        _complete_files(subparser)
     return parser
 
 
 def _epilog(examples: str) -> str:
     return "examples:\n" + "".join(f"  {line}\n" for line in examples.splitlines())
-
-
-def _complete_files(parser: argparse.ArgumentParser) -> None:
-    """Tell shells which arguments are files and folders, by the word that stands for them in the help."""
-    for action in parser._actions:
-        places = {"FILE": shtab.FILE, "RUN_DIR": shtab.DIRECTORY, "DIR": shtab.DIRECTORY, "URI": shtab.DIRECTORY}
-        if action.metavar in places:
-            action.complete = places[action.metavar]  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from threadpoolctl import threadpool_limits
 
+from dxmc_core.allocator import reuse_freed_blocks
 from dxmc_core.artifacts.storage import storage_failure
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import onednn_products, prefer_onednn
@@ -431,6 +432,7 @@ def told_plainly() -> Iterator[None]:
 def using_cores(cores: int) -> Iterator[None]:
     """Let the numeric libraries of this process use so many cores. Ray reuses processes for tasks of other sizes."""
     torch.set_num_threads(cores)
+    reuse_freed_blocks()
     with threadpool_limits(cores), onednn_products():
         yield
 
@@ -639,6 +641,7 @@ class _GuardedMapper:
                     if self._mapper is None:
                         self._required.require_here()
                         prefer_onednn()
+                        reuse_freed_blocks()
                         self._mapper = self._make()
                 return self._mapper(rows)
         except (DxmcError, WorkerError) as error:

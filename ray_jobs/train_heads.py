@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayActorError, RayTaskError
 
+from dxmc_core.allocator import reuse_freed_blocks
 from dxmc_core.artifacts.best_start import START_NAME, evidence_of, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Manifest
@@ -259,6 +260,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     prefer_onednn()
+    reuse_freed_blocks()
     device = str(ray.train.torch.get_device())
     worker = ray.train.get_context()
     with told_plainly():

@@ -213,12 +213,24 @@ def read_user_file(uri: str) -> bytes:
         InputError: there is none, it may not be read, or it is a folder, a device or a pipe that nobody writes to.
         DxmcError: object storage failed.
     """
+    with _user_file(uri) as (fs, path):
+        return fs.cat_file(path)
+
+
+def digest_of_user_file(uri: str) -> str:
+    """SHA-256 of such a file as hexadecimal digits, without holding its content; errors as of `read_user_file`."""
+    with _user_file(uri) as (fs, path), fs.open(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _user_file(uri: str) -> Iterator[tuple[AbstractFileSystem, str]]:
     fs, path = filesystem_of(uri)
     try:
         # Folders of a store are no objects, and not every server answers the question what a path is.
         if isinstance(fs, LocalFileSystem) and not path.startswith(_OPEN_FILES):
             require_file(path)
-        return fs.cat_file(path)
+        yield fs, path
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(f"there is no file {uri}; check the path") from error
     except storage_errors(ValueError) as error:

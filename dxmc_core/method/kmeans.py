@@ -26,6 +26,9 @@ _MAX_SEEDING_ROWS = 8192
 #: The sample grows beyond that only with very many centres, and its cosines are computed candidate by candidate.
 _LEAST_SEEDING_ROWS_PER_CENTER = 4
 
+#: More clusters than these start from centres found in two levels, which takes the root of the time.
+MAX_FLAT = 2_048
+
 #: All restarts run this long before the weaker ones stop. Running all to the end gained at most 2e-4 in the objective
 #: on CLIP embeddings; stopping at 6 iterations and 3 finalists lost up to 8e-4 with few clusters.
 _TRIAL_ITERATIONS = 10
@@ -86,6 +89,9 @@ def spherical_kmeans(
     nothing, the best one until rows stop moving: the same objective or a better one in about 160 iterations.
     `num_iterations` is only a cap. Same seed and machine, same result.
 
+    More than 2,048 clusters start in two levels instead: ten iterations towards as many parts as each will have
+    clusters on the mean, and ten within each part. With no more than ten iterations asked for, that is all.
+
     Args:
         embeddings: (N, D), rows normalised here, in float32; or where such rows can be read from, block by block, so
             that only the training sample has to fit in memory.
@@ -111,7 +117,7 @@ def spherical_kmeans(
     rows = torch.from_numpy(unit_rows(taken, name="embeddings")).to(device)
     del taken
     row_weights = torch.from_numpy(weights if sample is None else weights[sample]).to(device)
-    centers = _best_of_restarts(rows, row_weights, num_clusters, num_restarts, num_iterations, seed, on_step)
+    centers = _find_centers(rows, row_weights, num_clusters, num_restarts, num_iterations, seed, on_step)
     blocks = _blocks_of(rows, num_clusters) if sample is None else _converted_blocks(source, num_clusters, device)
     return _label_all(blocks, centers, weights, num_trained=len(rows), on_step=on_step)
 
@@ -170,6 +176,51 @@ def _training_sample(
     if size == len(weights):
         return None
     return np.sort(rng.choice(usable, size, replace=False))
+
+
+def _find_centers(
+    rows: Tensor,
+    weights: Tensor,
+    num_clusters: int,
+    num_restarts: int,
+    num_iterations: int,
+    seed: int,
+    on_step: OnStep,
+) -> Tensor:
+    """Centres (K, D), from a start in two levels where there are many."""
+    if num_clusters <= MAX_FLAT:
+        return _best_of_restarts(rows, weights, num_clusters, num_restarts, num_iterations, seed, on_step)
+    num_parts = math.isqrt(num_clusters)
+    of_level = min(_TRIAL_ITERATIONS, num_iterations)
+    coarse = _best_of_restarts(rows, weights, num_parts, num_restarts, of_level, seed, on_step)
+    parts = _nearest_centers(rows, coarse)[1].cpu().numpy()
+    centers: list[Tensor] = []
+    for members, count in parts_with_counts(parts, num_clusters):
+        on_step(WorkStep("k-means within parts", len(centers), num_parts, "parts"))
+        chosen = torch.from_numpy(members).to(rows.device)
+        settings = num_restarts, of_level, seed, no_report
+        centers.append(_best_of_restarts(rows[chosen], weights[chosen], count, *settings))
+    start = _Restart(torch.cat(centers), -math.inf, of_level)
+    return _improve(rows, weights, start, num_iterations, _FINAL_TOLERANCE, on_step).centers
+
+
+def parts_with_counts(parts: np.ndarray, num_clusters: int) -> Iterator[tuple[np.ndarray, int]]:
+    """For each part of some rows its members, ascending, and how many of all clusters it gets: in proportion to them.
+
+    Args:
+        parts: (N,) the part of each row.
+        num_clusters: at least as many as there are parts, at most N. The counts add up to it.
+    """
+    order = np.argsort(parts, kind="stable")
+    starts = np.flatnonzero(np.diff(parts[order], prepend=-1))
+    sizes = np.diff(starts, append=len(parts))
+    quotas = sizes * (num_clusters / len(parts))
+    counts = np.clip(quotas.astype(np.int64), 1, sizes)
+    step = 1 if counts.sum() < num_clusters else -1
+    for _ in range(abs(num_clusters - counts.sum())):  # the one next in proportion gets, or gives back, one more
+        has_room = counts < sizes if step > 0 else counts > 1
+        counts[np.where(has_room, step * (quotas - counts), -math.inf).argmax()] += step
+    return zip(np.split(order, starts[1:]), counts.tolist(), strict=True)
 
 
 @dataclass(frozen=True)
@@ -392,22 +443,39 @@ def kmeans_work(
 ) -> Work:
     """What `spherical_kmeans` is expected to do with these settings."""
     trained = _num_trained(num_rows, num_clusters, max_points_per_center)
-    seeding = min(trained, _num_seeding_rows(num_clusters))
+    labelling = Work(2.0 * width * num_clusters * num_rows)
+    if num_clusters <= MAX_FLAT:
+        return _training_work(trained, width, num_clusters, num_restarts, num_iterations) + labelling
+    parts = math.isqrt(num_clusters)
+    of_level = min(_TRIAL_ITERATIONS, num_iterations)
+    coarse = _training_work(trained, width, parts, num_restarts, of_level)
+    a_part = _training_work(trained // parts, width, num_clusters // parts, num_restarts, of_level)
+    flat = Work(2.0 * width * num_clusters * trained * _num_final_iterations(num_iterations))
+    return coarse + a_part * parts + flat + labelling
+
+
+def _training_work(num_rows: int, width: int, num_clusters: int, num_restarts: int, num_iterations: int) -> Work:
+    """What `_best_of_restarts` is expected to do."""
+    seeding = min(num_rows, _num_seeding_rows(num_clusters))
     if seeding <= _MAX_SEEDING_ROWS:
         seeds = Work(2.0 * width * seeding**2)
     else:
         candidates = _num_candidates(num_clusters)
         a_step = Work(2.0 * width * seeding * candidates, 4.0 * width * seeding)
         seeds = a_step * (num_clusters * num_restarts)
-    tried = min(trained, _num_trial_rows(num_clusters)) * num_restarts * min(_TRIAL_ITERATIONS, num_iterations)
-    final_iterations = min(_TYPICAL_FINAL_ITERATIONS, max(num_iterations - _TRIAL_ITERATIONS, 0))
-    finished = trained * min(num_restarts, _FINALISTS) * final_iterations
-    return seeds + Work(2.0 * width * num_clusters * (tried + finished + num_rows))
+    tried = min(num_rows, _num_trial_rows(num_clusters)) * num_restarts * min(_TRIAL_ITERATIONS, num_iterations)
+    finished = num_rows * min(num_restarts, _FINALISTS) * _num_final_iterations(num_iterations)
+    return seeds + Work(2.0 * width * num_clusters * (tried + finished))
+
+
+def _num_final_iterations(num_iterations: int) -> int:
+    return min(_TYPICAL_FINAL_ITERATIONS, max(num_iterations - _TRIAL_ITERATIONS, 0))
 
 
 def kmeans_bytes(num_rows: int, width: int, num_clusters: int, *, max_points_per_center: int | None) -> float:
     """The most memory that `spherical_kmeans` holds at a time, beside the rows it is given."""
     trained = _num_trained(num_rows, num_clusters, max_points_per_center)
+    num_clusters = num_clusters if num_clusters <= MAX_FLAT else math.isqrt(num_clusters)
     seeding = min(trained, _num_seeding_rows(num_clusters))
     subsets = seeding + min(trained, _num_trial_rows(num_clusters)) * (trained > _num_trial_rows(num_clusters))
     cosines = seeding**2 if seeding <= _MAX_SEEDING_ROWS else 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from dxmc_core.method.kmeans import MAX_FLAT
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 
 #: A centre stands for about this many images.
@@ -22,6 +23,8 @@ _FULL_EFFORT = (10, 256, 300)
 _LARGE_EFFORT = (1, 128, 30)
 _LARGE_EFFORT_CENTERS = 500
 _LEAST_EFFORT = (1, 64, 20)
+#: So many centres that k-means starts in two levels are those of its start.
+_TWO_LEVEL_EFFORT = (1, 64, 10)
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,15 @@ def num_image_centers(num_images: int, num_clusters: int, *, max_centers: int = 
 def kmeans_effort(num_centers: int, *, num_images: int) -> tuple[int, int, int]:
     """Restarts, training images a centre, and most iterations of the k-means that finds image centres.
 
-    The authors' 10, 256 and 300 up to 60,000 images. Beyond, 1, 128 and 30, and from 500 centres on ever less, down to
-    1, 64 and 20: a mean over so many centres hardly differs between restarts, greedy seeds leave little to gain, and
-    even so the objective is above that of the authors' procedure. docs/SCALING.md has the differences.
+    The authors' 10, 256 and 300 up to 60,000 images. Beyond, 1, 128 and 30, from 500 centres on ever less, down to 1,
+    64 and 20, and 10 beyond 2,048 centres, the start in two levels of `spherical_kmeans`: a mean over so many centres
+    hardly differs between restarts, better seeds and more iterations leave little to gain. docs/SCALING.md has the
+    differences.
     """
     if num_images <= _FULL_EFFORT_IMAGES:
         return _FULL_EFFORT
+    if num_centers > MAX_FLAT:
+        return _TWO_LEVEL_EFFORT
     share = min(_LARGE_EFFORT_CENTERS / num_centers, 1.0)
     restarts, points_per_center, iterations = (
         max(int(large * share), least) for large, least in zip(_LARGE_EFFORT, _LEAST_EFFORT, strict=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.metrics import mutual_info_score
 
-from dxmc_core.method.kmeans import kmeans_bytes, kmeans_work, spherical_kmeans
+from dxmc_core.method.kmeans import MAX_FLAT, kmeans_bytes, kmeans_work, parts_with_counts, spherical_kmeans
 from dxmc_core.method.ward import merge_bytes, merge_points, merge_work
 from dxmc_core.method.whitening import cluster_means
 from dxmc_core.method.work import Work
@@ -21,8 +21,6 @@ from dxmc_core.method.work import Work
 _MICRO_CLUSTERS_PER_CLUSTER = 4
 _MIN_ROWS_PER_MICRO_CLUSTER = 4
 _ITERATIONS = 10
-#: More micro-clusters than these are found in two levels, in the root of the time.
-_MAX_FLAT = 2_048
 _POINTS_PER_CENTER = 64
 
 #: Ward's exponent, and what it is left for.
@@ -50,7 +48,7 @@ def micro_clusters(rows: np.ndarray, num_clusters: int, *, seed: int, device: st
         Labels (N,) of M micro-clusters, their means (M, R) float32 and their sizes (M,).
     """
     count = num_micro_clusters(len(rows), num_clusters)
-    if count <= _MAX_FLAT:
+    if count <= MAX_FLAT:
         found = _quick_kmeans(rows, count, seed=seed, device=device)
     else:
         found = _two_level_kmeans(rows, count, seed=seed, device=device)
@@ -59,12 +57,10 @@ def micro_clusters(rows: np.ndarray, num_clusters: int, *, seed: int, device: st
 
 
 def _two_level_kmeans(rows: np.ndarray, count: int, *, seed: int, device: str) -> np.ndarray:
-    """Labels (N,) of about `count` clusters: as many parts as each will have clusters, then each part by itself."""
+    """Labels (N,) as of `spherical_kmeans` in two levels, but by the centres of a row's own part alone."""
     parts = _quick_kmeans(rows, math.isqrt(count), seed=seed, device=device)
-    order = np.argsort(parts, kind="stable")
     labels, num_found = np.empty(len(rows), dtype=np.int64), 0
-    for members in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1):
-        wanted = max(round(count * len(members) / len(rows)), 1)
+    for members, wanted in parts_with_counts(parts, count):
         labels[members] = num_found + _quick_kmeans(rows[members], wanted, seed=seed, device=device)
         num_found += wanted
     return labels
@@ -183,7 +179,7 @@ def num_micro_clusters(num_rows: int, num_clusters: int) -> int:
 def micro_clusters_work(num_rows: int, width: int, num_clusters: int) -> Work:
     """What `micro_clusters` does."""
     count = num_micro_clusters(num_rows, num_clusters)
-    if count <= _MAX_FLAT:
+    if count <= MAX_FLAT:
         return _quick_work(num_rows, width, count)
     parts = math.isqrt(count)
     return _quick_work(num_rows, width, parts) + _quick_work(num_rows // parts, width, count // parts) * parts
@@ -203,7 +199,7 @@ def _quick_work(num_rows: int, width: int, num_clusters: int) -> Work:
 def joining_bytes(num_rows: int, width: int, num_clusters: int) -> float:
     """The most memory that `micro_clusters` and joining them hold at a time, beside the rows."""
     finer = num_micro_clusters(num_rows, num_clusters)
-    flat = finer if finer <= _MAX_FLAT else math.isqrt(finer)
+    flat = finer if finer <= MAX_FLAT else math.isqrt(finer)
     return max(kmeans_bytes(num_rows, width, flat, max_points_per_center=_POINTS_PER_CENTER), merge_bytes(finer, width))
 
 

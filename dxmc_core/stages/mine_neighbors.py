@@ -300,7 +300,7 @@ def near_duplicate_metrics(table: pa.Table) -> dict[str, int]:
 
 def cost(load: Workload, machine: Machine) -> StageCost:
     """What the stage takes for both modalities: exact search, or cells and a search among some of them."""
-    count, width, modalities = load.num_images, load.width, len(MODALITIES)
+    count, width, modalities = load.num_images, load.width, load.num_modalities
     limit = MAX_EXACT_ROWS["cuda" if machine.gpus else "cpu"]
     disk = count * modalities * load.num_neighbors * 4.0
     if load.index == "exact" or (load.index == "auto" and count <= limit):

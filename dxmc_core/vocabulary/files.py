@@ -1,7 +1,6 @@
 """Vocabularies that users bring: lists of nouns, and nouns with embeddings, from local disk or S3."""
 
 import csv
-import hashlib
 import io
 import posixpath
 from functools import cache
@@ -9,7 +8,7 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts.storage import is_local, read_user_file, stat_file
+from dxmc_core.artifacts.storage import digest_of_user_file, is_local, read_user_file, stat_file
 from dxmc_core.artifacts.user_tables import (
     ARRAY_ERRORS,
     column_names,
@@ -98,7 +97,8 @@ def content_identity(uri: str) -> dict:
 @cache
 def _sha256(uri: str, etag: str) -> str:
     """The digest of a local file; `etag` (size and time) makes a changed file a new entry of the cache."""
-    return hashlib.sha256(_read_bytes(uri)).hexdigest()
+    with named("vocabulary.uri"):
+        return digest_of_user_file(uri)
 
 
 def _read_bytes(uri: str) -> bytes:

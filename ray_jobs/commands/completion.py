@@ -2,8 +2,6 @@
 
 import argparse
 
-import shtab
-
 NAME = "completion"
 SUMMARY = "Print the completion script of a shell."
 EXAMPLES = """\
@@ -17,4 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    print(shtab.complete(arguments.root_parser, shell=arguments.shell))
+    import shtab
+
+    #: Which arguments are files and folders, by the word that stands for them in the help.
+    places = {"FILE": shtab.FILE, "RUN_DIR": shtab.DIRECTORY, "DIR": shtab.DIRECTORY, "URI": shtab.DIRECTORY}
+    root: argparse.ArgumentParser = arguments.root_parser
+    [commands] = (action for action in root._actions if isinstance(action, argparse._SubParsersAction))
+    for parser in commands.choices.values():
+        for action in parser._actions:
+            if action.metavar in places:
+                action.complete = places[action.metavar]
+    print(shtab.complete(root, shell=arguments.shell))

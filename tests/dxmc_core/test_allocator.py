@@ -35,3 +35,27 @@ def test_freed_memory_is_used_again_by_all_threads():
         for how in ("reuse", "default")
     }
     assert faults["reuse"] < faults["default"] / 10
+
+
+BLOCKS = """
+import resource, sys
+import numpy as np
+from dxmc_core.allocator import reuse_freed_blocks
+
+if sys.argv[1] == "reuse":
+    reuse_freed_blocks()
+np.ones(1 << 23)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(6):
+    np.ones(1 << 23)  # 64 MB
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_large_blocks_that_are_freed_are_used_again():
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", BLOCKS, how], capture_output=True, check=True).stdout)
+        for how in ("reuse", "default")
+    }
+    assert faults["reuse"] < faults["default"] / 10

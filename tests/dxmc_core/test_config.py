@@ -184,3 +184,8 @@ def test_a_vocabulary_may_be_left_out():
     for method in ({"name": "tac"}, {"name": "best", "use_text": True}):
         with pytest.raises(InputError, match=r"^x: vocabulary is null, and method \w+ with these settings reads text"):
             parse_config({**MINIMAL, "vocabulary": None, "method": method}, where="x")
+
+
+def test_without_a_vocabulary_there_is_no_index_of_the_text():
+    with pytest.raises(InputError, match=r"^x: vocabulary is null, and mine_neighbors\.text_search_index"):
+        parse_config({**MINIMAL, "vocabulary": None, "mine_neighbors": {"text_search_index": True}}, where="x")

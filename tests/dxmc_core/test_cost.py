@@ -132,6 +132,14 @@ def test_the_index_for_searches_is_counted_by_its_kind():
     assert "the index for searches" not in seconds_of(found["none"])
 
 
+def test_without_a_vocabulary_only_the_neighbors_of_images_are_searched():
+    both, images = (
+        costs_of(replace(SMALL, num_nouns=num_nouns, search_index="none"))["mine_neighbors"] for num_nouns in (1000, 0)
+    )
+    assert both.disk_bytes == 2 * images.disk_bytes
+    assert seconds_of(both)["exact search"] == pytest.approx(2 * seconds_of(images)["exact search"])
+
+
 def test_everything_waits_for_processes_to_start():
     slow = replace(MACHINE, rates=replace(RATES, process_s=60.0))
     costs = costs_of(SMALL, slow)

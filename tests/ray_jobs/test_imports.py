@@ -110,7 +110,7 @@ def test_unusable_configuration_is_refused_before_anything_heavy_is_loaded(tmp_p
     assert names & HEAVY == set()
 
 
-@pytest.mark.parametrize("module", ["argparse", "shtab", "yaml", "pyarrow.lib", "numpy", "pandas"])
+@pytest.mark.parametrize("module", ["argparse", "yaml", "pyarrow.lib", "numpy", "pandas"])
 def test_interruption_while_something_is_imported_leaves_no_traceback(config, tmp_path, module):
     (tmp_path / "photos").mkdir()
     done = run(INTERRUPTED.format(module=module), "run", "--config", str(config[0]))

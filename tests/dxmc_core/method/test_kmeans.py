@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dxmc_core.method.kmeans import KMeansResult, concatenate_modalities, spherical_kmeans
+from dxmc_core.method import kmeans
+from dxmc_core.method.kmeans import KMeansResult, concatenate_modalities, parts_with_counts, spherical_kmeans
 from dxmc_core.method.metrics import clustering_accuracy
 from dxmc_core.method.row_source import ArrayRows
 from dxmc_core.method.steps import WorkStep
@@ -286,3 +287,45 @@ def test_objective_on_clip_embeddings_is_not_below_faiss(evaluation_data: Path) 
     result = spherical_kmeans(rows, num_clusters, max_points_per_center=None)
     assert result.objective > objective - 2e-4
     assert_consistent(result, rows)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_two_levels_find_as_many_clusters_that_are_nearly_as_good(monkeypatch: pytest.MonkeyPatch, weighted) -> None:
+    rows, _ = planted(1500, 60, noise=0.15)
+    weights = np.random.default_rng(1).integers(1, 4, size=len(rows)).astype(np.float32) if weighted else None
+    flat = spherical_kmeans(rows, 60, num_restarts=2, weights=weights)
+    monkeypatch.setattr(kmeans, "MAX_FLAT", 16)
+    told: list[WorkStep] = []
+    found = spherical_kmeans(rows, 60, num_restarts=2, weights=weights, on_step=told.append)
+    assert len(found.centers) == 60
+    assert found.num_empty == 0
+    assert_consistent(found, rows, weights)
+    assert 1 - found.objective <= 1.15 * (1 - flat.objective)
+    assert [step.done for step in told if step.doing == "k-means within parts"] == list(range(7))
+
+
+def test_two_levels_of_copies_leave_finite_centers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kmeans, "MAX_FLAT", 4)
+    rows = np.repeat(unit(np.random.default_rng(0).standard_normal((3, 5))), 20, axis=0)
+    result = spherical_kmeans(rows, 10)
+    assert result.centers.shape == (10, 5)
+    assert np.isfinite(result.centers).all()
+    assert result.objective == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "num_clusters", "expected"),
+    [
+        ([10, 20, 30], 6, [1, 2, 3]),
+        ([1, 1, 1, 97], 50, [1, 1, 1, 47]),
+        ([1, 2, 3], 6, [1, 2, 3]),
+        ([1, 1, 4], 5, [1, 1, 3]),
+    ],
+)
+def test_parts_get_clusters_in_proportion_and_no_more_than_they_have_rows(sizes, num_clusters, expected) -> None:
+    parts = np.repeat(np.arange(len(sizes)), sizes)
+    order = np.random.default_rng(0).permutation(len(parts))
+    found = list(parts_with_counts(parts[order], num_clusters))
+    assert [count for _, count in found] == expected
+    for part, (members, _) in enumerate(found):
+        assert np.array_equal(members, np.flatnonzero(parts[order] == part))

@@ -110,7 +110,7 @@ def test_micro_clusters_are_finer_than_clusters(num_rows, num_clusters, expected
 
 def test_two_levels_of_micro_clusters_are_as_many_and_as_pure_as_one(monkeypatch):
     rows, truth = _planted([40] * 12, noise=0.1)
-    monkeypatch.setattr(size_exponent, "_MAX_FLAT", 16)
+    monkeypatch.setattr(size_exponent, "MAX_FLAT", 16)
     labels, means, sizes = micro_clusters(rows, 12, seed=0)
     assert len(means) == pytest.approx(48, abs=4)
     assert np.array_equal(np.bincount(labels), sizes)
@@ -121,7 +121,7 @@ def test_two_levels_of_micro_clusters_are_as_many_and_as_pure_as_one(monkeypatch
 
 
 def test_two_levels_of_copies(monkeypatch):
-    monkeypatch.setattr(size_exponent, "_MAX_FLAT", 4)
+    monkeypatch.setattr(size_exponent, "MAX_FLAT", 4)
     rows = np.repeat(np.eye(6, dtype=np.float32), 30, axis=0)
     labels, means, sizes = micro_clusters(rows, 6, seed=0)
     assert (sizes % 30 == 0).all()
