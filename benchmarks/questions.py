@@ -4,8 +4,8 @@
 
 A person is simulated who sees six pictures on either side of a question and answers by their labels, truthfully: both
 sides are the same where most of each are of one class. Corrections are applied as `dxmc review` applies them, and new
-questions found after every 20 answers. "Proposals" are asked in their order; "near" are the same questions in random
-order; "random" ones are about any two clusters, any cluster, any half of a cluster and any other cluster.
+questions found when the 60 of a report are answered. "Proposals" are asked in the order of the page; "near" are what
+proposals are chosen from, in random order; "random" ones are about any two clusters, and any piece of a cluster.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from dxmc_core.method.proposals import NUM_SHOWN, Proposal, propose
 
 CHECKPOINTS = (0, 20, 50, 200)
 ORDERS = ("proposals", "near", "random")
-#: Answers after which corrections are applied and questions are found anew.
-_ROUND = 20
-#: Images that a question moves at most, as in the report.
-_MAX_MOVED = 100
+#: Questions of a report; when they are answered, the corrections are applied and others are found.
+_ROUND = 60
+#: Images that a yes names at most on either side, as in the report.
+_MAX_NAMED = 100
 _ALL = 10**9
 
 
@@ -42,6 +42,8 @@ class Session:
         self._embeddings, self._classes = embeddings, classes
         self.clusters = np.unique(clusters, return_inverse=True)[1]
         self.answers, self.num_yes = 0, 0
+        #: By kind of question, one and how many were yes, and how many were expected to be.
+        self._counts = {kind: [1.0, 1.0] for kind in ("merge", "split", "move")}
         self._apart: list[tuple[int, int]] = []
         self._together: list[tuple[int, int]] = []
 
@@ -52,12 +54,14 @@ class Session:
             self._embeddings,
             self.clusters,
             np.bincount(self.clusters),
-            max_proposals=_ALL,
+            max_proposals=_ROUND if order == "proposals" else _ALL,
             apart=self._apart,
             together=self._together,
         )
+        self._counts = {kind: [1.0, 1.0] for kind in self._counts}
         if order == "proposals":
-            yield from found
+            while found:
+                yield found.pop(max(range(len(found)), key=lambda place: self._worth(found[place])))
         elif order == "near":
             yield from (found[place] for place in rng.permutation(len(found)))
         else:
@@ -83,6 +87,11 @@ class Session:
                 half = (question.group, question.other)[rng.integers(2)]
                 yield Proposal("move", question.first, second, half, wholes[second], 0.0, 0)
 
+    def _worth(self, question: Proposal) -> float:
+        """As the page reckons it: kinds of which fewer were yes than expected come later."""
+        num_yes, expected = self._counts[question.kind]
+        return question.probability * question.num_images * num_yes / expected
+
     def is_open(self, question: Proposal) -> bool:
         """Whether the answer does not follow from others."""
         same = self._cluster_of(question.group) == self._cluster_of(question.other)
@@ -96,24 +105,28 @@ class Session:
         is_yes = different if question.kind == "split" else same
         self.answers += 1
         self.num_yes += is_yes
+        self._counts[question.kind][0] += is_yes
+        self._counts[question.kind][1] += question.probability
         pair = int(question.group[0]), int(question.other[0])
         if not is_yes:
             (self._together if question.kind == "split" else self._apart).append(pair)
         elif question.kind == "merge":
             self.clusters[self.clusters == self._cluster_of(question.other)] = self._cluster_of(question.group)
         elif question.kind == "move":
-            self.clusters[question.group[:_MAX_MOVED]] = self._cluster_of(question.other)
+            self.clusters[question.group[:_MAX_NAMED]] = self._cluster_of(question.other)
         else:
             self._split(question)
 
     def _split(self, question: Proposal) -> None:
+        """Every image that is not named goes to the side whose mean it is nearer to."""
         members = np.flatnonzero(self.clusters == self._cluster_of(question.group))
-        means = [
-            self._embeddings[side[:NUM_SHOWN]].mean(axis=0, dtype=np.float32)
-            for side in (question.group, question.other)
-        ]
-        nearer = self._embeddings[members] @ (means[1] / np.linalg.norm(means[1]) - means[0] / np.linalg.norm(means[0]))
-        self.clusters[members[nearer > 0]] = self.clusters.max() + 1
+        sides = question.group[:_MAX_NAMED], question.other[:_MAX_NAMED]
+        means = np.stack([self._embeddings[side].mean(axis=0, dtype=np.float32) for side in sides])
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        nearer = (self._embeddings[members] @ means.T).argmax(axis=1)
+        goes_to = dict(zip(members.tolist(), nearer.tolist(), strict=True))
+        goes_to |= {row: place for place, side in enumerate(sides) for row in side.tolist() if row in goes_to}
+        self.clusters[[row for row, place in goes_to.items() if place == 0]] = self.clusters.max() + 1
 
     def _cluster_of(self, side: np.ndarray) -> int:
         return _most_frequent(self.clusters[side[:NUM_SHOWN]])[0]

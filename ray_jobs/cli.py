@@ -16,6 +16,7 @@ from ray_jobs.commands import (
     preflight,
     recluster,
     report,
+    review,
     rollback,
     run,
     search,
@@ -36,6 +37,7 @@ COMMANDS: tuple[Command, ...] = (
     evaluate,
     suggest_k,
     report,
+    review,
     export,
     completion,
 )

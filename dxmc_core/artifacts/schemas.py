@@ -274,6 +274,7 @@ QUESTIONS = pa.schema(
         pa.field("num_images", pa.int64(), nullable=False),
         pa.field("rows", pa.list_(pa.int64()), nullable=False),
         pa.field("other_rows", pa.list_(pa.int64()), nullable=False),
-        pa.field("image_ids", pa.list_(pa.string()), nullable=False),  # what a yes moves
+        pa.field("image_ids", pa.list_(pa.string()), nullable=False),  # what a yes moves, or puts into the one part
+        pa.field("other_ids", pa.list_(pa.string()), nullable=False),  # what a yes puts into the other part
     ]
 )

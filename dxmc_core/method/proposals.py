@@ -6,7 +6,7 @@ without labels, and what it finds on the wrong side is worth a question. Questio
 yes would put right, times how likely a yes is.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import Literal
@@ -16,10 +16,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dxmc_core.method.neighbors import nearest_neighbors
+from dxmc_core.method.neighbors import nearest_neighbors, search_work
 from dxmc_core.method.smoothing import num_smoothing_neighbors, smooth
 from dxmc_core.method.ward import ward_tree
-from dxmc_core.method.whitening import cluster_whitening, normalize_rows
+from dxmc_core.method.whitening import MAX_COMPONENTS, cluster_whitening, cluster_work, normalize_rows
+from dxmc_core.method.work import Work
 
 #: Pictures on either side of a question.
 NUM_SHOWN = 6
@@ -30,6 +31,8 @@ _MIN_PIECE = 3
 #: Clusters that a cluster is compared with, the nearest.
 _NUM_NEAR = 3
 _NUM_NEIGHBORS = 15
+#: How often groups that a row is in are compared with others; for estimates only.
+_READS_PER_ROW = 40
 #: Pieces are cut from rows that were smoothed so often, as the clusters of `best` are.
 _SMOOTHING_ROUNDS = 2
 
@@ -64,6 +67,7 @@ def propose(
     max_proposals: int,
     apart: Sequence[tuple[int, int]] = (),
     together: Sequence[tuple[int, int]] = (),
+    settled: Container[int] = (),
 ) -> list[Proposal]:
     """The questions to ask first, the most useful first; none for fewer than two clusters.
 
@@ -72,13 +76,20 @@ def propose(
         clusters: (n,) in 0..K-1.
         sizes: (K,) images of each cluster, those beyond the sample counted.
         apart, together: pairs of positions that a person has judged already; what they answer is not asked again.
+        settled: clusters that nothing is asked about.
     """
     counts = np.bincount(clusters, minlength=len(sizes))
     if (counts > 0).sum() < 2:
         return []
     groups = _Groups(cluster_whitening(embeddings, clusters, len(sizes)).apply(embeddings), clusters, len(sizes))
     found = sorted(_candidates(groups, sizes / np.maximum(counts, 1)), key=_expected, reverse=True)
-    asked = (proposal for proposal in found if not _is_answered(proposal, apart, together))
+    asked = (
+        proposal
+        for proposal in found
+        if proposal.first not in settled
+        and proposal.second not in settled
+        and not _is_answered(proposal, apart, together)
+    )
     return list(islice(_without_overlap(asked), max_proposals))
 
 
@@ -282,3 +293,10 @@ def _cuts(rows: np.ndarray) -> list[np.ndarray]:
         return [np.zeros(len(rows), dtype=np.int64)]
     tree = ward_tree(rows, np.ones(len(rows)))
     return [tree.cut(num_parts) for num_parts in range(2, _NUM_PARTS + 1)]
+
+
+def proposals_work(num_rows: int, width: int) -> Work:
+    """What `propose` does: whitening, neighbours, and comparing groups, which reads every row a few dozen times."""
+    inner = min(width, MAX_COMPONENTS)
+    comparing = Work(moved_bytes=4.0 * inner * num_rows * _READS_PER_ROW)
+    return cluster_work(num_rows, width) + search_work(num_rows, inner, _NUM_NEIGHBORS) + comparing

@@ -240,8 +240,10 @@ class Question:
         kind: "merge": do both clusters show the same? "split": are the two groups different things? "move": does the
             first group, now in `cluster_id`, belong to `other_id`? "rename": is `name` a good name?
         rows, other_rows: row_ids of the pictures on either side, the most typical first.
-        image_ids: what a yes moves ("move" only).
+        image_ids: what a yes moves, or puts into the one part of two.
+        other_ids: what a yes puts into the other part ("split" only).
         num_images: about how many images a yes would put right; 0 where it puts a name right.
+        probability: of a yes. The page asks first what is worth most by both, and later of a kind that it was wrong of.
     """
 
     kind: Literal["merge", "split", "move", "rename"]
@@ -250,8 +252,10 @@ class Question:
     rows: Sequence[int] = ()
     other_rows: Sequence[int] = ()
     image_ids: Sequence[str] = ()
+    other_ids: Sequence[str] = ()
     name: str = ""
     num_images: int = 0
+    probability: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

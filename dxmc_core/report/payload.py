@@ -77,7 +77,7 @@ def _image(image: ReportImage, cluster_index: Mapping[int, int], tile: Tile | No
 
 
 def _question(question: Question, cluster_index: Mapping[int, int], image_index: Mapping[int, int]) -> list[Any]:
-    """[kind, cluster, other cluster or null, pictures, other pictures, ids of images, name, number of images]."""
+    """[kind, cluster, other or null, pictures, other pictures, ids, other ids, name, images, probability]."""
     return [
         question.kind,
         cluster_index[question.cluster_id],
@@ -85,8 +85,10 @@ def _question(question: Question, cluster_index: Mapping[int, int], image_index:
         [image_index[row] for row in question.rows],
         [image_index[row] for row in question.other_rows],
         list(question.image_ids),
+        list(question.other_ids),
         question.name,
         question.num_images,
+        _number(question.probability),
     ]
 
 

@@ -10,16 +10,18 @@ import pyarrow.compute as pc
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import load_rows
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.edits.file import read_edits
 from dxmc_core.edits.model import Apart, Edit, Together
 from dxmc_core.method.proposals import NUM_SHOWN, Proposal, propose
 from dxmc_core.report import Question
 
 #: Images of a cluster that questions are found by, and of all clusters together.
-_MAX_OF_CLUSTER = 200
-_MAX_SAMPLE = 50_000
-#: Images that a yes moves at most; the others of a large group are asked about again afterwards.
-_MAX_MOVED = 100
+MAX_OF_CLUSTER = 200
+MAX_SAMPLE = 50_000
+#: Images that a yes names at most on either side. Others of a large group that it moves are asked about again; others
+#: of a cluster that it splits go where the nearer ones are.
+_MAX_NAMED = 100
 #: After so many questions about images comes one about a name.
 _NAMES_EVERY = 5
 
@@ -51,6 +53,7 @@ def find_questions(run_dir: RunDir, *, max_questions: int, seed: int) -> pa.Tabl
         max_proposals=max_questions,
         apart=_known(apart, place_of),
         together=_known(together, place_of),
+        settled=np.flatnonzero(np.isin(numbers, _settled(stage))).tolist(),
     )
     image_ids = assigned["image_id"].take(pa.array(chosen)).to_pylist()
     about_images = [_row(proposal, numbers, row_ids, image_ids) for proposal in found]
@@ -64,12 +67,24 @@ def report_questions(table: pa.Table, cluster_ids: Container[int]) -> list[Quest
     Args:
         cluster_ids: of the clusters that it shows; of others it asks nothing.
     """
-    columns = ("kind", "cluster_id", "other_id", "rows", "other_rows", "image_ids", "num_images")
+    columns = ("kind", "cluster_id", "other_id", "rows", "other_rows", "image_ids", "other_ids", "num_images")
     return [
-        Question(**{column: row[column] for column in columns}, name=row["name"] or "")
+        Question(
+            **{column: row[column] for column in columns},
+            name=row["name"] or "",
+            probability=row["probability"] or 0.0,
+        )
         for row in table.to_pylist()
         if row["cluster_id"] in cluster_ids and (row["other_id"] is None or row["other_id"] in cluster_ids)
     ]
+
+
+def _settled(stage: StageDir) -> list[int]:
+    """Ids of the clusters that a person wants to stay as they are, or not to see."""
+    if "edits" not in stage.require_manifest().tables:
+        return []
+    edits = stage.read_table("edits", ["kind", "state", "cluster_id"]).to_pylist()
+    return [edit["cluster_id"] for edit in edits if edit["kind"] in ("pin", "hide") and edit["state"] == "applied"]
 
 
 def _positions_of(image_ids: pa.ChunkedArray, wanted: set[str]) -> dict[str, int]:
@@ -88,7 +103,7 @@ def _sample(labels: np.ndarray, num_clusters: int, *, seed: int, also: Sequence[
         labels: (N,) in 0..num_clusters-1.
         also: positions that are taken too.
     """
-    room = max(min(_MAX_OF_CLUSTER, _MAX_SAMPLE // num_clusters), NUM_SHOWN)
+    room = max(min(MAX_OF_CLUSTER, MAX_SAMPLE // num_clusters), NUM_SHOWN)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]
     sizes = np.bincount(labels, minlength=num_clusters)
@@ -114,7 +129,8 @@ def _known(pairs: Sequence[tuple[str, str]], place_of: Mapping[str, int]) -> lis
 
 
 def _row(proposal: Proposal, numbers: np.ndarray, row_ids: np.ndarray, image_ids: Sequence[str]) -> dict:
-    moved = proposal.group[:_MAX_MOVED].tolist() if proposal.kind == "move" else []
+    named = proposal.group[: _MAX_NAMED if proposal.kind != "merge" else 0]
+    others = proposal.other[: _MAX_NAMED if proposal.kind == "split" else 0]
     return {
         "kind": proposal.kind,
         "cluster_id": int(numbers[proposal.first]),
@@ -124,7 +140,8 @@ def _row(proposal: Proposal, numbers: np.ndarray, row_ids: np.ndarray, image_ids
         "num_images": proposal.num_images,
         "rows": row_ids[proposal.group[:NUM_SHOWN]].tolist(),
         "other_rows": row_ids[proposal.other[:NUM_SHOWN]].tolist(),
-        "image_ids": [image_ids[place] for place in moved],
+        "image_ids": [image_ids[place] for place in named],
+        "other_ids": [image_ids[place] for place in others],
     }
 
 
@@ -144,6 +161,7 @@ def _about_names(clusters: Sequence[dict]) -> list[dict]:
                     "rows": row["exemplars"][:NUM_SHOWN],
                     "other_rows": [],
                     "image_ids": [],
+                    "other_ids": [],
                 }
             )
     return rows

@@ -18,6 +18,7 @@ from dxmc_core.evaluation import MAX_SCORED_IMAGES, evaluate_run, label_column
 from dxmc_core.images.sources import EmbeddingsSource, ImagesSource, SourceConfig
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.method.metrics import label_free_work
+from dxmc_core.method.proposals import proposals_work
 from dxmc_core.method.work import Work
 from dxmc_core.report import (
     Changes,
@@ -48,7 +49,7 @@ from dxmc_core.report import (
     training_curves,
     tree_of,
 )
-from dxmc_core.stages.questions import report_questions
+from dxmc_core.stages.questions import MAX_OF_CLUSTER, MAX_SAMPLE, report_questions
 from dxmc_core.stages.settings.write_report import WriteReportConfig
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
@@ -326,6 +327,7 @@ def cost(load: Workload, machine: Machine) -> StageCost:
         shown = min(load.num_images, load.num_clusters * load.images_per_cluster + load.max_map_points)
     members = min(load.num_images, load.max_member_images) if load.encoder is not None else 0
     scored = min(load.num_images, MAX_SCORED_IMAGES)
+    compared = min(load.num_images, MAX_SAMPLE, MAX_OF_CLUSTER * load.num_clusters)
     decoding = (shown + members) * (machine.rates.fetch_s + machine.rates.decode_s / machine.cores)
     held = load.num_images * float(_BYTES_PER_ASSIGNMENT) + shown * float(_BYTES_PER_THUMBNAIL)
     return StageCost(
@@ -335,9 +337,10 @@ def cost(load: Workload, machine: Machine) -> StageCost:
             CostPart("reading pictures", decoding),
             machine.on_cpus("thumbnails", Work(moved_bytes=_MOVED_PER_THUMBNAIL * (shown + members / 2))),
             machine.on_cpus("scores", label_free_work(scored, load.width, load.num_clusters)),
+            machine.on_cpus("questions", proposals_work(compared, load.width)),
             machine.on_cpus("the map", map_work(min(load.num_images, load.max_map_points)), num_cores=1),
         ),
-        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + held + scored * load.width * 8.0,
+        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + held + max(scored, compared) * load.width * 8.0,
         disk_bytes=min(float(load.report_bytes), shown * float(_BYTES_PER_THUMBNAIL)) + members * _BYTES_PER_MEMBER,
         note=f"{shown:,} pictures, {members:,} on the pages of members" if shown else "embeddings have no pictures",
     )

@@ -16,7 +16,7 @@ async function addEdit(kind, content, text, touched, question = null) {
   if (reason) edit.reason = reason;
   edit[kind] = content;
   if (isReview) {
-    const problem = await send("edits", { edits: [edit] });
+    const problem = await send("edits", { version: 1, edits: [edit] });
     if (problem) return showProblem(problem);
   }
   entries.push({ edit, text, clusters: touched, question });
@@ -55,7 +55,7 @@ function showProblem(text) {
 async function send(path, content) {
   try {
     const headers = { "Content-Type": "application/json" };
-    const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(content) });
+    const answer = await fetch(path, { method: "POST", headers, body: yamlText(content) });
     return answer.ok ? "" : (await answer.json()).error;
   } catch {
     return "dxmc review does not answer; is it still running? Nothing was kept.";
@@ -72,11 +72,15 @@ function imageIds(list) {
   return list.map((index) => images[index].id);
 }
 
-/** The file edits.yaml. JSON is YAML, but for characters that may not stand in YAML as they are. */
+/** The file edits.yaml. */
 function editsFile() {
+  return ["version: 1", "edits:", ...entries.map(({ edit }) => `  - ${yamlText(edit)}`), ""].join("\n");
+}
+
+/** JSON, which is YAML but for characters that may not stand there as they are. */
+function yamlText(value) {
   const escaped = (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  const lines = entries.map(({ edit }) => JSON.stringify(edit).replace(/[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/g, escaped));
-  return ["version: 1", "edits:", ...lines.map((line) => `  - ${line}`), ""].join("\n");
+  return JSON.stringify(value).replace(/[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/g, escaped);
 }
 
 function downloadEdits() {

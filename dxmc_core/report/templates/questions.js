@@ -1,7 +1,7 @@
 // Questions where an answer helps most, one at a time: Y, N, S and U answer, skip and go back.
 const asked = document.getElementById("questions");
-const questions = report.questions.map(([kind, first, second, shown, otherShown, ids, name, mended], place) => (
-  { kind, first, second, shown, otherShown, ids, name, mended, place }
+const questions = report.questions.map(([kind, first, second, shown, otherShown, ids, otherIds, name, mended, chance], place) => (
+  { kind, first, second, shown, otherShown, ids, otherIds, name, mended, chance, place }
 ));
 let current = null;
 const skipped = new Set();
@@ -70,8 +70,27 @@ function openQuestions() {
   });
 }
 
+/** The question whose answer is worth most: the images it would put right, by how likely a yes is. */
 function nextQuestion() {
-  return openQuestions()[0] ?? null;
+  const open = openQuestions();
+  // A name puts no image right, and has its turn now and then.
+  const name = open.find(({ kind }) => kind === "rename");
+  if (name && (shownBefore.length % 6 === 5 || open.every(({ kind }) => kind === "rename"))) return name;
+  const trust = trustInKinds();
+  const worth = ({ kind, mended, chance }) => mended * chance * (trust[kind] ?? 0);
+  return open.reduce((best, question) => (best && worth(best) >= worth(question) ? best : question), null);
+}
+
+/** By kind of question, how much more often the answer was yes than expected. */
+function trustInKinds() {
+  const counts = { merge: [1, 1], split: [1, 1], move: [1, 1] };
+  for (const { edit, question } of entries) {
+    const { kind, chance } = questions[question] ?? {};
+    if (!(kind in counts)) continue;
+    counts[kind][0] += kind in edit ? 1 : 0;
+    counts[kind][1] += chance;
+  }
+  return Object.fromEntries(Object.entries(counts).map(([kind, [found, expected]]) => [kind, found / expected]));
 }
 
 function showQuestion(question) {
@@ -155,7 +174,7 @@ async function goBack() {
 
 /** What an answer says, as an edit: a no is kept as images that do or do not belong together. */
 function keepAnswer(question, isYes) {
-  const { kind, first, second, shown, otherShown, ids, name, place } = question;
+  const { kind, first, second, shown, otherShown, ids, otherIds, name, place } = question;
   const [here, there] = [clusters[first].name, second === null ? "" : clusters[second].name];
   const touched = second === null ? [first] : [first, second];
   const middles = { images: imageIds([shown[0], otherShown[0]]) };
@@ -165,7 +184,7 @@ function keepAnswer(question, isYes) {
     return add("apart", middles, `${here} and ${there} are not the same`);
   }
   if (kind === "split") {
-    const examples = [imageIds(shown), imageIds(otherShown)];
+    const examples = [ids, otherIds];
     if (isYes) return add("split", { cluster: clusterReference(first), examples }, `${here} is two things`);
     return add("together", middles, `${here} is one thing`);
   }

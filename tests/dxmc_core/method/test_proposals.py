@@ -86,6 +86,13 @@ def test_where_nothing_can_be_compared_nothing_is_asked(clusters):
     assert ask(np.eye(12, 16), np.array(clusters)) == []
 
 
+def test_nothing_is_asked_about_what_is_settled(planted):
+    embeddings, classes = planted
+    found = ask(embeddings, classes, settled=[0, 1])
+    assert found
+    assert {0, 1}.isdisjoint({proposal.first for proposal in found} | {proposal.second for proposal in found})
+
+
 def test_a_cluster_without_images_is_left_out(planted):
     embeddings, classes = planted
     clusters = np.where(classes >= 6, classes + 1, classes)

@@ -18,8 +18,25 @@ EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>\u2028\x85"
 @pytest.fixture(scope="module")
 def data(make_report_data):
     questions = [
-        Question(kind="merge", cluster_id=0, other_id=1, rows=range(6), other_rows=range(20, 26), num_images=25),
-        Question(kind="split", cluster_id=2, rows=range(40, 46), other_rows=range(50, 56), num_images=8),
+        Question(
+            kind="merge",
+            cluster_id=0,
+            other_id=1,
+            rows=range(6),
+            other_rows=range(20, 26),
+            num_images=25,
+            probability=0.9,
+        ),
+        Question(
+            kind="split",
+            cluster_id=2,
+            rows=range(40, 46),
+            other_rows=range(50, 56),
+            image_ids=["motorcycle/00040.jpg", "motorcycle/00041.jpg"],
+            other_ids=["motorcycle/00050.jpg"],
+            num_images=8,
+            probability=0.9,
+        ),
         Question(
             kind="move",
             cluster_id=3,
@@ -28,9 +45,18 @@ def data(make_report_data):
             other_rows=range(40, 46),
             image_ids=["rocket/00060.jpg", "rocket/00061.jpg"],
             num_images=2,
+            probability=0.9,
         ),
         Question(kind="rename", cluster_id=3, rows=range(60, 66), name="spaceship"),
-        Question(kind="merge", cluster_id=1, other_id=0, rows=range(20, 26), other_rows=range(6), num_images=1),
+        Question(
+            kind="merge",
+            cluster_id=1,
+            other_id=0,
+            rows=range(20, 26),
+            other_rows=range(6),
+            num_images=1,
+            probability=0.1,
+        ),
     ]
     return make_report_data(is_editable=True, questions=questions)
 
