@@ -17,6 +17,7 @@ from ray_jobs.commands import (
     preflight,
     recluster,
     report,
+    review,
     rollback,
     run,
     search,
@@ -38,6 +39,7 @@ COMMANDS: tuple[Command, ...] = (
     evaluate,
     suggest_k,
     report,
+    review,
     export,
     completion,
 )

@@ -11,6 +11,7 @@ from dxmc_core.cluster_summary import summarize_clusters
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.stages.member_pages import WriteMembers, members_folder, plan_members
 from dxmc_core.stages.quality_issues import find_quality_issues
+from dxmc_core.stages.questions import find_questions
 from dxmc_core.stages.settings.write_report import REPORT_NAME
 from dxmc_core.stages.write_report import build_report, title_of
 from ray_jobs.context import RunContext
@@ -31,8 +32,10 @@ def publish_report(context: RunContext, fingerprint: str, *, call: Call, map_pag
     issues = call(find_quality_issues, context.run_dir, doing="looking for dark, blurred and tiny images")
     clusters = call(summarize_clusters, context.run_dir, doing="listing the clusters")
     folder = members_folder(fingerprint) if members else ""
-    page = call(_render, context, folder, issues, doing="making thumbnails and the page")
-    tables = {"cluster_summary": clusters, **({} if issues is None else {"quality_issues": issues})}
+    questions = call(_questions, context, doing="looking for what to ask")
+    page = call(_render, context, folder, issues, questions, doing="making thumbnails and the page")
+    tables = {"cluster_summary": clusters, "questions": questions}
+    tables |= {} if issues is None else {"quality_issues": issues}
     return output.publish(
         fingerprint=fingerprint,
         inputs=context.inputs_of(*reads(context)) or {},
@@ -71,7 +74,12 @@ def _write_members(context: RunContext, fingerprint: str, call: Call, map_pages:
     return files
 
 
-def _render(context: RunContext, folder: str, issues: pa.Table | None) -> str:
+def _questions(context: RunContext) -> pa.Table:
+    config = context.config
+    return find_questions(context.run_dir, max_questions=config.write_report.num_questions, seed=config.seed)
+
+
+def _render(context: RunContext, folder: str, issues: pa.Table | None, questions: pa.Table) -> str:
     config = context.config
     return build_report(
         context.run_dir,
@@ -81,6 +89,7 @@ def _render(context: RunContext, folder: str, issues: pa.Table | None) -> str:
         source=config.source,
         members_folder=folder,
         quality_issues=issues,
+        questions=questions,
     )
 
 

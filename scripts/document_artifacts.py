@@ -299,6 +299,26 @@ TABLES = (
             "other of at least 3",
         },
     ),
+    Table(
+        "report",
+        "questions",
+        schemas.QUESTIONS,
+        "One row for each yes/no question that the report and `dxmc review` ask, the most useful first.",
+        {
+            "rank": "from 0",
+            "kind": "`merge` (do both clusters show the same?), `split` (are these two things?), `move` (do these "
+            "belong to the other cluster?) or `rename` (is the name good?)",
+            "cluster_id": "the cluster that it is about",
+            "other_id": "of `merge` and `move`: the other cluster",
+            "name": "of `rename`: what a yes calls the cluster",
+            "probability": "of a yes, estimated without labels; null for `rename`",
+            "num_images": "about how many images a yes would put right",
+            "rows": "row_ids of the pictures that are shown",
+            "other_rows": "row_ids of the pictures on the other side",
+            "image_ids": "of `move` and `split`: what a yes moves, or puts into the first part; at most 100",
+            "other_ids": "of `split`: what a yes puts into the other part; at most 100",
+        },
+    ),
 )
 
 _HEAD = """\

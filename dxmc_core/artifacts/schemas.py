@@ -29,6 +29,7 @@ TABLES = (
     *("unedited", "unedited_centers", "unedited_clusters"),
     "cluster_summary",
     "quality_issues",
+    "questions",
 )
 
 #: The table of the first encoder. A further one has a table of its own, with the same rows: images-NAME.
@@ -302,5 +303,22 @@ QUALITY_ISSUES = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("issue", pa.string(), nullable=False),
         pa.field("value", pa.float32(), nullable=False),
+    ]
+)
+
+#: What a person is asked: one row for each question, the most useful first. See `method.proposals`.
+QUESTIONS = pa.schema(
+    [
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # merge, split, move or rename
+        pa.field("cluster_id", pa.int32(), nullable=False),
+        pa.field("other_id", pa.int32()),
+        pa.field("name", pa.string()),  # what a yes to rename calls it
+        pa.field("probability", pa.float32()),
+        pa.field("num_images", pa.int64(), nullable=False),
+        pa.field("rows", pa.list_(pa.int64()), nullable=False),
+        pa.field("other_rows", pa.list_(pa.int64()), nullable=False),
+        pa.field("image_ids", pa.list_(pa.string()), nullable=False),  # what a yes moves, or puts into the one part
+        pa.field("other_ids", pa.list_(pa.string()), nullable=False),  # what a yes puts into the other part
     ]
 )

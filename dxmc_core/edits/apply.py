@@ -340,8 +340,10 @@ class _Application:
         return Outcome(edit, "applied", targets[0], num_named, num_named - len(held)), placement
 
     def _divide(self, parts: Sequence[np.ndarray]) -> list[int]:
-        """A label for each part: those that are in one cluster by now share it out among them. The first keeps the label,
-        whichever is larger tonight: the parts would change their ids otherwise."""
+        """A label for each part: those that are in one cluster by now share it out among them.
+
+        The first keeps the label, whichever is larger tonight: the parts would change their ids otherwise.
+        """
         targets = [self._majority(part) for part in parts]
         for label in sorted(set(targets)):
             sharing = [index for index, target in enumerate(targets) if target == label]

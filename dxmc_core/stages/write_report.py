@@ -20,6 +20,7 @@ from dxmc_core.evaluation import MAX_SCORED_IMAGES, evaluate_run, label_column
 from dxmc_core.images.sources import EmbeddingsSource, ImagesSource, SourceConfig
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.method.metrics import label_free_work
+from dxmc_core.method.proposals import proposals_work
 from dxmc_core.method.work import Work
 from dxmc_core.report import (
     Changes,
@@ -50,6 +51,7 @@ from dxmc_core.report import (
     training_curves,
     tree_of,
 )
+from dxmc_core.stages.questions import MAX_OF_CLUSTER, MAX_SAMPLE, report_questions
 from dxmc_core.stages.settings.write_report import WriteReportConfig
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
@@ -91,6 +93,7 @@ def build_report(
     source: SourceConfig,
     members_folder: str = "",
     quality_issues: pa.Table | None = None,
+    questions: pa.Table | None = None,
 ) -> str:
     """The page of a finished run as HTML.
 
@@ -98,12 +101,15 @@ def build_report(
         settings: the run's configuration as plain values.
         source: where thumbnails are made from; embeddings have some where URIs came with them.
         quality_issues: the table of that name, where anything was measured.
+        questions: the table of that name; by default none are asked.
         members_folder: where the pages of `member_pages.WriteMembers` lie, relative to the page.
 
     Raises:
         ArtifactError: a stage is not finished or damaged.
     """
     data = _without_images(run_dir, config, settings=settings, seed=seed, quality_issues=quality_issues)
+    if questions is not None:
+        data = replace(data, questions=report_questions(questions, {cluster.cluster_id for cluster in data.clusters}))
     rows = np.sort(np.array(rows_shown(data), dtype=np.int64))
     images = _report_images(run_dir, rows, source=source, config=config)
     data = replace(data, images=images, members_folder=members_folder)
@@ -174,6 +180,7 @@ def _without_images(
         k_evidence=_k_evidence(run_dir) if settings["num_clusters"] == "auto" else None,
         tree=tree_of(stage.read_table("cluster_tree", schema=schemas.CLUSTER_TREE).to_pylist(), hidden=hidden),
         changes=_changes(stage, hidden),
+        is_editable=True,
         timings=_timings(run_dir, settings),
         settings=flatten_settings(settings),
         versions={package: version(package) for package in _SHOWN_PACKAGES},
@@ -348,6 +355,7 @@ def cost(load: Workload, machine: Machine) -> StageCost:
         shown = min(load.num_images, load.num_clusters * load.images_per_cluster + load.max_map_points)
     members = min(load.num_images, load.max_member_images) if load.encoder is not None else 0
     scored = min(load.num_images, MAX_SCORED_IMAGES)
+    compared = min(load.num_images, MAX_SAMPLE, MAX_OF_CLUSTER * load.num_clusters)
     decoding = (shown + members) * (machine.rates.fetch_s + machine.rates.decode_s / machine.cores)
     held = load.num_images * float(_BYTES_PER_ASSIGNMENT) + shown * float(_BYTES_PER_THUMBNAIL)
     return StageCost(
@@ -357,9 +365,10 @@ def cost(load: Workload, machine: Machine) -> StageCost:
             CostPart("reading pictures", decoding),
             machine.on_cpus("thumbnails", Work(moved_bytes=_MOVED_PER_THUMBNAIL * (shown + members / 2))),
             machine.on_cpus("scores", label_free_work(scored, load.width, load.num_clusters)),
+            machine.on_cpus("questions", proposals_work(compared, load.width)),
             machine.on_cpus("the map", map_work(min(load.num_images, load.max_map_points)), num_cores=1),
         ),
-        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + held + scored * load.width * 8.0,
+        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + held + max(scored, compared) * load.width * 8.0,
         disk_bytes=min(float(load.report_bytes), shown * float(_BYTES_PER_THUMBNAIL)) + members * _BYTES_PER_MEMBER,
         note=f"{shown:,} pictures, {members:,} on the pages of members" if shown else "embeddings have no pictures",
     )
