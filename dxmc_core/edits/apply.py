@@ -340,7 +340,10 @@ class _Application:
         return Outcome(edit, "applied", targets[0], num_named, num_named - len(held)), placement
 
     def _divide(self, parts: Sequence[np.ndarray]) -> list[int]:
-        """A label for each part: those that are in one cluster by now share it out among them."""
+        """A label for each part: those that are in one cluster by now share it out among them.
+
+        The first keeps the label, whichever is the largest tonight: the parts would exchange their ids otherwise.
+        """
         targets = [self._majority(part) for part in parts]
         for label in sorted(set(targets)):
             sharing = [index for index, target in enumerate(targets) if target == label]
@@ -354,9 +357,8 @@ class _Application:
             means = np.stack([example.mean(axis=0) for example in examples if example is not None])
             means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
             nearest = (rows @ means.T).argmax(axis=1)
-            largest = int(np.bincount(nearest, minlength=len(sharing)).argmax())
             for place, index in enumerate(sharing):
-                if place != largest:
+                if place:
                     targets[index] = self.new_label(label)
                 self.labels[members[nearest == place]] = targets[index]
         return targets

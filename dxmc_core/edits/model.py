@@ -97,12 +97,12 @@ class Merge(_Model):
 
 
 class Split(_Model):
-    """Cuts a cluster into several: so many, or one for each group of examples. The largest keeps its id."""
+    """Cuts a cluster into several: so many, or one for each group of examples, of which the first keeps its id."""
 
     kind: Literal["split"] = "split"
     cluster: Cluster
     into: int | None = Field(None, ge=2, le=_MAX_PARTS)
-    """How many; replaced by examples of each when the edit is first applied."""
+    """How many; replaced by examples of each, the largest first, when the edit is first applied."""
     examples: ImageGroups | None = None
     """A few images of each part; every other image goes to the part whose examples it is nearest to."""
 

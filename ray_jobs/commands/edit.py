@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     found = action("rename", "give a cluster a name")
     cluster(found)
     found.add_argument("name", metavar="NAME")
-    found = action("split", "cut a cluster into several; the largest keeps its number")
+    found = action("split", "cut a cluster into several; the largest, or the first --like, keeps its number")
     cluster(found)
     found.add_argument("--into", type=whole_number, metavar="N", help="so many, by what their images look like")
     found.add_argument(
