@@ -113,7 +113,8 @@ def _sample(labels: np.ndarray, num_clusters: int, *, seed: int, also: Sequence[
 
 def _judged_pairs(edits: Sequence[Edit]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Pairs of images of which a person has said that they do not belong together, and that they do."""
-    apart, together = [], []
+    apart: list[tuple[str, str]] = []
+    together: list[tuple[str, str]] = []
     for edit in edits:
         if isinstance(edit.action, Apart):
             apart += combinations([part[0] for part in edit.action.parts], 2)
