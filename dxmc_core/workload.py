@@ -172,9 +172,9 @@ class Workload:
         return num_image_centers(self.num_images, num_clusters, max_centers=self.max_centers)
 
     @property
-    def num_modalities(self) -> int:
-        """Images, and their text counterparts where there is a vocabulary."""
-        return 2 if self.num_nouns else 1
+    def num_searched(self) -> int:
+        """Modalities whose rows get neighbours: images, and text counterparts where the method trains on theirs."""
+        return 2 if "text_neighbors" in self.reads else 1
 
     @property
     def num_selected_nouns(self) -> int:

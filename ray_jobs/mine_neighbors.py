@@ -1,4 +1,4 @@
-"""Stage 3 as a Ray job: one actor per host (or GPU) holds the index of both modalities and searches slices of rows."""
+"""Stage 3 as a Ray job: one actor per host (or GPU) holds the index of each modality and searches slices of rows."""
 
 import logging
 import time
@@ -35,7 +35,7 @@ from ray_jobs.cluster import Step, map_rows, num_gpus, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
-from ray_jobs.plans.mine_neighbors import NAME, reads
+from ray_jobs.plans.mine_neighbors import NAME, reads, stages_searched
 from ray_jobs.progress import Progress
 
 _ROWS_PER_SLICE = 8192
@@ -56,7 +56,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     # Too few images for an index of some kind are refused before hours of work.
     choose_search_index(config, context.num_images, width_of(context.stage("embed_images"), "images"))
     common = {
-        "inputs": [context.stage(name) for name in reads(context)],
+        "inputs": [context.stage(name) for name in stages_searched(context)],
         "output": output,
         "num_neighbors": usable_num_neighbors(config, context.num_images),
         "device": device,
@@ -89,7 +89,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
 
 
 def _plan(context: RunContext, common: dict[str, Any]) -> dict[str, Any]:
-    """Make the cells of both modalities; what the manifest says of them."""
+    """Make the cells of each modality; what the manifest says of them."""
     kwargs = common | {"min_recall": context.config.mine_neighbors.min_recall, "seed": context.config.seed}
     on_gpu = common["device"] == "cuda"
     step = Step(PlanSearch, kwargs, num_workers=1, num_gpus=1 if on_gpu else 0, on_whole_hosts=not on_gpu)
@@ -128,7 +128,7 @@ def search_indexes(
     """Write the FAISS indexes that are wanted; their files, and what the manifest says of them, by file name.
 
     Args:
-        has_cells: the search for neighbours has made the cells of both modalities already.
+        has_cells: the search for neighbours has made the cells of the modalities already.
         base: an earlier run, whose index of the images is brought up to date; there are no text counterparts then.
     """
     config, output = context.config.mine_neighbors, context.stage(NAME)

@@ -136,7 +136,7 @@ def text_counterparts(width: int) -> pa.Schema:
 
 
 def neighbors(num_neighbors: int, *, has_text: bool = True) -> pa.Schema:
-    """Nearest rows of every row, nearest first, as row ids, itself left out; of text where there is a vocabulary."""
+    """Nearest rows of every row, nearest first, as row ids, itself left out; of text where they were looked for."""
     modalities = ("image_neighbors", "text_neighbors") if has_text else ("image_neighbors",)
     lists = [pa.field(name, pa.list_(pa.int64(), num_neighbors), nullable=False) for name in modalities]
     return pa.schema([pa.field("row_id", pa.int64(), nullable=False), *lists])
@@ -177,6 +177,9 @@ ASSIGNMENTS = pa.schema(
         pa.field("outlier_score", pa.float32(), nullable=False),
     ]
 )
+
+#: Column of `assignments` when `assign_clusters.min_cluster_size` is set: the cluster, -1 for what is set apart.
+INLIER_CLUSTER_ID = pa.field("inlier_cluster_id", pa.int32(), nullable=False)
 
 
 def centers(width: int) -> pa.Schema:

@@ -23,8 +23,8 @@ _FULL_EFFORT = (10, 256, 300)
 _LARGE_EFFORT = (1, 128, 30)
 _LARGE_EFFORT_CENTERS = 500
 _LEAST_EFFORT = (1, 64, 20)
-#: So many centres that k-means starts in two levels are those of its start.
-_TWO_LEVEL_EFFORT = (1, 64, 10)
+#: So many centres that k-means starts in two levels get two iterations after them.
+_TWO_LEVEL_EFFORT = (1, 64, 12)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def kmeans_effort(num_centers: int, *, num_images: int) -> tuple[int, int, int]:
     """Restarts, training images a centre, and most iterations of the k-means that finds image centres.
 
     The authors' 10, 256 and 300 up to 60,000 images. Beyond, 1, 128 and 30, from 500 centres on ever less, down to 1,
-    64 and 20, and 10 beyond 2,048 centres, the start in two levels of `spherical_kmeans`: a mean over so many centres
+    64 and 20, and 12 beyond 2,048 centres, two after the two levels of `spherical_kmeans`: a mean over so many centres
     hardly differs between restarts, better seeds and more iterations leave little to gain. docs/SCALING.md has the
     differences.
     """

@@ -48,7 +48,7 @@ MODALITIES = {
 
 
 def modalities_of(inputs: Sequence[StageDir]) -> dict[str, tuple[str, str]]:
-    """Those of `MODALITIES` whose stage is among the inputs: without a vocabulary there are images only."""
+    """Those of `MODALITIES` whose stage is among the inputs: not every method trains on neighbours of the text."""
     stages = {stage.stage for stage in inputs}
     return {name: place for name, place in MODALITIES.items() if place[0] in stages}
 
@@ -197,7 +197,7 @@ class _SearchSlices(ABC):
 
 
 class SearchNeighbors(_SearchSlices):
-    """Searches one slice of the rows against all of them, in both modalities, by exact inner product.
+    """Searches one slice of the rows against all of them, in each modality, by exact inner product.
 
     The result of a slice does not depend on the other slices.
     """
@@ -231,7 +231,7 @@ class SearchNeighbors(_SearchSlices):
 
 
 class SearchCells(_SearchSlices):
-    """Searches one slice of the rows as `PlanSearch` has planned it, in both modalities.
+    """Searches one slice of the rows as `PlanSearch` has planned it, in each modality.
 
     A worker lays out the rows in a local file of its own (TMPDIR says where), so memory is that of a few cells.
     """
@@ -299,8 +299,8 @@ def near_duplicate_metrics(table: pa.Table) -> dict[str, int]:
 
 
 def cost(load: Workload, machine: Machine) -> StageCost:
-    """What the stage takes for both modalities: exact search, or cells and a search among some of them."""
-    count, width, modalities = load.num_images, load.width, load.num_modalities
+    """What the stage takes for each modality searched: exact search, or cells and a search among some of them."""
+    count, width, modalities = load.num_images, load.width, load.num_searched
     limit = MAX_EXACT_ROWS["cuda" if machine.gpus else "cpu"]
     disk = count * modalities * load.num_neighbors * 4.0
     if load.index == "exact" or (load.index == "auto" and count <= limit):

@@ -34,7 +34,10 @@ def check(context: RunContext) -> None:
 
 def fingerprint(context: RunContext) -> str:
     return settings.fingerprint(
-        context.config.assign_clusters, inputs=inputs_of_stage(context), renames=renames_of(context)
+        context.config.assign_clusters,
+        naming=context.config.naming,
+        inputs=inputs_of_stage(context),
+        renames=renames_of(context),
     )
 
 

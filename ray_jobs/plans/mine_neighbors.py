@@ -1,6 +1,7 @@
 """Stage 3 before it runs, and after."""
 
 from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.method.hyperparameters import method_reads
 from dxmc_core.stages.settings import mine_neighbors as settings
 from ray_jobs.context import RunContext
 
@@ -11,8 +12,21 @@ def reads(context: RunContext) -> tuple[str, ...]:
     return ("embed_images", *context.text_stages)
 
 
+def stages_searched(context: RunContext) -> tuple[str, ...]:
+    """Those whose rows get neighbours: text counterparts where the method trains on them, or an index is wanted."""
+    config = context.config
+    of_text = "text_neighbors" in method_reads(config.method.name, **config.method.settings)
+    return reads(context) if of_text or config.mine_neighbors.text_search_index else ("embed_images",)
+
+
 def fingerprint(context: RunContext) -> str:
-    return settings.fingerprint(context.config.mine_neighbors, inputs=context.inputs_of(*reads(context)) or {})
+    """Neighbours of both modalities that are there already do for a method that trains on none of the text's."""
+    config, inputs = context.config.mine_neighbors, context.inputs_of(*reads(context)) or {}
+    of_all = settings.fingerprint(config, inputs=inputs)
+    manifest = context.manifest(NAME)
+    if stages_searched(context) == reads(context) or (manifest is not None and manifest.fingerprint == of_all):
+        return of_all
+    return settings.fingerprint(config, inputs=inputs, images_alone=True)
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
@@ -24,7 +38,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
 def summary(context: RunContext) -> str:
     metrics = context.stage(NAME).require_manifest().metrics
     return (
-        f"{metrics['num_neighbors']} neighbors an image and modality, {metrics['index']} search, "
+        f"{metrics['num_neighbors']} neighbors an image, {metrics['index']} search, "
         f"recall {metrics['recall']:.3f}; {metrics['near_duplicate_images']} images are near duplicates, in "
         f"{metrics['near_duplicate_groups']} groups ({metrics['exact_copies']} exact copies)"
     )

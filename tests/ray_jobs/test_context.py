@@ -22,12 +22,13 @@ def run_dir(tmp_path):
     return RunDir.at(str(tmp_path / "run"))
 
 
-def context_of(run_dir, num_clusters):
+def context_of(run_dir, num_clusters, **settings):
     values = {
         "run_dir": run_dir.uri,
         "source": {"kind": "embeddings", "uri": "x.npz"},
         "vocabulary": {"kind": "wordnet", "subset": "frequent"},
         "num_clusters": num_clusters,
+        **settings,
     }
     return RunContext(parse_config(values, where="test"), run_dir)
 
@@ -55,6 +56,28 @@ def test_without_a_vocabulary_no_stage_needs_the_semantic_space(run_dir):
     assert not any("build_semantic_space" in plan_of(stage).reads(context) for stage in context.stages)
     with pytest.raises(InputError, match="vocabulary is null: there are no nouns for build_semantic_space"):
         plan_of("build_semantic_space").fingerprint(context)
+
+
+def test_neighbors_of_the_text_are_searched_where_the_method_or_an_index_needs_them(run_dir):
+    plan = plan_of("mine_neighbors")
+    index = {"mine_neighbors": {"text_search_index": True}}
+    for wanted in ({"method": {"name": "dxmc"}}, {"method": {"name": "tac"}}, index):
+        assert plan.stages_searched(context_of(run_dir, 7, **wanted)) == ("embed_images", "build_semantic_space")
+    for name in ("best", "kmeans", "sic"):
+        assert plan.stages_searched(context_of(run_dir, 7, method={"name": name})) == ("embed_images",)
+
+
+def test_neighbors_of_both_do_for_every_method_and_those_of_images_do_not(run_dir):
+    publish(run_dir, "embed_images")
+    publish(run_dir, "build_semantic_space")
+    best, dxmc = ({"method": {"name": name}} for name in ("best", "dxmc"))
+    of_images, of_both = (plan_of("mine_neighbors").fingerprint(context_of(run_dir, 7, **of)) for of in (best, dxmc))
+    assert of_images != of_both
+    publish(run_dir, "mine_neighbors", of_both)
+    assert plan_of("mine_neighbors").fingerprint(context_of(run_dir, 7, **best)) == of_both
+    publish(run_dir, "mine_neighbors", of_images)
+    assert plan_of("mine_neighbors").fingerprint(context_of(run_dir, 7, **dxmc)) == of_both
+    assert plan_of("mine_neighbors").fingerprint(context_of(run_dir, 7, **best)) == of_images
 
 
 def test_auto_puts_the_choice_after_the_embeddings_and_before_what_needs_it(run_dir):

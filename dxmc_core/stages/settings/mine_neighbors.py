@@ -12,7 +12,8 @@ class MineNeighborsConfig(Settings):
     """How neighbours are found."""
 
     num_neighbors: int = Field(50, ge=1)
-    """Neighbours kept a row and modality; at most the number of images less one."""
+    """Neighbours kept per image, and per text counterpart where the method trains on theirs (`dxmc`, `tac`); at most
+    the number of images less one."""
     index: Literal["auto", "exact", "ivf"] = "auto"
     """auto: exact up to 200,000 images (2 million on a GPU), beyond that an inverted file, searched approximately."""
     min_recall: float = Field(0.98, gt=0, le=1)
@@ -27,5 +28,10 @@ class MineNeighborsConfig(Settings):
     """Write an index of the text counterparts, too: `text_index.faiss`."""
 
 
-def fingerprint(config: MineNeighborsConfig, *, inputs: dict[str, str]) -> str:
-    return fingerprint_of("mine_neighbors", config.model_dump(mode="json"), inputs)
+def fingerprint(config: MineNeighborsConfig, *, inputs: dict[str, str], images_alone: bool = False) -> str:
+    """
+    Args:
+        images_alone: no neighbours are looked for among the text counterparts, although there are some.
+    """
+    alone = {"images_alone": True} if images_alone else {}
+    return fingerprint_of("mine_neighbors", {**config.model_dump(mode="json"), **alone}, inputs)

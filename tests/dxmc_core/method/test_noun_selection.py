@@ -122,4 +122,4 @@ def test_kmeans_makes_the_effort_of_the_reference_until_there_are_many_images():
     assert kmeans_effort(20_000, num_images=60_000) == (10, 256, 300)
     assert kmeans_effort(333, num_images=100_000) == kmeans_effort(1, num_images=10**9) == (1, 128, 30)
     assert kmeans_effort(625, num_images=187_500) == (1, 102, 24)
-    assert kmeans_effort(3333, num_images=10**6) == kmeans_effort(20_000, num_images=10**7) == (1, 64, 10)
+    assert kmeans_effort(3333, num_images=10**6) == kmeans_effort(20_000, num_images=10**7) == (1, 64, 12)
