@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.edits.file import read_edits
-from dxmc_core.report import Question, render_report
+from dxmc_core.report import Question, ReportData, render_report
 
 pytestmark = pytest.mark.browser
 
@@ -17,20 +18,32 @@ FINGERPRINT = "e" * 32
 
 
 @pytest.fixture
-def html(make_report_data) -> str:
+def report(make_report_data) -> ReportData:
     questions = [
         Question(kind="merge", cluster_id=0, other_id=1, rows=range(6), other_rows=range(20, 26), num_images=25),
         Question(kind="split", cluster_id=2, rows=range(40, 46), other_rows=range(50, 56), num_images=8),
     ]
-    return render_report(make_report_data(is_editable=True, questions=questions))
+    return make_report_data(is_editable=True, questions=questions)
 
 
-def test_dxmc_review_takes_corrections_as_they_are_made(chromium, html, tmp_path):
-    run_dir = RunDir.at(str(tmp_path / "run"))
-    stage = run_dir.stage("write_report")
+def publish(stage, *, tables=None, files=None) -> None:
     stage.begin(FINGERPRINT)
-    files = {"index.html": stage.write_file("index.html", html.encode())}
-    stage.publish(fingerprint=FINGERPRINT, inputs={}, tables={}, files=files, seconds=0.1)
+    stage.publish(
+        fingerprint=FINGERPRINT,
+        inputs={},
+        tables={
+            name: [stage.write_part(name, table, fingerprint=FINGERPRINT)] for name, table in (tables or {}).items()
+        },
+        files={name: stage.write_file(name, content) for name, content in (files or {}).items()},
+        seconds=0.1,
+    )
+
+
+def test_dxmc_review_takes_corrections_as_they_are_made(chromium, report, tmp_path):
+    run_dir = RunDir.at(str(tmp_path / "run"))
+    assigned = pa.table({"image_id": [image.image_id for image in report.images.values()]})
+    publish(run_dir.stage("assign_clusters"), tables={"assignments": assigned})
+    publish(run_dir.stage("write_report"), files={"index.html": render_report(report).encode()})
     run_dir.write_record({"config": {}})
     command = [sys.executable, "-m", "ray_jobs.cli", "review", run_dir.uri, "--author", "ann", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as review:
