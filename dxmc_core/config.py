@@ -24,6 +24,7 @@ from dxmc_core.settings import Settings
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
 from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig
 from dxmc_core.stages.settings.mine_neighbors import MineNeighborsConfig
+from dxmc_core.stages.settings.naming import NamingConfig, NounNaming
 from dxmc_core.stages.settings.suggest_k import SuggestKConfig
 from dxmc_core.stages.settings.train_heads import MethodConfig, TrainHeadsConfig, setting_types
 from dxmc_core.stages.settings.write_report import WriteReportConfig
@@ -93,6 +94,8 @@ class PipelineConfig(Settings):
     images alone."""
     num_clusters: Annotated[int | Literal["auto"], BeforeValidator(_check_num_clusters)] = 10
     """K, or auto: three numbers of clusters are suggested without labels, and the best of them is taken."""
+    naming: NamingConfig = Field(default_factory=NounNaming)
+    """What clusters are named by."""
     method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="best"))
     suggest_k: SuggestKConfig = Field(default_factory=SuggestKConfig)
     build_semantic_space: BuildSemanticSpaceConfig = Field(default_factory=BuildSemanticSpaceConfig)
@@ -153,7 +156,13 @@ def _without_text(method: Any) -> Any:
 
 
 #: Keys that say of which kind their section is, and the kind where they are left out.
-_KINDS = {"source.kind": "images", "encoder.kind": "open_clip", "vocabulary.kind": "wordnet", "method.name": None}
+_KINDS = {
+    "source.kind": "images",
+    "encoder.kind": "open_clip",
+    "vocabulary.kind": "wordnet",
+    "naming.kind": "nouns",
+    "method.name": None,
+}
 
 #: user:password@ in an address, and what a signed one has in its query.
 _CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@|[?&](?:X-Amz-Signature|X-Goog-Signature|Signature|sig)=", re.IGNORECASE)

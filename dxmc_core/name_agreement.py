@@ -8,26 +8,13 @@ from typing import Literal, get_args
 import numpy as np
 
 from dxmc_core.method.hypernyms import closure
-from dxmc_core.vocabulary import WordNetConfig, hypernym_table, load_vocabulary
+from dxmc_core.vocabulary import WordNetConfig, hypernym_table, load_vocabulary, spellings
 
 #: What a name is to a class: "unnamed" has no name, "unknown" no class that is a noun of WordNet.
-Relation = Literal["equal", "hypernym", "hyponym", "other", "unnamed", "unknown"]
+Relation = Literal["equal", "synonym", "hypernym", "hyponym", "sibling", "other", "unnamed", "unknown"]
 
 #: A class that is a number is the number of a class: that WordNet has 7 as a noun says nothing about it.
 _NUMBER = re.compile(r"\s*[+-]?\d[\d.,_]*\s*")
-
-#: WordNet's rules for plurals (morphy): an ending, and what a singular may have in its place.
-_PLURALS = (
-    ("s", ""),
-    ("ses", "s"),
-    ("ves", "f"),
-    ("xes", "x"),
-    ("zes", "z"),
-    ("ches", "ch"),
-    ("shes", "sh"),
-    ("men", "man"),
-    ("ies", "y"),
-)
 
 
 def name_agreement(
@@ -62,26 +49,27 @@ class NounSenses:
 
     def of(self, noun: str) -> frozenset[str]:
         """Synsets of a noun in singular or plural, with spaces, underscores or hyphens; empty when it is unknown."""
-        words = " ".join(noun.lower().replace("_", " ").split())
-        spellings = (words, words.replace("-", " "), words.replace(" ", "-"), words.replace(" ", ""))
-        singulars = (
-            text.removesuffix(ending) + singular
-            for text in spellings
-            for ending, singular in _PLURALS
-            if text.endswith(ending)
-        )
-        return frozenset().union(*(self._synsets.get(text, ()) for text in (*spellings, *singulars)))
+        return frozenset().union(*(self._synsets.get(text, ()) for text in spellings(noun)))
 
     def relation(self, name: str, label: str) -> Relation:
-        """What `name` is to `label` in the nearest of their meanings: it itself, above it, below it, or another."""
+        """What `name` is to `label` in the nearest of their meanings.
+
+        The same word (spelled differently, or in the plural), another word for it, above it, below it, directly below
+        the same concept, or another thing.
+        """
         own, wanted = self.of(name), self.of(label)
         if not wanted or _NUMBER.fullmatch(label):
             return "unknown"
         if own & wanted:
-            return "equal"
+            return "equal" if set(spellings(name)) & set(spellings(label)) else "synonym"
         if own & self._with_all_above(wanted):
             return "hypernym"
-        return "hyponym" if wanted & self._with_all_above(own) else "other"
+        if wanted & self._with_all_above(own):
+            return "hyponym"
+        return "sibling" if self._directly_above(own) & self._directly_above(wanted) else "other"
+
+    def _directly_above(self, synsets: frozenset[str]) -> set[str]:
+        return {above for synset in synsets for above in self._hypernyms.get(synset, ())}
 
     def _with_all_above(self, synsets: frozenset[str]) -> set[str]:
         return set().union(*(closure(synset, self._hypernyms) for synset in synsets))

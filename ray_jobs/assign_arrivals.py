@@ -31,7 +31,7 @@ from dxmc_core.stages.cluster_names import require_known, settle_names
 from dxmc_core.stages.edited_clusters import ClusteredImages, is_edited
 from dxmc_core.stages.mine_neighbors import near_duplicate_metrics
 from dxmc_core.stages.previous_clusters import IDS_GIVEN, Comparison, lineage_table
-from ray_jobs.assign_clusters import NAME, map_parts, publish_edited
+from ray_jobs.assign_clusters import NAME, map_parts, publish_edited, set_apart
 from ray_jobs.cluster import run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.mine_neighbors import search_indexes
@@ -118,6 +118,7 @@ def publish_assignments(
         _describe, context, base, arrivals, context.renames, doing="describing the clusters"
     )
     require_known(context.renames, comparison.identities.ids_given)
+    parts, apart = set_apart(context, fingerprint, parts, tables["centers"], tables["clusters"])
     return output.publish(
         fingerprint=fingerprint,
         inputs=inputs,
@@ -131,6 +132,7 @@ def publish_assignments(
             "mean_confidence": round(confidence, 4),
             IDS_GIVEN: comparison.identities.ids_given,
             "lineage": comparison.metrics(),
+            **apart,
         },
         seconds=time.perf_counter() - started,
     )
@@ -172,7 +174,11 @@ def _describe(
     tables = {
         "centers": centers,
         "clusters": clusters,
-        "cluster_tree": describe_tree(matrix_of(centers.filter(has_images)["embedding"]), clusters),
+        "cluster_tree": describe_tree(
+            matrix_of(centers.filter(has_images)["embedding"]),
+            clusters,
+            judging=context.config.naming.judging_nouns,
+        ),
         "lineage": lineage_table(comparison, clusters),
     }
     figures = figures_of(read_parts(output, arrivals.all_parts), far=arrivals.since.far)

@@ -1,7 +1,9 @@
 """Stage 5 as a Ray job: clusters are measured on a sample in one task, then every part of the images is assigned."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,12 @@ import pyarrow as pa
 
 from dxmc_core.artifacts.heads import load_heads
 from dxmc_core.artifacts.manifest import Manifest, Part
-from dxmc_core.artifacts.matrices import load_matrix
+from dxmc_core.artifacts.matrices import load_matrix, read_rows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.edits.model import Edit
+from dxmc_core.errors import DxmcError
+from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.method.cluster_identity import Identities
 from dxmc_core.method.cluster_sample import ClusterSample
 from dxmc_core.stages.assign_clusters import (
@@ -23,8 +27,18 @@ from dxmc_core.stages.assign_clusters import (
     describe_tree,
     sample_images,
 )
+from dxmc_core.stages.captions import (
+    CAPTIONS_NAME,
+    THUMBNAIL_PX,
+    answer_bytes,
+    caption_clusters,
+    exemplar_rows,
+    known_answers,
+    with_captions,
+)
 from dxmc_core.stages.cluster_names import require_known, settle_names
 from dxmc_core.stages.edited_clusters import ClusteredImages, EditedTables, edit_clusters, tell_of_edits
+from dxmc_core.stages.inliers import Inliers, SetApart
 from dxmc_core.stages.previous_clusters import (
     IDS_GIVEN,
     Comparison,
@@ -33,12 +47,15 @@ from dxmc_core.stages.previous_clusters import (
     lineage_table,
     with_cluster_ids,
 )
+from dxmc_core.stages.settings.naming import LlmNaming
 from ray_jobs.cluster import light_step, map_rows, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
 from ray_jobs.plans.assign_clusters import NAME, inputs_of_stage
 from ray_jobs.plans.train_heads import LEARNED
 from ray_jobs.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 
 def run(context: RunContext, fingerprint: str) -> Manifest:
@@ -49,9 +66,11 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     assignments, sizes = _assign(context, fingerprint, centers)
     if not context.are_names_alone:
         found = run_on_host(_describe_unedited, context, sample, sizes, assignments, doing="naming the clusters")
+        clusters, files = captioned(context, found.clusters)
         return publish_edited(
             context,
-            found,
+            replace(found, clusters=clusters),
+            files=files,
             previous_run=_previous_run(context),
             learned=context.stage("train_heads").require_manifest().metrics.get(LEARNED, []),
             fingerprint=fingerprint,
@@ -62,7 +81,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     identities = Identities.first(len(sizes)) if comparison is None else comparison.identities
     renames = context.renames
     require_known(renames, identities.ids_given)
-    tables: dict[str, pa.Table] = run_on_host(
+    clusters: pa.Table = run_on_host(
         _describe,
         context,
         sample,
@@ -72,7 +91,17 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         renames,
         doing="naming and describing the clusters",
     )
-    tables["centers"] = with_cluster_ids(centers, identities.cluster_ids)
+    clusters, files = captioned(context, clusters)
+    centers = with_cluster_ids(centers, identities.cluster_ids)
+    assignments, apart = set_apart(context, fingerprint, assignments, centers, clusters)
+    tables = {
+        "clusters": clusters,
+        "cluster_tree": run_on_host(
+            _join, context, sample.centers[sizes > 0], clusters, doing="joining the clusters to a tree"
+        ),
+        "lineage": lineage_table(comparison, clusters),
+        "centers": centers,
+    }
     return output.publish(
         fingerprint=fingerprint,
         inputs=inputs_of_stage(context),
@@ -80,12 +109,14 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
             "assignments": assignments,
             **{name: [output.write_part(name, table, fingerprint=fingerprint)] for name, table in tables.items()},
         },
+        files=files,
         metrics={
             "num_clusters": len(sizes),
             "clusters_with_images": tables["clusters"].num_rows,
             "mean_confidence": round(float(sample.confidences.mean()), 4),
             IDS_GIVEN: identities.ids_given,
             "lineage": None if comparison is None else comparison.metrics(),
+            **apart,
         },
         seconds=time.perf_counter() - started,
     )
@@ -157,6 +188,7 @@ def publish_edited(
     fingerprint: str,
     inputs: Mapping[str, str],
     started: float,
+    files: Mapping[str, Part] | None = None,
 ) -> Manifest:
     """Publish assign_clusters with the edits of people applied to what a clustering gave."""
     edited: EditedTables = run_on_host(
@@ -165,7 +197,7 @@ def publish_edited(
     context.keep_edits(edited.edits)
     require_known(context.renames, edited.ids_given)
     tell_of_edits(edited)
-    return edited.publish(context.stage(NAME), fingerprint=fingerprint, inputs=inputs, started=started)
+    return edited.publish(context.stage(NAME), fingerprint=fingerprint, inputs=inputs, started=started, files=files)
 
 
 def _edit(
@@ -185,6 +217,7 @@ def _edit(
         config=context.config.assign_clusters,
         previous_run=previous_run,
         learned=learned,
+        judging=context.config.naming.judging_nouns,
         seed=context.config.seed,
     )
 
@@ -204,8 +237,7 @@ def map_parts(mapper: type, kwargs: dict[str, Any], parts: Mapping[int, Part]) -
 def _describe_unedited(
     context: RunContext, sample: ClusterSample, sizes: np.ndarray, assignments: list[Part]
 ) -> ClusteredImages:
-    nouns = context.stage("build_semantic_space").read_table("selected_nouns") if context.text_stages else None
-    clusters = describe_clusters(sample, sizes, nouns, context.config.assign_clusters)
+    clusters = _named(context, sample, sizes)
     return ClusteredImages(context.stage(NAME), assignments, center_table(sample), clusters, None)
 
 
@@ -216,20 +248,73 @@ def _describe(
     identities: Identities,
     comparison: Comparison | None,
     renames: dict[int, str],
-) -> dict[str, pa.Table]:
-    """The tables `clusters`, `cluster_tree` and `lineage`, with final ids and names."""
-    nouns = context.stage("build_semantic_space").read_table("selected_nouns") if context.text_stages else None
-    clusters = describe_clusters(sample, sizes, nouns, context.config.assign_clusters)
-    clusters = settle_names(
-        with_cluster_ids(clusters, identities.cluster_ids),
+) -> pa.Table:
+    """The table `clusters`, with final ids and names."""
+    return settle_names(
+        with_cluster_ids(_named(context, sample, sizes), identities.cluster_ids),
         previous={} if comparison is None else comparison.previous_clusters,
         renames=renames,
     )
-    return {
-        "clusters": clusters,
-        "cluster_tree": describe_tree(sample.centers[sizes > 0], clusters),
-        "lineage": lineage_table(comparison, clusters),
+
+
+def _named(context: RunContext, sample: ClusterSample, sizes: np.ndarray) -> pa.Table:
+    """The table `clusters`, with labels for ids and names of its own."""
+    nouns = context.stage("build_semantic_space").read_table("nouns") if context.text_stages else None
+    judging = context.config.naming.judging_nouns
+    return describe_clusters(sample, sizes, nouns, context.config.assign_clusters, judging=judging)
+
+
+def _join(context: RunContext, centers: np.ndarray, clusters: pa.Table) -> pa.Table:
+    return describe_tree(centers, clusters, judging=context.config.naming.judging_nouns)
+
+
+def captioned(context: RunContext, clusters: pa.Table) -> tuple[pa.Table, dict[str, Part]]:
+    """The clusters with captions where a language model is configured, and the file that keeps its answers.
+
+    This process asks, as it is the one that has the key.
+    """
+    config = context.config.naming
+    if not isinstance(config, LlmNaming):
+        return clusters, {}
+    output = context.stage(NAME)
+    thumbnails = _thumbnails(context, exemplar_rows(clusters, num_thumbnails=config.num_thumbnails))
+    found = caption_clusters(clusters, config, thumbnails=thumbnails, known=known_answers(output.storage))
+    if found.problem is not None:
+        logger.warning(
+            "%s: %d of %d clusters keep the names they have, as no caption could be had for them: %s",
+            NAME,
+            clusters.num_rows - len(found.names),
+            clusters.num_rows,
+            found.problem,
+        )
+    return with_captions(clusters, found.names), {
+        CAPTIONS_NAME: output.write_file(CAPTIONS_NAME, answer_bytes(found.answers))
     }
+
+
+def _thumbnails(context: RunContext, rows: list[int]) -> dict[int, bytes]:
+    """Pictures of rows by row id; none where the source cannot be read any more."""
+    if not rows:
+        return {}
+    try:
+        catalog = read_rows(context.stage("embed_images"), "catalog", np.array(rows, dtype=np.int64))
+        return make_thumbnails(catalog, context.config.source, size=THUMBNAIL_PX)
+    except DxmcError as error:
+        logger.warning("%s: captions are asked for without pictures: %s", NAME, error)
+        return {}
+
+
+def set_apart(
+    context: RunContext, fingerprint: str, assignments: list[Part], centers: pa.Table, clusters: pa.Table
+) -> tuple[list[Part], dict[str, int]]:
+    """The parts with the column `inlier_cluster_id` and how many images it sets apart, if that is asked for."""
+    min_cluster_size = context.config.assign_clusters.min_cluster_size
+    if min_cluster_size is None:
+        return assignments, {}
+    inliers = Inliers.of(centers, clusters, min_cluster_size=min_cluster_size)
+    kwargs = {"output": context.stage(NAME), "fingerprint": fingerprint, "parts": assignments, "inliers": inliers}
+    receipts = map_parts(SetApart, kwargs, dict(enumerate(assignments)))
+    return parts_in_order(receipts), {"images_set_apart": sum(receipt["num_apart"] for receipt in receipts)}
 
 
 if __name__ == "__main__":

@@ -193,12 +193,20 @@ def _is_unplaced(ask: Ask) -> bool:
     if ask.is_group:
         groups = placement_group_table().items()
         job_id = ray.get_runtime_context().get_job_id()
-        return all(group["state"] != "CREATED" for name, group in groups if job_of_placement_group(name) == job_id)
+        states = {group["state"] for name, group in groups if job_of_placement_group(name) == job_id} - {"REMOVED"}
+        # Before workers are asked for there is no group yet; a range of workers is asked for once there is room.
+        return "CREATED" not in states and (bool(states) or not _is_free(ask))
     wanted = {"CPU": ask.cores, "GPU": ask.gpus}
     return any(
         all(math.isclose(demand.resources.get(name, 0.0), wanted[name], abs_tol=1e-3) for name in wanted)
         for demand in unplaced_demands()
     )
+
+
+def _is_free(ask: Ask) -> bool:
+    """Whether as much of all hosts as is asked for is nobody's now."""
+    name, each = ("GPU", ask.gpus) if ask.gpus else ("CPU", ask.cores)
+    return ray.available_resources().get(name, 0.0) >= each * ask.count
 
 
 def until(is_done: Callable[[], bool], ask: Ask) -> None:

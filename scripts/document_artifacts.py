@@ -24,7 +24,10 @@ _NOUN = {
     "noun": "the word or phrase",
     "synset_id": "WordNet 3.0 name such as `dog.n.01`, null where unknown",
 }
-_NAME_SOURCE = "`noun`, `hypernym` (the members agree on a wider word), `unnamed` (called by its number), or `person`"
+_NAME_SOURCE = (
+    "`noun`, `hypernym` (the members agree on a wider word), `unnamed` (called by its number), `caption` (a language "
+    "model's), or `person`"
+)
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,9 @@ TABLES = (
     Table(
         "assign_clusters",
         "assignments",
-        schemas.ASSIGNMENTS,
-        "One row an image that was embedded: the result.",
+        schemas.ASSIGNMENTS.append(schemas.INLIER_CLUSTER_ID),
+        "One row an image that was embedded: the result. `inlier_cluster_id` is there when "
+        "`assign_clusters.min_cluster_size` is set.",
         {
             **_IDS,
             "cluster_id": "its cluster",
@@ -165,6 +169,7 @@ TABLES = (
             "runner_up": "the cluster it would have gone to instead",
             "margin": "confidence less the runner-up's probability",
             "outlier_score": "distance to the centre over the cluster's mean: 1 is ordinary, 2 twice as far out",
+            "inlier_cluster_id": "its cluster, -1 for an image set apart: of a small cluster, or far from its centre",
         },
     ),
     Table(

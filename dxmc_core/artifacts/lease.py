@@ -28,6 +28,9 @@ LOCK_NAME = "_lock.json"
 LEASE_S = 60.0
 RENEW_EVERY_S = 10.0
 _WATCH_EVERY_S = 1.0
+#: How long a storage may take to answer before that is said, and after which it is said again.
+_SAY_AFTER_S = 30.0
+_SAY_AGAIN_S = 60.0
 _FIELDS = {"owner", "host", "pid"}
 
 
@@ -238,9 +241,12 @@ class Lease:
         while not stop.wait(RENEW_EVERY_S):
             content = self._next_content()
             try:
-                if self._storage.replace_bytes(LOCK_NAME, content, expected=self._content):
+                with _told_when_silent(self._storage.uri):
+                    is_renewed = self._storage.replace_bytes(LOCK_NAME, content, expected=self._content)
+                    is_lost = not is_renewed and not self._is_ours()
+                if is_renewed:
                     self._content = content
-                elif not self._is_ours():
+                elif is_lost:
                     self._is_lost = True
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
@@ -261,6 +267,26 @@ class Lease:
             return self._storage.read_bytes(LOCK_NAME)
         except FileNotFoundError:
             return None
+
+
+@contextmanager
+def _told_when_silent(uri: str) -> Iterator[None]:
+    """Say what is waited for when a storage takes long to answer; it may take minutes until an attempt is given up."""
+    has_answered, since = threading.Event(), time.monotonic()
+
+    def watch() -> None:
+        say_after_s = _SAY_AFTER_S
+        while not has_answered.wait(say_after_s):
+            logger.warning("%s has not answered for %.0f s; waiting for it", uri, time.monotonic() - since)
+            say_after_s = _SAY_AGAIN_S
+
+    thread = threading.Thread(target=watch, daemon=True, name="dxmc-lease-watch")
+    thread.start()
+    try:
+        yield
+    finally:
+        has_answered.set()
+        thread.join()
 
 
 def _parse(content: bytes | None) -> dict | None:

@@ -181,6 +181,9 @@ ASSIGNMENTS = pa.schema(
     ]
 )
 
+#: Column of `assignments` when `assign_clusters.min_cluster_size` is set: the cluster, -1 for what is set apart.
+INLIER_CLUSTER_ID = pa.field("inlier_cluster_id", pa.int32(), nullable=False)
+
 
 def centers(width: int) -> pa.Schema:
     """Where every cluster lies: the normalised mean of its images, zero without any. Row k is the heads' output k; rows

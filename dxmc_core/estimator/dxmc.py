@@ -21,7 +21,7 @@ from dxmc_core.estimator.model_file import read_model, write_model, write_whole
 from dxmc_core.estimator.progress import FitProgress
 from dxmc_core.estimator.vocabulary import FLOATS, GivenNouns, given_nouns
 from dxmc_core.extras import needed_for
-from dxmc_core.method.cluster_sample import ClusterSample, cluster_rows, decide
+from dxmc_core.method.cluster_sample import ClusterSample, InlierRule, cluster_rows, decide
 from dxmc_core.method.fit import Fit, assign, check_num_images, fit_heads, fit_seeds
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.hyperparameters import CENTROID_METHODS, METHODS, TEXT_MATRICES, method_reads, method_settings
@@ -56,6 +56,9 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         temperature: softmax temperature at which nouns describe an image; 0.005 suits OpenAI's CLIP, 0.01-0.05 others.
         nouns_per_center: most confident nouns kept of each image centre.
         n_neighbors: neighbours of an image, in each modality; at most N - 1 are taken.
+        min_cluster_size: sets rows apart that belong nowhere, in `inlier_labels_` alone: those of clusters with fewer
+            rows than this, and those twice as far from their centre as rows typically are. By default none are.
+        judging_nouns: also call clusters by nouns for people that no picture shows, slurs and vulgar words.
         n_init: heads are trained so often, with the seeds that follow, and those of lowest loss are kept. dxmc and tac
             train them at once.
         device: where neighbours are searched and heads are trained: "cpu" or "cuda".
@@ -69,6 +72,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
             size, name with its evidence, cohesion, nearest clusters; `exemplars` and `border` are positions in X.
             `pandas.DataFrame(model.clusters_)` makes a table of them.
         labels_: (N,) int64, cluster of every row that was fitted; the same as `predict` of these rows.
+        inlier_labels_: (N,) int64, `labels_` with -1 for the rows set apart; None without `min_cluster_size`.
         heads_: the trained heads, a torch module on the CPU.
         reports_: what each epoch did; empty for k-means.
         stability_: mean adjusted Rand index of all pairs of the trainings, at most 1; None when `n_init` is 1.
@@ -88,6 +92,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
     cluster_centers_: np.ndarray
     clusters_: list[dict[str, Any]]
     labels_: np.ndarray
+    inlier_labels_: np.ndarray | None
     heads_: Heads
     reports_: list[EpochReport]
     stability_: float | None
@@ -106,6 +111,8 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         temperature: float = CLIP_RETRIEVAL_TEMPERATURE,
         nouns_per_center: int = 5,
         n_neighbors: int = 50,
+        min_cluster_size: int | None = None,
+        judging_nouns: bool = False,
         n_init: int = 1,
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = 0,
@@ -117,6 +124,8 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         self.temperature = temperature
         self.nouns_per_center = nouns_per_center
         self.n_neighbors = n_neighbors
+        self.min_cluster_size = min_cluster_size
+        self.judging_nouns = judging_nouns
         self.n_init = n_init
         self.device = device
         self.random_state = random_state
@@ -131,7 +140,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         *,
         noun_embeddings: ArrayLike | None = None,
         nouns: Sequence[str] | None = None,
-        synset_ids: Sequence[str | None] | None = None,
+        synset_ids: Sequence[str | None] | Literal["wordnet"] | None = None,
     ) -> Self:
         """Cluster the rows of X.
 
@@ -142,7 +151,8 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
                 other methods count all rows alike and take no others than equal weights. "auto" looks at all alike.
             noun_embeddings: (M, D) of the same encoder, for methods that read text and for names.
             nouns: M words or phrases; blank and repeated ones are left out, as in the pipeline.
-            synset_ids: M WordNet 3.0 names such as "dog.n.01", None where unknown; names may then be hypernyms.
+            synset_ids: M WordNet 3.0 names such as "dog.n.01", None where unknown, or "wordnet" to look the nouns up by
+                their commonest meaning; names may then be hypernyms.
 
         Raises:
             ValueError: unusable arrays or parameters, fewer rows than clusters, a method that reads text and no
@@ -203,13 +213,19 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         found = decide(self.heads_, images, self._texts(images, prepared))
         num_clusters = self.heads_.num_clusters
         sample = ClusterSample.of(np.arange(len(images)), images, found, num_clusters=num_clusters, weights=weights)
-        names = None if vocabulary is None else vocabulary.names(sample, prepared)
+        names = None if vocabulary is None else vocabulary.names(sample, judging=self.judging_nouns)
         self.labels_, self.cluster_centers_ = sample.labels, sample.centers
         self.n_clusters_ = num_clusters
         self.cluster_names_ = None if names is None else [name.name for name in names]
+        sizes = np.bincount(sample.labels, minlength=self.n_clusters_)
+        self.inlier_labels_ = None
+        if self.min_cluster_size is not None:
+            distances = 1 - np.einsum("nd,nd->n", sample.embeddings, sample.centers[sample.labels])
+            rule = InlierRule.of(sizes, sample.mean_distances, min_cluster_size=self.min_cluster_size)
+            self.inlier_labels_ = rule.inlier_labels(sample.labels, distances)
         self.clusters_ = cluster_rows(
             sample,
-            np.bincount(sample.labels, minlength=self.n_clusters_),
+            sizes,
             names or unnamed(self.n_clusters_),
             num_exemplars=_NUM_EXEMPLARS,
             num_border=_NUM_BORDER,
@@ -414,6 +430,9 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
             value = num_clusters if name == "n_clusters" else getattr(self, name)
             if not isinstance(value, Integral) or value < minimum:
                 raise ValueError(f"expected {name} to be an integer of at least {minimum}, found {value!r}")
+        size = self.min_cluster_size
+        if size is not None and (not isinstance(size, Integral) or size < 2):
+            raise ValueError(f"expected min_cluster_size to be None or an integer of at least 2, found {size!r}")
         if self.n_init > 1 and self.method in CENTROID_METHODS:
             raise ValueError(
                 f"expected n_init 1 for method {self.method!r}, found {self.n_init}: it has restarts of its own, "

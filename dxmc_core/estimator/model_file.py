@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _FORMAT = 1
 #: How the metadata begin in every file of ours.
 _MARK = b'"__metadata__":{"dxmc":'
-_ARRAYS = ("labels_", "cluster_centers_", "noun_ids_", "noun_embeddings_")
+_ARRAYS = ("labels_", "inlier_labels_", "cluster_centers_", "noun_ids_", "noun_embeddings_")
 _VALUES = ("n_clusters_", "clusters_", "cluster_names_", "stability_", "n_features_in_")
 _HEADS = "heads_."
 

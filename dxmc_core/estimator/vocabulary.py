@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,10 +11,11 @@ from sklearn.utils import check_array
 from dxmc_core.errors import InputError
 from dxmc_core.extras import needed_for
 from dxmc_core.method.cluster_sample import ClusterSample
-from dxmc_core.method.naming import ClusterName, name_clusters
+from dxmc_core.method.naming import ClusterName, name_clusters, unnamed
 from dxmc_core.method.nouns import distinct_nouns
-from dxmc_core.method.preparation import Prepared, as_stored, hypernym_pairs
+from dxmc_core.method.preparation import as_stored, hypernym_pairs
 from dxmc_core.method.unit_rows import check_same_width
+from dxmc_core.withheld_nouns import is_shown, shown_synsets
 
 #: Types of numbers that are kept until rows are rounded to float16.
 FLOATS = (np.float64, np.float32, np.float16)
@@ -40,32 +42,41 @@ class GivenNouns:
             return None
         return hypernym_pairs(self.synset_ids, _hypernym_table()[0])
 
-    def names(self, sample: ClusterSample, prepared: Prepared) -> list[ClusterName] | None:
-        """Names by the selected nouns, as assign_clusters gives them to a run that is not sampled."""
+    def names(self, sample: ClusterSample, *, judging: bool) -> list[ClusterName] | None:
+        """Names by all nouns, as assign_clusters gives them to a run that is not sampled."""
         if self.nouns is None:
             return None
-        assert prepared.selected_nouns is not None
-        assert prepared.selected_embeddings is not None
-        chosen = prepared.selected_nouns.noun_ids
-        synset_ids = [self.synset_ids[noun] for noun in chosen]
-        hypernyms, synset_nouns = _hypernym_table() if any(synset_ids) else ({}, {})
+        kinds, hypernyms, synset_nouns = self._in_wordnet()
+        shown = np.arange(len(self.nouns)) if judging else np.flatnonzero(is_shown(self.nouns, self.synset_ids))
+        if not len(shown):
+            return unnamed(len(sample.centers))
         return name_clusters(
             sample.embeddings,
             sample.labels,
-            prepared.selected_embeddings,
-            [self.nouns[noun] for noun in chosen],
-            synset_ids,
+            self.embeddings[shown],
+            [self.nouns[noun] for noun in shown],
+            [self.synset_ids[noun] for noun in shown],
             num_clusters=len(sample.centers),
+            kinds=[kinds[noun] for noun in shown],
             hypernyms=hypernyms,
-            synset_nouns=synset_nouns,
+            synset_nouns=synset_nouns if judging else shown_synsets(synset_nouns),
             confidences=sample.confidences,
         )
+
+    def _in_wordnet(self) -> tuple[list[str | None], dict[str, list[str]], dict[str, str]]:
+        """Kinds of the nouns, hypernyms, and the nouns of synsets; nothing where no synset is known."""
+        assert self.nouns is not None
+        if not any(self.synset_ids):
+            return self.synset_ids, {}, {}
+        with needed_for("synset_ids", extra="pipeline"):
+            from dxmc_core.vocabulary import kinds_of_compounds  # late: it reads Parquet
+        return kinds_of_compounds(self.nouns, self.synset_ids), *_hypernym_table()
 
 
 def given_nouns(
     noun_embeddings: ArrayLike | None,
     nouns: Sequence[str] | None,
-    synset_ids: Sequence[str | None] | None,
+    synset_ids: Sequence[str | None] | Literal["wordnet"] | None,
     *,
     images: np.ndarray,
 ) -> GivenNouns | None:
@@ -74,6 +85,8 @@ def given_nouns(
         if nouns is not None or synset_ids is not None:
             raise ValueError("expected noun_embeddings along with nouns and synset_ids, found none")
         return None
+    if isinstance(synset_ids, str):
+        synset_ids = _looked_up(synset_ids, nouns)
     rows = check_array(noun_embeddings, dtype=FLOATS, input_name="noun_embeddings")
     check_same_width(images, rows, names=("X", "noun_embeddings"))
     for name, given in (("nouns", nouns), ("synset_ids", synset_ids)):
@@ -91,6 +104,14 @@ def given_nouns(
     assert distinct.embeddings is not None
     kept = distinct.embeddings
     return GivenNouns(kept, embeddings[kept], distinct.nouns, distinct.synset_ids)
+
+
+def _looked_up(synset_ids: str, nouns: Sequence[str] | None) -> list[str | None]:
+    if synset_ids != "wordnet" or nouns is None:
+        raise ValueError(f'expected synset_ids to be a list, or "wordnet" along with nouns, found {synset_ids!r}')
+    with needed_for('synset_ids="wordnet"', extra="pipeline"):
+        from dxmc_core.vocabulary import commonest_synsets  # late: it reads Parquet
+    return commonest_synsets(list(nouns))
 
 
 def _hypernym_table() -> tuple[dict[str, list[str]], dict[str, str]]:

@@ -95,7 +95,9 @@ def assigned_rows(run_dir: RunDir) -> Iterator[pa.Table]:
     """The parts of `assignments`, with the columns of the catalog. Parts of both come by ascending first row."""
     catalog = run_dir.stage("embed_images").iter_parts("catalog")
     window: list[pa.Table] = []
-    for part in run_dir.stage("assign_clusters").iter_parts("assignments", schema=schemas.ASSIGNMENTS):
+    for part in run_dir.stage("assign_clusters").iter_parts(
+        "assignments", schema=schemas.ASSIGNMENTS.append(schemas.INLIER_CLUSTER_ID)
+    ):
         row_ids = part["row_id"].to_numpy()
         window = [table for table in window if table["row_id"][-1].as_py() >= row_ids.min()]
         while not window or window[-1]["row_id"][-1].as_py() < row_ids.max():

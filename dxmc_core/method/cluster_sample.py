@@ -16,6 +16,8 @@ from dxmc_core.method.heads import Heads
 from dxmc_core.method.naming import ClusterName
 
 NUM_NEAREST_CLUSTERS = 5
+#: An image lies outside when it is this many times as far from its centre as images typically are.
+_FAR = 2.0
 #: 64 MiB.
 PROBS_PER_BLOCK = 2**24
 
@@ -106,6 +108,33 @@ def _decisions(probs: np.ndarray) -> Decisions:
 def outlier_scores(distances: np.ndarray, mean_distances: np.ndarray) -> np.ndarray:
     """Distance to the own centre over the cluster's mean distance: 1 is ordinary, 2 is twice as far out as usual."""
     return np.divide(distances, mean_distances, out=np.zeros_like(distances), where=mean_distances > 1e-6)
+
+
+@dataclass(frozen=True)
+class InlierRule:
+    """Which images belong nowhere: those of small clusters, and those far from their centre for images of any cluster.
+
+    Images of other things gather in a loose cluster, where none is far out for its cluster. So a distance is held
+    against that of the median image's cluster.
+
+    Attributes:
+        small: (K,) bool, clusters with too few images.
+        far: distance to the centre from which on an image lies outside.
+    """
+
+    small: np.ndarray
+    far: float
+
+    @classmethod
+    def of(cls, sizes: np.ndarray, mean_distances: np.ndarray, *, min_cluster_size: int) -> "InlierRule":
+        """From the sizes (K,) of clusters and the mean distances (K,) of their images."""
+        order = np.argsort(mean_distances, kind="stable")
+        median = order[np.searchsorted(np.cumsum(sizes[order]), sizes.sum() / 2)]
+        return cls(sizes < min_cluster_size, _FAR * float(mean_distances[median]))
+
+    def inlier_labels(self, labels: np.ndarray, distances: np.ndarray) -> np.ndarray:
+        """Labels (n,) with -1 for images that belong nowhere, by their distances (n,) to their centres."""
+        return np.where(self.small[labels] | (distances > self.far), -1, labels)
 
 
 def nearest_clusters(centers: np.ndarray, sizes: np.ndarray) -> list[list[int]]:

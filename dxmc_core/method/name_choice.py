@@ -1,23 +1,14 @@
 """Which cluster gets which name: from evidence for each cluster by itself to names of which no two are alike."""
 
-import heapq
+import itertools
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from dxmc_core.method.hypernyms import HypernymEvidence
-
-#: A noun that is near to half of the members names them; below that a specific hypernym is better, if there is one.
-_AGREED_SHARE = 0.5
-#: A noun near to fewer members than this is weak evidence. On CLIP embeddings of actions and textures, names of a share
-#: below 0.2 were never right, of 0.2 to 0.3 a third of the time, from 0.7 on four times in five.
-_MIN_SHARE = 0.25
-#: A hypernym is specific when its share of the cluster is so much larger than of the mean cluster.
-_MIN_HYPERNYM_LIFT = 0.25
-#: When another cluster has the best noun, the next one stands in if its score is at least this part of the best.
-_SUBSTITUTE = 0.7
+#: A second word holds for this part of the members at least, and in no cluster of the same name for more than half of
+#: the part it holds for here.
+_MIN_SECOND_SHARE = 0.25
+_MAX_SHARE_ELSEWHERE = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,33 +30,88 @@ class ChosenName:
     source: Literal["noun", "hypernym", "unnamed"]
 
 
-def choose_names(
-    nouns: Sequence[Sequence[NounEvidence]], hypernyms: Sequence["HypernymEvidence | None"]
-) -> list[ChosenName]:
-    """One name a cluster, in the order of preference that `naming.name_clusters` states.
+@dataclass(frozen=True)
+class OwnName:
+    """The name a cluster would have if it were alone; of several that want it the one of most strength has it."""
 
-    The cluster with the best score has a noun to itself. The others take their next noun when it is nearly as good, or
-    else are told apart by a second noun in brackets, or by a number where there is none.
+    name: str
+    source: Literal["noun", "hypernym"]
+    strength: float
+
+
+def choose_names(
+    own_names: Sequence[OwnName | None], nouns: Sequence[Sequence[NounEvidence]], shares: Sequence[Mapping[str, float]]
+) -> list[ChosenName]:
+    """One name per cluster, no two alike.
+
+    Of clusters that want one name the strongest has it to itself. Behind the name of each other stands, in brackets, a
+    noun that is true of it and not of those it is to be told from. Where there is none it is called by its number, with
+    the name in brackets.
 
     Args:
-        nouns: for each cluster its nouns, best first, of distinct `spelling_key`.
-        hypernyms: for each cluster the best concept above its nouns, or None.
+        own_names: for each cluster its own name, None where it has none.
+        nouns: for each cluster the nouns that describe it, of distinct `spelling_key`.
+        shares: for each cluster the share of its members that a noun is near to, by `spelling_key`; 0 where missing.
     """
-    evidence = list(zip(nouns, hypernyms, strict=True))
-    by_noun = {cluster: own for cluster, (own, above) in enumerate(evidence) if _noun_is_best(own, above)}
-    chosen = {cluster: ChosenName(noun, "noun") for cluster, noun in _distribute(by_noun).items()}
-    taken = {key for name in chosen.values() for key in (name.name.casefold(), spelling_key(name.name))}
-    for cluster in sorted(set(range(len(evidence))) - set(chosen), key=lambda cluster: _rank(*evidence[cluster])):
-        own, above = evidence[cluster]
-        others = [evidence.noun for evidence in own if evidence.share >= _MIN_SHARE]
-        if cluster in by_noun:
-            chosen[cluster] = ChosenName(told_apart(without_gloss(own[0].noun), others, taken), "noun")
-        elif above is not None:
-            chosen[cluster] = ChosenName(told_apart(above.noun, others, taken), "hypernym")
-        else:
-            chosen[cluster] = ChosenName(told_apart(numbered(cluster), (), taken), "unnamed")
-        taken.add(chosen[cluster].name.casefold())
-    return [chosen[cluster] for cluster in range(len(evidence))]
+    chosen: dict[int, ChosenName] = {}
+    taken: set[str] = set()
+    rivals: dict[str, list[tuple[int, str | None]]] = {}  # by name: clusters that have it, with their second word
+    ranked = _strongest_first(own_names)
+    wanted: dict[str, list[int]] = {}
+    for cluster, own in ranked:
+        wanted.setdefault(spelling_key(own.name), []).append(cluster)
+    for cluster, own in ranked:
+        before = rivals.setdefault(spelling_key(own.name), [])
+        found = ChosenName(own.name, own.source)
+        second = None
+        if before or own.name.casefold() in taken:
+            alike = [
+                shares[rival]
+                for rival, word in before
+                if word is None or not _tells(word, shares[rival], [shares[cluster]])
+            ]
+            everyone = [shares[rival] for rival in wanted[spelling_key(own.name)] if rival != cluster]
+            seconds = _second_words(nouns[cluster], shares[cluster], alike, everyone)
+            name = told_apart(without_gloss(own.name), seconds, taken | {spelling_key(own.name)}, cluster_id=cluster)
+            second = next((word for word in seconds if name.endswith(f"({without_gloss(word)})")), None)
+            found = ChosenName(name, own.source if second is not None else "unnamed")
+        before.append((cluster, second))
+        chosen[cluster] = found
+        taken |= {found.name.casefold(), spelling_key(own.name)}
+    for cluster in range(len(own_names)):
+        if cluster not in chosen:
+            chosen[cluster] = ChosenName(told_apart(numbered(cluster), (), taken, cluster_id=cluster), "unnamed")
+            taken.add(chosen[cluster].name.casefold())
+    return [chosen[cluster] for cluster in range(len(own_names))]
+
+
+def _strongest_first(own_names: Sequence[OwnName | None]) -> list[tuple[int, OwnName]]:
+    named = [(cluster, own) for cluster, own in enumerate(own_names) if own is not None]
+    return sorted(named, key=lambda entry: (-entry[1].strength, entry[0]))
+
+
+def _second_words(
+    nouns: Sequence[NounEvidence],
+    shares: Mapping[str, float],
+    others: Sequence[Mapping[str, float]],
+    everyone: Sequence[Mapping[str, float]],
+) -> list[str]:
+    """Nouns that hold for a cluster and not for the others, the one that tells most from everyone of the name first."""
+    found = []
+    for noun in nouns:
+        if _tells(noun.noun, shares, others):
+            key = spelling_key(noun.noun)
+            elsewhere = max((other.get(key, 0.0) for other in everyone), default=0.0)
+            found.append((elsewhere - shares[key], noun.noun))
+    return [noun for _, noun in sorted(found, key=lambda entry: entry[0])]
+
+
+def _tells(noun: str, shares: Mapping[str, float], others: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a noun is true of a cluster and of none of the others."""
+    key = spelling_key(noun)
+    share = shares.get(key, 0.0)
+    most = _MAX_SHARE_ELSEWHERE * share
+    return share >= _MIN_SECOND_SHARE and all(other.get(key, 0.0) <= most for other in others)
 
 
 def numbered(cluster_id: int) -> str:
@@ -82,39 +128,8 @@ def without_gloss(noun: str) -> str:
     return noun.partition(" (")[0] or noun
 
 
-def _noun_is_best(own: Sequence[NounEvidence], above: "HypernymEvidence | None") -> bool:
-    if not own or own[0].share < _MIN_SHARE:
-        return False
-    has_specific_hypernym = above is not None and above.lift >= _MIN_HYPERNYM_LIFT
-    return own[0].share >= _AGREED_SHARE or not has_specific_hypernym
-
-
-def _rank(own: Sequence[NounEvidence], above: "HypernymEvidence | None") -> tuple[float, float]:
-    """Sorts the clusters with the strongest evidence first."""
-    return -(above.share if above is not None else 0.0), -(own[0].score if own else 0.0)
-
-
-def _distribute(by_noun: Mapping[int, Sequence[NounEvidence]]) -> dict[int, str]:
-    """Nouns that clusters have to themselves; the best score chooses first, then the best of what is left."""
-    given: dict[int, str] = {}
-    taken: set[str] = set()
-    wishes = [(-own[0].score, cluster, 0) for cluster, own in by_noun.items()]
-    heapq.heapify(wishes)
-    while wishes:
-        _, cluster, place = heapq.heappop(wishes)
-        own = by_noun[cluster]
-        if spelling_key(own[place].noun) not in taken:
-            given[cluster] = own[place].noun
-            taken.add(spelling_key(own[place].noun))
-        elif place + 1 < len(own):
-            following = own[place + 1]
-            if following.score >= _SUBSTITUTE * own[0].score and following.share >= _MIN_SHARE:
-                heapq.heappush(wishes, (-following.score, cluster, place + 1))
-    return given
-
-
-def told_apart(name: str, others: Sequence[str], taken: Container[str]) -> str:
-    """The name if it is free, else with another noun of the cluster behind it, else with the first free number.
+def told_apart(name: str, others: Sequence[str], taken: Container[str], *, cluster_id: int) -> str:
+    """The name if it is free, else with another noun of the cluster behind it, else the cluster's number with the name.
 
     Args:
         others: further nouns of the cluster, best first.
@@ -122,7 +137,8 @@ def told_apart(name: str, others: Sequence[str], taken: Container[str]) -> str:
     """
     nouns = [without_gloss(other) for other in others]
     qualified = [f"{name} ({noun})" for noun in nouns if noun.casefold() != name.casefold()]
-    for candidate in [name, *qualified]:
+    number = numbered(cluster_id)
+    for candidate in [name, *qualified, number if name == number else f"{number} ({name})"]:
         if candidate.casefold() not in taken:
             return candidate
-    return next(candidate for number in count(2) if (candidate := f"{name} {number}").casefold() not in taken)
+    return next(candidate for count in itertools.count(2) if (candidate := f"{number} {count}").casefold() not in taken)

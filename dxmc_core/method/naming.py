@@ -1,19 +1,19 @@
-"""Names for clusters, from their members: which nouns they are near to, and how much nearer than other images are.
+"""Names for clusters, from their members: the most specific concept that what the members are near to agrees on.
 
-The traps are hub nouns, which are near every image (CLIP finds "breechcloth" in most textures), near synonyms, which
-split the votes of a cluster, and clusters that the vocabulary has no word for.
+The traps are hub nouns, which are near every image (CLIP finds "breechcloth" in most textures), near synonyms and nouns
+that are too narrow, which split the votes of a cluster, and clusters that the vocabulary has no word for.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from dxmc_core.method.hypernyms import HypernymEvidence, hypernym_evidence
-from dxmc_core.method.name_choice import ChosenName, NounEvidence, choose_names, numbered, spelling_key
+from dxmc_core.method.hypernyms import HypernymEvidence, lowest_common_hypernyms
+from dxmc_core.method.name_choice import ChosenName, NounEvidence, OwnName, choose_names, numbered, spelling_key
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 from dxmc_core.method.work import Work
 
@@ -23,13 +23,19 @@ from dxmc_core.method.work import Work
 _MEAN_SHARE = 0.4
 
 #: A noun is near an image when its score is within this many standard deviations, over all nouns, of the best one.
-_NEAR = 0.75
+_NEAR = 0.5
 
 #: Nouns are listed with a cluster down to this share.
 _MIN_LISTED_SHARE = 0.1
 
-#: A hypernym is considered when this share of what the members are near to lies below it.
-_MIN_HYPERNYM_SHARE = 0.5
+#: A name covers this share of what the members are near to: the most specific concept that does is taken.
+_MIN_AGREED_SHARE = 0.5
+
+#: Where there is no such concept, the noun of the best score must be near to this share of the members.
+_MIN_SHARE = 0.25
+
+#: Nouns nearest to a cluster that compete for its name; those of all clusters together are looked at in every one.
+_NUM_NEAREST = 30
 
 #: Members whose nouns are counted, evenly spread over the cluster.
 _MAX_MEMBERS = 256
@@ -53,8 +59,9 @@ class ClusterName:
         names: nouns that describe the cluster, best first, whether or not another cluster took them; may be empty.
         evidence: (noun, synset_id, share, margin) of each of `names`. share: part of the members that the noun is near
             to, in 0..1; margin: share less the largest share in another cluster, in -1..1.
-        source: "noun": one of `names`; "hypernym": a concept above most of what the members are near to; "unnamed": too
-            little evidence. Where a better cluster has the same name, a second noun or a number follows it.
+        source: "noun": a noun of the vocabulary; "hypernym": a concept above what the members are near to, for which
+            the vocabulary has no noun; "unnamed": too little evidence, or none that tells it from a cluster of the same
+            name. Where a better cluster has the same name, a second noun follows in brackets that tells them apart.
     """
 
     name: str
@@ -71,30 +78,34 @@ def name_clusters(
     synset_ids: Sequence[str | None],
     *,
     num_clusters: int,
+    kinds: Sequence[str | None] | None = None,
     hypernyms: Mapping[str, Sequence[str]] | None = None,
     synset_nouns: Mapping[str, str] | None = None,
     confidences: np.ndarray | None = None,
 ) -> list[ClusterName]:
     """Name every cluster, no two alike.
 
-    A part of the mean image is taken off every image (the mean over clusters, so that a large one weighs no more). A
-    noun's share of a cluster is the part of members it is then near to; its score is share times how much better it
-    fits the cluster than the mean cluster, which hubs do nowhere. The first of these that holds is the name:
+    Only nouns near to some cluster's mean image compete, so a large vocabulary costs little. A part of the mean image
+    is taken off every image (the mean over clusters, so that a large one weighs no more). Each image spreads one vote
+    over the nouns that it is then near to. What a cluster has of votes beyond the mean cluster counts, for all concepts
+    above these nouns too. A noun's share of a cluster is the part of members it is near to; its score is share times
+    how much better it fits the cluster than the mean cluster, which hubs do nowhere. The first of these that holds is
+    the name:
 
-    1. the noun of the best score, if near to half of the members;
-    2. the hypernym above most of what the members are near to, if that is more than in other clusters;
-    3. the noun of the best score, if near to a quarter of the members;
-    4. a hypernym above most of what the members are near to, though other clusters share it;
-    5. "cluster" and the cluster id.
+    1. the most specific concept that has half of the votes, called by the vocabulary's own noun where there is one;
+    2. the noun of the best score, if near to a quarter of the members;
+    3. "cluster" and the cluster id.
 
-    Where clusters want the same name, the best score has it.
+    So a name goes no deeper than its evidence: where the members agree on dogs and on no breed, it is "dog". Deng et
+    al. (2012) trade specificity for accuracy so in classification.
 
     Args:
         image_embeddings: (N, D), rows normalised here.
         labels: (N,) integers in 0..num_clusters-1; clusters may be empty.
         noun_embeddings: (S, D), in the same space.
         nouns, synset_ids: S each; synset ids as in `hypernyms`, None where unknown.
-        hypernyms: synset to its direct hypernyms; without it (or synset ids) no hypernym is used.
+        kinds: S synset ids, of a noun without a synset that of what it is a kind of, None where unknown.
+        hypernyms: synset to its direct hypernyms; without it (or synset ids) every noun is a concept of its own.
         synset_nouns: synset to the noun to call it by.
         confidences: (N,) not negative: what a member's nouns count, all the same by default.
 
@@ -111,19 +122,108 @@ def name_clusters(
     directions = unit_rows(noun_embeddings, name="noun_embeddings")
     means = weights @ images
     mean_image = means[np.unique(labels)].mean(axis=0)
+    centered = means - np.float32(_MEAN_SHARE) * mean_image
 
+    nearest = _nearest_nouns(centered[np.unique(labels)], directions)
+    directions = directions[nearest]
+    kinds = [kinds[noun] if kinds is not None else None for noun in nearest]
+    nouns, synset_ids = [nouns[noun] for noun in nearest], [synset_ids[noun] for noun in nearest]
     near = _near_nouns(images - np.float32(_MEAN_SHARE) * mean_image, directions)
     shares = csr_array(weights @ near)
     # A single cluster has nothing to stand out from: its shares alone count.
     deviations = means - mean_image if len(np.unique(labels)) > 1 else None
     described = _describe(shares, deviations, directions, nouns, synset_ids)
-    above: list[HypernymEvidence | None] = [None] * num_clusters
-    if hypernyms and synset_nouns and any(synset_ids):
-        per_image = csr_array(near / near.sum(axis=1)[:, None])
-        above = hypernym_evidence(
-            csr_array(weights @ per_image), synset_ids, hypernyms, synset_nouns, min_share=_MIN_HYPERNYM_SHARE
-        )
-    return [_cluster_name(*cluster) for cluster in zip(choose_names(described, above), described, strict=True)]
+    per_image = csr_array(near / near.sum(axis=1)[:, None])
+    votes = _beyond_mean(csr_array(weights @ per_image))
+    concepts = _agreed_concepts(votes, nouns, synset_ids, kinds, hypernyms or {}, synset_nouns or {})
+    known = {spelling_key(noun) for noun in nouns}
+    own_names = [_own_name(*cluster, known) for cluster in zip(concepts, described, strict=True)]
+    chosen = choose_names(own_names, described, _shares_by_spelling(shares, nouns, described))
+    return [_cluster_name(*cluster) for cluster in zip(chosen, described, strict=True)]
+
+
+def _nearest_nouns(centered: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Ascending positions of the nouns that are among the nearest of a cluster."""
+    count = min(_NUM_NEAREST, len(directions))
+    size = max(1, _SCORES_PER_BLOCK // len(directions))
+    found = [
+        np.argpartition(-(centered[start : start + size] @ directions.T), count - 1, axis=1)[:, :count]
+        for start in range(0, len(centered), size)
+    ]
+    return np.unique(np.concatenate(found))
+
+
+def _beyond_mean(votes: csr_array) -> csr_array:
+    """Votes (K, S) beyond those of the mean cluster, which rob hubs of theirs, as shares that sum to 1 in every row."""
+    filled = np.count_nonzero(np.diff(votes.indptr))
+    if filled < 2:
+        return votes
+    beyond = votes.copy()
+    beyond.data = np.maximum(votes.data - votes.sum(axis=0)[votes.indices] / filled, 0)
+    totals = beyond.sum(axis=1)
+    beyond.data /= np.repeat(np.where(totals > 0, totals, 1), np.diff(beyond.indptr))
+    return beyond
+
+
+def _agreed_concepts(
+    votes: csr_array,
+    nouns: Sequence[str],
+    synset_ids: Sequence[str | None],
+    kinds: Sequence[str | None],
+    hypernyms: Mapping[str, Sequence[str]],
+    synset_nouns: Mapping[str, str],
+) -> list[HypernymEvidence | None]:
+    """For each cluster the most specific concept with half of its votes (K, S).
+
+    A noun without a synset is a concept of its own, below its kind. A concept that the vocabulary has nouns for is
+    called by the one with most votes.
+    """
+    concept_ids = [
+        synset_id if synset_id is not None and synset_id in hypernyms else f"noun {noun}"
+        for noun, synset_id in zip(nouns, synset_ids, strict=True)
+    ]
+    nouns_of: dict[str, list[int]] = {}
+    for position, concept_id in enumerate(concept_ids):
+        nouns_of.setdefault(concept_id, []).append(position)
+    named = {**synset_nouns, **{concept_id: nouns[own[0]] for concept_id, own in nouns_of.items()}}
+    own = {
+        concept_id: [kind] if kind is not None and kind in hypernyms else []
+        for concept_id, kind in zip(concept_ids, kinds, strict=True)
+        if concept_id not in hypernyms
+    }
+    found = lowest_common_hypernyms(votes, concept_ids, {**hypernyms, **own}, named, min_share=_MIN_AGREED_SHARE)
+    for cluster, concept in enumerate(found):
+        if concept is not None and len(synonyms := nouns_of.get(concept.synset_id, [])) > 1:
+            most = int(votes[[cluster], :][:, synonyms].toarray()[0].argmax())
+            found[cluster] = replace(concept, noun=nouns[synonyms[most]])
+    return found
+
+
+def _own_name(
+    concept: HypernymEvidence | None, described: Sequence[NounEvidence], known: Container[str]
+) -> OwnName | None:
+    if concept is not None:
+        return OwnName(concept.noun, "noun" if spelling_key(concept.noun) in known else "hypernym", concept.share)
+    if described and described[0].share >= _MIN_SHARE:
+        return OwnName(described[0].noun, "noun", described[0].share * _MIN_AGREED_SHARE)
+    return None
+
+
+def _shares_by_spelling(
+    shares: csr_array, nouns: Sequence[str], described: Sequence[Sequence[NounEvidence]]
+) -> list[dict[str, float]]:
+    """For each cluster the share (of K, S) of every noun that describes any cluster."""
+    of_interest = {spelling_key(evidence.noun) for own in described for evidence in own}
+    keys = [spelling_key(noun) for noun in nouns]
+    found: list[dict[str, float]] = []
+    for cluster in range(shares.shape[0]):
+        row = slice(shares.indptr[cluster], shares.indptr[cluster + 1])
+        own: dict[str, float] = {}
+        for position, share in zip(shares.indices[row], shares.data[row], strict=True):
+            if keys[position] in of_interest:
+                own[keys[position]] = max(own.get(keys[position], 0.0), float(share))
+        found.append(own)
+    return found
 
 
 def unnamed(num_clusters: int) -> list[ClusterName]:
@@ -264,5 +364,9 @@ def _best_nouns(positions: np.ndarray, shares: np.ndarray, advantages: np.ndarra
 def naming_work(num_images: int, width: int, num_clusters: int, num_nouns: int) -> Work:
     """What `name_clusters` does."""
     members = min(num_images, _MAX_MEMBERS * num_clusters)
-    scores = members * num_nouns
-    return Work(2.0 * width * scores, 4.0 * _PASSES_OVER_SCORES * scores + _BYTES_PER_NAME * num_clusters)
+    of_centers = num_clusters * num_nouns
+    scores = members * min(num_nouns, _NUM_NEAREST * num_clusters)
+    return Work(
+        2.0 * width * (of_centers + scores),
+        4.0 * (2 * of_centers + _PASSES_OVER_SCORES * scores) + _BYTES_PER_NAME * num_clusters,
+    )

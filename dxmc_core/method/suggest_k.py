@@ -4,6 +4,10 @@ of each, and the three K that stand out.
 Every score grows or falls with K even where there is nothing to find. So each is also taken of a reference without
 clusters, a Gaussian of the same mean and covariance (the idea of the gap statistic, Tibshirani et al. 2001), and is
 corrected by it as agreement is for chance: that makes different K comparable.
+
+A sample shows no cluster of which it has next to no row. So of more rows than a sample holds, whole regions of the
+space are looked at as well: a cluster lies in one region with all its rows, and how many there are in all follows from
+how many there are for a number of rows. The work depends on the size of the sample and not on that of the data.
 """
 
 import itertools
@@ -43,6 +47,12 @@ _ROWS_PER_BLOCK = 4096
 _MIN_OCTAVES_APART = 0.5
 #: A local maximum below this part of the best overall score is no level of its own.
 _LEAST_PEAK = 0.5
+#: Of many rows so many regions are looked at, each with as many rows as the sample.
+_NUM_REGIONS = 2
+#: Rows are assigned to so many regions at most; of a larger one a part around one of its rows is looked at.
+_MAX_REGIONS = 100
+#: A region's border cuts clusters: numbers that give a region fewer than this are judged on the sample.
+_MIN_CLUSTERS_IN_REGION = 8
 #: Gaussian noise of 200 to 3,000 rows stayed below 0.07.
 _LEAST_STABILITY = 0.1
 
@@ -116,8 +126,9 @@ def suggest_num_clusters(
 
     Args:
         image_embeddings: (N, D), any float type.
-        max_rows: a seeded sample of at most this many rows is scored; the work depends on it and not on N.
-        max_clusters: end of the grid; by default, and at most, one cluster for ten rows of the sample.
+        max_rows: a seeded sample of at most this many rows is scored, and of twice as many or more also two regions of
+            about that size; the work depends on it and not on N, but for a pass that assigns rows to regions.
+        max_clusters: end of the grid; by default, and at most, one cluster for ten rows.
         device: where k-means runs.
         partition: makes the clusters in place of the Ward trees.
         on_step: is told of every candidate that is scored, on the images and on rows without structure.
@@ -129,22 +140,95 @@ def suggest_num_clusters(
         raise ValueError(
             f"expected at least {MIN_ROWS_FOR_K} rows to choose a number of clusters, found {len(image_embeddings)}"
         )
-    rows = _sample_view(image_embeddings, max_rows=max_rows, seed=seed)
-    grid = _grid(len(rows), max_clusters)
+    sample = _sample(image_embeddings, max_rows=max_rows, seed=seed)
     make = partition or ward_partitions(device)
-    done, total = itertools.count(1), 2 * len(grid) * (1 + _NUM_SPLITS)
+    last = min(max_clusters or len(image_embeddings), len(image_embeddings) // _MIN_ROWS_PER_CLUSTER)
+    num_regions = max(len(image_embeddings) // max_rows, 1)
+    grid = geometric_grid(min(last, len(sample) // _MIN_ROWS_PER_CLUSTER))
+    beyond = [
+        num_clusters
+        for num_clusters in geometric_grid(last)
+        if num_regions > 1 and num_clusters >= _MIN_CLUSTERS_IN_REGION * num_regions
+    ]
+    if beyond:
+        grid = [num_clusters for num_clusters in grid if num_clusters < beyond[0]]  # from 2 to 8 at least
+    drawn = _regions(image_embeddings, sample, num_regions, max_rows=max_rows, seed=seed, device=device)
+    regions = list(itertools.islice(drawn, _NUM_REGIONS if beyond else 0))
+    done = itertools.count(1)
+    total = 2 * (len(grid) + len(regions) * len(beyond)) * (1 + _NUM_SPLITS)
 
     def on_scored() -> None:
         on_step(WorkStep("scoring numbers of clusters", next(done), total, "scores"))
 
+    found = _above_chance(_whitened(sample), grid, make, seed=seed, on_scored=on_scored)
+    num_rows = len(sample)
+    if regions:
+        parts = []
+        for rows in regions:
+            share = len(rows) / len(image_embeddings)
+            inside = [max(round(num_clusters * share), 1) for num_clusters in beyond]
+            parts.append(_above_chance(_whitened(rows), inside, make, seed=seed, on_scored=on_scored))
+            num_rows += len(rows)
+        within = np.mean(parts, axis=0)
+        # What is saved within regions comes on top of what the regions themselves save.
+        within[2] += np.interp(math.log(num_regions), np.log(grid), found[2])
+        found = np.concatenate([found, within], axis=1)
+        grid = grid + beyond
+    scores = _combine(grid, found)
+    return KChoice(scores, _suggest(scores), num_rows)
+
+
+def _above_chance(
+    rows: np.ndarray, grid: Sequence[int], make: Partitioner, *, seed: int, on_scored: Callable[[], None]
+) -> np.ndarray:
+    """What `_measure` gives of the rows, as a share of the room that their reference leaves; nats as the difference."""
     found = _measure(rows, grid, make, seed=seed, on_scored=on_scored)
     by_chance = _measure(_structureless(rows, seed=seed), grid, make, seed=seed, on_scored=on_scored)
-    scores = _combine(grid, found, by_chance)
-    return KChoice(scores, _suggest(scores), len(rows))
+    room = 1 - by_chance[:2]
+    shares = np.divide(found[:2] - by_chance[:2], room, out=np.zeros_like(room), where=room > 0)
+    return np.concatenate([shares, found[2:] - by_chance[2:]])
 
 
-def _grid(num_rows: int, max_clusters: int | None) -> list[int]:
-    return geometric_grid(min(max_clusters or num_rows, num_rows // _MIN_ROWS_PER_CLUSTER))
+def _regions(
+    image_embeddings: np.ndarray, sample: np.ndarray, num_regions: int, *, max_rows: int, seed: int, device: str
+) -> Iterator[np.ndarray]:
+    """Unit rows (n, D) of one region after another: cells of k-means on the sample, drawn by their shares of the rows.
+
+    A cell of copies of one image is left out.
+    """
+    num_regions = min(num_regions, _MAX_REGIONS)
+    centers = spherical_kmeans(
+        sample,
+        num_regions,
+        num_restarts=1,
+        num_iterations=_KMEANS_ITERATIONS,
+        max_points_per_center=None,
+        seed=seed,
+        device=device,
+    ).centers
+    cells = np.concatenate(
+        [
+            _nearest(
+                unit_rows(image_embeddings[start : start + _ROWS_PER_BLOCK], name="image_embeddings", first_row=start),
+                centers,
+            )
+            for start in range(0, len(image_embeddings), _ROWS_PER_BLOCK)
+        ]
+    )
+    generator = np.random.default_rng([seed, 4])
+    sizes = np.bincount(cells, minlength=num_regions)
+    large = np.where(sizes >= MIN_ROWS_FOR_K, sizes, 0)
+    order = generator.choice(num_regions, np.count_nonzero(large), replace=False, p=large / large.sum())
+    for cell in order:
+        members = np.flatnonzero(cells == cell)
+        if len(members) > max_rows:
+            # A smaller region around one of its rows, whole, in place of a thinner one.
+            around = unit_rows(image_embeddings[generator.choice(members, 1)], name="image_embeddings")
+            rows = unit_rows(image_embeddings[members], name="image_embeddings")
+            members = members[np.sort(np.argsort(-(rows @ around[0]), kind="stable")[:max_rows])]
+        rows = unit_rows(image_embeddings[members], name="image_embeddings")
+        if (rows != rows[0]).any():
+            yield rows
 
 
 def geometric_grid(max_clusters: int) -> list[int]:
@@ -154,13 +238,17 @@ def geometric_grid(max_clusters: int) -> list[int]:
     return sorted({round(2 * 2**step) for step in steps})
 
 
-def _sample_view(image_embeddings: np.ndarray, *, max_rows: int, seed: int) -> np.ndarray:
-    """Unit rows (n, R) float32 of a sample under half-power whitening."""
+def _sample(image_embeddings: np.ndarray, *, max_rows: int, seed: int) -> np.ndarray:
+    """Unit rows (n, D) float32 of a sample."""
     if len(image_embeddings) > max_rows:
         chosen = np.random.default_rng([seed, 0]).choice(len(image_embeddings), max_rows, replace=False)
         image_embeddings = image_embeddings[np.sort(chosen)]
-    images = unit_rows(image_embeddings, name="image_embeddings")
-    return half_power_whitening(images).apply(images)
+    return unit_rows(image_embeddings, name="image_embeddings")
+
+
+def _whitened(rows: np.ndarray) -> np.ndarray:
+    """Unit rows (n, R) float32 under half-power whitening."""
+    return half_power_whitening(rows).apply(rows)
 
 
 def _structureless(rows: np.ndarray, *, seed: int) -> np.ndarray:
@@ -261,17 +349,15 @@ def _code_length(train: np.ndarray, labels: np.ndarray, num_clusters: int, unsee
     return float(sum(lengths) / len(unseen))
 
 
-def _combine(grid: Sequence[int], found: np.ndarray, by_chance: np.ndarray) -> list[KScores]:
-    """Scores from what `_measure` gives of the rows and of the reference, (3, len(grid)) each.
+def _combine(grid: Sequence[int], above_chance: np.ndarray) -> list[KScores]:
+    """Scores from what `_above_chance` gives, (3, len(grid)).
 
     A finer partition always codes better where clusters have parts of their own. So the cost of a cluster is what the
     finest clusters of the grid, too small to be looked for, save on average; what is left is largest at the elbow.
     """
-    room = 1 - by_chance[:2]
-    above_chance = np.divide(found[:2] - by_chance[:2], room, out=np.zeros_like(room), where=room > 0)
-    saved = found[2] - by_chance[2]
+    saved = above_chance[2]
     compactness = saved - saved[-1] * (np.array(grid) / grid[-1])
-    columns = np.stack([*above_chance, compactness])
+    columns = np.stack([*above_chance[:2], compactness])
     best = columns.max(axis=1, keepdims=True)
     shares = np.where(best > 0, np.maximum(columns, 0) / np.where(best > 0, best, 1), 0)
     rows = zip(grid, *columns.tolist(), shares.mean(axis=0).tolist(), strict=True)
@@ -306,9 +392,21 @@ def _reason(scores: Sequence[KScores], place: int) -> str:
     return ", ".join(found)
 
 
-def suggest_work(num_rows: int, width: int, *, max_clusters: int | None = None) -> Work:
-    """What `suggest_num_clusters` does with a sample of so many rows."""
-    grid = _grid(num_rows, max_clusters)
+def suggest_work(num_images: int, width: int, *, max_rows: int = 10_000, max_clusters: int | None = None) -> Work:
+    """What `suggest_num_clusters` does with so many images."""
+    sample = max(min(num_images, max_rows), MIN_ROWS_FOR_K)
+    work = _scoring_work(sample, width, max_clusters)
+    if num_images < 2 * max_rows:
+        return work
+    num_regions = num_images // max_rows
+    num_cells = min(num_regions, _MAX_REGIONS)
+    to_regions = Work(2.0 * width * num_cells * (num_images + _KMEANS_ITERATIONS * sample), 2.0 * width * num_images)
+    within = None if max_clusters is None else max(max_clusters // num_regions, 2)
+    return work + to_regions + _scoring_work(sample, width, within) * _NUM_REGIONS
+
+
+def _scoring_work(num_rows: int, width: int, max_clusters: int | None) -> Work:
+    grid = geometric_grid(min(max_clusters or num_rows, num_rows // _MIN_ROWS_PER_CLUSTER))
     part = int(_PART_SHARE * num_rows)
     trees = _tree_work(num_rows, width, grid) + _tree_work(part, width, grid) * (2 * _NUM_SPLITS)
     # Gram matrices and a solution for each fold and K; labels and their classifiers; code lengths in double precision.

@@ -54,7 +54,7 @@ class ReportCluster:
 
     Attributes:
         names: further names after `name`, best first (a repeated `name` is not shown twice).
-        name_source: "noun", "hypernym", "unnamed" or "person".
+        name_source: "noun", "hypernym", "unnamed", "caption" or "person".
         doubtful_share: part (0..1) of the members that are among the least sure tenth of the run.
         exemplars: row_ids nearest the centre, the nearest first.
         border: row_ids that nearly went elsewhere.

@@ -16,11 +16,14 @@ from dxmc_core.method.heads import Heads
 from dxmc_core.method.naming import ClusterName, name_clusters, naming_work, unnamed
 from dxmc_core.method.work import Work
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
-from dxmc_core.vocabulary import hypernym_table
+from dxmc_core.vocabulary import commonest_synsets, hypernym_table, kinds_of_compounds
+from dxmc_core.withheld_nouns import is_shown, shown_synsets
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, SMALL_NUM_IMAGES, Machine, StageCost, Workload
 
 #: What is imported for names only, as a share of what a process imports at its start.
 _IMPORTS = 0.2
+#: Of an embedded noun: as read, those that may name a cluster, and their unit rows.
+_BYTES_OF_NOUN_VALUE = 8.0
 #: Of an image in `assignments`, the id included.
 _ASSIGNMENT_BYTES = 60
 #: Deciding among the probabilities passes over them so often, and summing up a sample over its rows.
@@ -129,41 +132,60 @@ def assignment_table(
 
 
 def describe_clusters(
-    sample: ClusterSample, sizes: np.ndarray, selected_nouns: pa.Table | None, config: AssignClustersConfig
+    sample: ClusterSample,
+    sizes: np.ndarray,
+    nouns: pa.Table | None,
+    config: AssignClustersConfig,
+    *,
+    judging: bool = False,
 ) -> pa.Table:
     """The table `clusters`: one row for every cluster that has images, with labels for ids.
 
     Args:
         sizes: (K,) images of each cluster, all images counted.
-        selected_nouns: None without a vocabulary; clusters are numbered then.
+        nouns: the whole vocabulary; None where there is none, and clusters are numbered.
+        judging: whether nouns that `withheld_nouns` lists may name a cluster.
     """
-    names = unnamed(len(sizes)) if selected_nouns is None else _names(sample, selected_nouns, num_clusters=len(sizes))
+    names = unnamed(len(sizes)) if nouns is None else _names(sample, nouns, num_clusters=len(sizes), judging=judging)
     rows = cluster_rows(sample, sizes, names, num_exemplars=config.num_exemplars, num_border=config.num_border)
     return pa.Table.from_pylist(rows, schema=schemas.CLUSTERS)
 
 
-def _names(sample: ClusterSample, selected_nouns: pa.Table, *, num_clusters: int) -> list[ClusterName]:
-    nouns, synset_ids, noun_embeddings = noun_columns(selected_nouns)
-    hypernyms, synset_nouns = hypernym_table() if any(synset_ids) else ({}, {})
+def _names(sample: ClusterSample, table: pa.Table, *, num_clusters: int, judging: bool) -> list[ClusterName]:
+    nouns, synset_ids, noun_embeddings = noun_columns(table)
+    if not any(synset_ids):
+        synset_ids = commonest_synsets(nouns)
+    shown = np.arange(len(nouns)) if judging else np.flatnonzero(is_shown(nouns, synset_ids))
+    if not len(shown):
+        return unnamed(num_clusters)
+    hypernyms, synset_nouns = _concepts(judging=judging)
+    kinds = kinds_of_compounds(nouns, synset_ids)
     return name_clusters(
         sample.embeddings,
         sample.labels,
-        noun_embeddings,
-        nouns,
-        synset_ids,
+        noun_embeddings[shown],
+        [nouns[noun] for noun in shown],
+        [synset_ids[noun] for noun in shown],
         num_clusters=num_clusters,
+        kinds=[kinds[noun] for noun in shown],
         hypernyms=hypernyms,
         synset_nouns=synset_nouns,
         confidences=sample.confidences,
     )
 
 
-def describe_tree(centers: np.ndarray, clusters: pa.Table) -> pa.Table:
+def _concepts(*, judging: bool) -> tuple[dict[str, list[str]], dict[str, str]]:
+    hypernyms, synset_nouns = hypernym_table()
+    return hypernyms, synset_nouns if judging else shown_synsets(synset_nouns)
+
+
+def describe_tree(centers: np.ndarray, clusters: pa.Table, *, judging: bool = False) -> pa.Table:
     """The table `cluster_tree`: which of the clusters belong together.
 
     Args:
         centers: (K', D), those of the clusters that have images.
         clusters: the table `clusters` with final ids and names, K' rows in the order of `centers`.
+        judging: as in `describe_clusters`.
     """
     rows = clusters.to_pylist()
     tree = cluster_tree(centers, clusters["size"].to_numpy())
@@ -176,7 +198,7 @@ def describe_tree(centers: np.ndarray, clusters: pa.Table) -> pa.Table:
         for row in rows
     ]
     has_synsets = any(synset_id is not None for cluster in named for _, synset_id, _ in cluster.nouns)
-    hypernyms, synset_nouns = hypernym_table() if has_synsets else ({}, {})
+    hypernyms, synset_nouns = _concepts(judging=judging) if has_synsets else ({}, {})
     nodes = [
         {
             "node_id": position,
@@ -210,7 +232,7 @@ def cost(load: Workload, machine: Machine) -> StageCost:
     count, width, num_clusters = load.num_images, load.width, load.num_clusters
     sample = min(count, load.max_described_images)
     measuring = _assigning_work(sample, load) + Work(moved_bytes=4.0 * width * sample * _PASSES_OVER_SAMPLE)
-    naming = naming_work(sample, width, num_clusters, load.num_selected_nouns)
+    naming = naming_work(sample, width, num_clusters, load.num_nouns)
     disk = count * float(_ASSIGNMENT_BYTES)
     workers = 1 if count < SMALL_NUM_IMAGES else machine.cores
     return StageCost(
@@ -224,6 +246,7 @@ def cost(load: Workload, machine: Machine) -> StageCost:
         ),
         memory_bytes=RAY_BYTES
         + 2 * PROCESS_BYTES
+        + load.num_nouns * width * _BYTES_OF_NOUN_VALUE
         + max(count * width * 2.0 + sample * width * 6.0 + 12.0 * PROBS_PER_BLOCK, workers * PROCESS_BYTES),
         disk_bytes=disk,
         note=f"names from {sample:,} images",

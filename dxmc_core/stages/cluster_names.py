@@ -15,7 +15,7 @@ from dxmc_core.artifacts.storage import read_user_file
 from dxmc_core.artifacts.user_tables import column_names, read_columns, require_once
 from dxmc_core.edits.model import MAX_CLUSTER_ID, ClusterRef, Edit, Rename, require_name
 from dxmc_core.errors import InputError, named
-from dxmc_core.method.name_choice import numbered, told_apart
+from dxmc_core.method.name_choice import numbered, spelling_key, told_apart
 from dxmc_core.user_values import as_text
 
 #: `name_source` of a name that a person gave.
@@ -139,7 +139,8 @@ def settle_names(
     """The table `clusters` with its final names: a person's, else the one the cluster had, else the new one.
 
     A cluster that had only its number, or whose name a person gave and has since taken back, gets its new name.
-    Names stay unique ignoring case: where two are alike, the one that ranks lower in this order is told apart.
+    Names stay unique ignoring case: where two are alike, the one that ranks lower in this order is told apart by a noun
+    that describes it and not the other.
 
     Args:
         clusters: with final cluster ids.
@@ -155,12 +156,17 @@ def settle_names(
         elif before is not None and before["name_source"] not in (PERSON, _UNNAMED):
             chosen.append((1, position, before["name"], before["name_source"]))
         elif row["name_source"] == _UNNAMED:
-            chosen.append((2, position, numbered(row["cluster_id"]), _UNNAMED))
+            _, bracket, noun = row["name"].partition(" (")  # what it is, where others are the same
+            chosen.append((2, position, f"{numbered(row['cluster_id'])}{bracket}{noun}", _UNNAMED))
         else:
             chosen.append((2, position, row["name"], row["name_source"]))
     taken: set[str] = set()
+    nouns_of: dict[str, set[str]] = {}
     for _, position, name, source in sorted(chosen):
-        final = told_apart(name, rows[position]["names"], taken)
+        nouns, of_rivals = rows[position]["names"], nouns_of.setdefault(spelling_key(name), set())
+        others = [noun for noun in nouns if spelling_key(noun) not in of_rivals]
+        final = told_apart(name, others, taken, cluster_id=rows[position]["cluster_id"])
+        of_rivals.update(map(spelling_key, nouns))
         taken.add(final.casefold())
         rows[position] |= {"name": final, "name_source": source}
     return pa.Table.from_pylist(rows, schema=clusters.schema)

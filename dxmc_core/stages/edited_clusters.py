@@ -28,6 +28,7 @@ from dxmc_core.method.cluster_sample import nearest_clusters, outlier_scores
 from dxmc_core.stages.assign_arrivals import describe_again
 from dxmc_core.stages.assign_clusters import describe_tree
 from dxmc_core.stages.cluster_names import settle_names
+from dxmc_core.stages.inliers import Inliers
 from dxmc_core.stages.previous_clusters import Comparison, compare_with_previous, lineage_table, with_cluster_ids
 from dxmc_core.stages.settings.assign_clusters import IDS_GIVEN, AssignClustersConfig
 
@@ -97,6 +98,7 @@ class EditedTables:
         comparison: with the run that ids were kept from; None where there was none.
         edits: with what was filled in; to be written back into their file.
         mean_confidence: of all images.
+        num_apart: images that are set apart; None where that is not asked for.
     """
 
     parts: dict[str, list[Part]]
@@ -105,8 +107,17 @@ class EditedTables:
     ids_given: int
     edits: tuple[Edit, ...]
     mean_confidence: float
+    num_apart: int | None = None
 
-    def publish(self, output: StageDir, *, fingerprint: str, inputs: Mapping[str, str], started: float) -> Manifest:
+    def publish(
+        self,
+        output: StageDir,
+        *,
+        fingerprint: str,
+        inputs: Mapping[str, str],
+        started: float,
+        files: Mapping[str, Part] | None = None,
+    ) -> Manifest:
         """Publish assign_clusters.
 
         Args:
@@ -120,12 +131,14 @@ class EditedTables:
             fingerprint=fingerprint,
             inputs=inputs,
             tables={**self.parts, **single},
+            files=files,
             metrics={
                 "num_clusters": self.tables["centers"].num_rows,
                 "clusters_with_images": self.tables["clusters"].num_rows,
                 "mean_confidence": round(self.mean_confidence, 4),
                 IDS_GIVEN: self.ids_given,
                 "lineage": None if comparison is None else comparison.metrics(),
+                **({} if self.num_apart is None else {"images_set_apart": self.num_apart}),
             },
             seconds=time.perf_counter() - started,
         )
@@ -150,6 +163,7 @@ def edit_clusters(
     config: AssignClustersConfig,
     previous_run: str | None,
     learned: Set[str] = frozenset(),
+    judging: bool = False,
     seed: int = 0,
 ) -> EditedTables:
     """Apply edits to a clustering, give ids, and describe what there is then; nothing is published.
@@ -160,6 +174,7 @@ def edit_clusters(
         images: the finished stage embed_images.
         previous_run: where ids and names are kept from.
         learned: ids of the edits that the heads were trained with.
+        judging: as in `describe_clusters`.
     """
     rows = _Rows.read(found, edits)
     centers = matrix_of(found.centers["embedding"])
@@ -182,14 +197,16 @@ def edit_clusters(
     written, final = [], []
     for start, table in _with_starts(found.read()):
         if is_changed:
-            unedited = found.cluster_ids is not None
-            raw = table if unedited else with_cluster_ids(table, identities.cluster_ids[: found.num_labels])
+            raw = table.select(schemas.ASSIGNMENTS.names)
+            if found.cluster_ids is None:
+                raw = with_cluster_ids(raw, identities.cluster_ids[: found.num_labels])
             written.append(output.write_part(schemas.UNEDITED["assignments"], raw, fingerprint=fingerprint))
         final.append(writer.write(start, table))
     again = (output.read_part(part) for part in final)
-    tables = _described(found, edited, measured, identities, comparison, again, config)
+    tables = _described(found, edited, measured, identities, comparison, again, config, judging=judging)
     if edits:
         tables["edits"] = _edits_table(edited, identities.cluster_ids, tables["clusters"])
+    final, num_apart = _set_apart(output, final, tables, config, fingerprint=fingerprint)
     parts = {"assignments": final}
     if is_changed:
         parts[schemas.UNEDITED["assignments"]] = written
@@ -198,7 +215,27 @@ def edit_clusters(
         for name, table in raw_tables.items():
             tables[schemas.UNEDITED[name]] = table if found.cluster_ids is not None else with_cluster_ids(table, ids)
     confidence = float(rows.confidence_sum / max(len(rows.labels), 1))
-    return EditedTables(parts, tables, comparison, identities.ids_given, edited.edits, confidence)
+    return EditedTables(parts, tables, comparison, identities.ids_given, edited.edits, confidence, num_apart)
+
+
+def _set_apart(
+    output: StageDir,
+    parts: list[Part],
+    tables: Mapping[str, pa.Table],
+    config: AssignClustersConfig,
+    *,
+    fingerprint: str,
+) -> tuple[list[Part], int | None]:
+    """The parts with the column `inlier_cluster_id`, where it is asked for, and how many images it sets apart."""
+    if config.min_cluster_size is None:
+        return parts, None
+    inliers = Inliers.of(tables["centers"], tables["clusters"], min_cluster_size=config.min_cluster_size)
+    written, num_apart = [], 0
+    for part in parts:
+        table = inliers.add_to(output.read_part(part))
+        num_apart += int((table[schemas.INLIER_CLUSTER_ID.name].to_numpy() < 0).sum())
+        written.append(output.write_part("assignments", table, fingerprint=fingerprint))
+    return written, num_apart
 
 
 @dataclass(frozen=True)
@@ -415,6 +452,8 @@ def _described(
     comparison: Comparison | None,
     assignments: Iterable[pa.Table],
     config: AssignClustersConfig,
+    *,
+    judging: bool,
 ) -> dict[str, pa.Table]:
     """The tables `centers`, `clusters`, `cluster_tree` and `lineage`."""
     ids = identities.cluster_ids.astype(np.int32)
@@ -443,7 +482,7 @@ def _described(
     return {
         "centers": centers,
         "clusters": clusters,
-        "cluster_tree": describe_tree(matrix_of(centers.filter(has_images)["embedding"]), clusters),
+        "cluster_tree": describe_tree(matrix_of(centers.filter(has_images)["embedding"]), clusters, judging=judging),
         "lineage": lineage_table(comparison, clusters),
     }
 

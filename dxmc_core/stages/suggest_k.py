@@ -66,7 +66,7 @@ def plot(table: pa.Table, *, title: str) -> bytes:
 def cost(load: Workload, machine: Machine) -> StageCost:
     """What the stage takes: one task on a sample, without a GPU."""
     sample = max(min(load.num_images, load.k_max_images), MIN_ROWS_FOR_K)
-    work = suggest_work(sample, load.width, max_clusters=load.k_max_clusters)
+    work = suggest_work(load.num_images, load.width, max_rows=load.k_max_images, max_clusters=load.k_max_clusters)
     rows = load.num_images * load.width * 2.0 + sample * load.width * 4.0 * _ARRAYS_OF_SAMPLE
     return StageCost(
         "suggest_k",

@@ -128,7 +128,7 @@ def _without_images(
     quality_issues: pa.Table | None,
 ) -> ReportData:
     stage = run_dir.stage("assign_clusters")
-    assignments = stage.read_table("assignments", schema=schemas.ASSIGNMENTS)
+    assignments = stage.read_table("assignments", schema=schemas.ASSIGNMENTS.append(schemas.INLIER_CLUSTER_ID))
     clusters = stage.read_table("clusters", schema=schemas.CLUSTERS).to_pylist()
     hidden = hidden_clusters(stage) & {row["cluster_id"] for row in clusters}
     if len(hidden) == len(clusters):

@@ -11,7 +11,14 @@ from dxmc_core.artifacts.storage import normalize_uri
 from dxmc_core.method.nouns import Vocabulary
 from dxmc_core.settings import Settings
 from dxmc_core.vocabulary.files import content_identity, read_noun_embeddings, read_noun_list
-from dxmc_core.vocabulary.wordnet import hypernym_table, table_identity, wordnet_nouns
+from dxmc_core.vocabulary.wordnet import (
+    commonest_synsets,
+    hypernym_table,
+    kinds_of_compounds,
+    spellings,
+    table_identity,
+    wordnet_nouns,
+)
 
 __all__ = [
     "EmbeddingsConfig",
@@ -19,8 +26,11 @@ __all__ = [
     "Vocabulary",
     "VocabularyConfig",
     "WordNetConfig",
+    "commonest_synsets",
     "hypernym_table",
+    "kinds_of_compounds",
     "load_vocabulary",
+    "spellings",
     "vocabulary_identity",
 ]
 

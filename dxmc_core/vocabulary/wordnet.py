@@ -7,6 +7,7 @@ is_instance (a proper name); lexicographer_file (animal, artifact, ...).
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 
@@ -18,6 +19,18 @@ from dxmc_core.method.nouns import Vocabulary
 
 _NOUNS = "wordnet_nouns.parquet"
 _SYNSETS = "wordnet_synsets.parquet"
+#: WordNet's rules for plurals (morphy): an ending, and what a singular may have in its place.
+_PLURALS = (
+    ("s", ""),
+    ("ses", "s"),
+    ("ves", "f"),
+    ("xes", "x"),
+    ("zes", "z"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("men", "man"),
+    ("ies", "y"),
+)
 _FLAGS = {"all": [], "frequent": ["is_frequent", "is_imagenet_class"], "first_lemma": ["is_first_lemma"]}
 
 
@@ -39,6 +52,45 @@ def hypernym_table() -> tuple[dict[str, list[str]], dict[str, str]]:
     synset_ids = table["synset_id"].to_pylist()
     hypernyms = dict(zip(synset_ids, table["hypernyms"].to_pylist(), strict=True))
     return hypernyms, dict(zip(synset_ids, table["noun"].to_pylist(), strict=True))
+
+
+def commonest_synsets(nouns: Sequence[str]) -> list[str | None]:
+    """The commonest meaning of each noun, None where WordNet does not have it.
+
+    A gloss in brackets is left out, and of "barrel/bucket" the first word counts.
+    """
+    commonest = _commonest()
+    return [_look_up(spellings(noun.partition(" (")[0].partition("/")[0]), commonest) for noun in nouns]
+
+
+def kinds_of_compounds(nouns: Sequence[str], synset_ids: Sequence[str | None]) -> list[str | None]:
+    """What a noun without a synset is a kind of: the commonest meaning of its last word ("human face": face)."""
+    commonest = _commonest()
+    last_words = [noun.partition(" (")[0].split()[-1] if " " in noun else None for noun in nouns]
+    return [
+        # The singular first: WordNet has "shoes", as in being in somebody's.
+        _look_up(spellings(word)[::-1], commonest) if synset_id is None and word is not None else None
+        for word, synset_id in zip(last_words, synset_ids, strict=True)
+    ]
+
+
+def _look_up(texts: Sequence[str], commonest: Mapping[str, str]) -> str | None:
+    return next((commonest[text] for text in texts if text in commonest), None)
+
+
+def _commonest() -> dict[str, str]:
+    table = _read(_NOUNS)
+    return dict(zip(table["noun"].to_pylist(), table["synset_id"].to_pylist(), strict=True))
+
+
+def spellings(noun: str) -> list[str]:
+    """How WordNet may have a noun, likeliest first: lower case, with spaces, hyphens or neither, in the singular."""
+    words = " ".join(noun.lower().replace("_", " ").split())
+    found = [words, words.replace("-", " "), words.replace(" ", "-"), words.replace(" ", "")]
+    singulars = [
+        text.removesuffix(ending) + singular for text in found for ending, singular in _PLURALS if text.endswith(ending)
+    ]
+    return list(dict.fromkeys([*found, *singulars]))
 
 
 @cache

@@ -81,8 +81,8 @@ def _print_names(names: dict[str, int]) -> None:
     known = sum(names.values()) - names["unknown"]
     print(
         f"names of {known} clusters whose commonest class is in WordNet: {names['equal']} are that class, "
-        f"{names['hypernym']} are above it, {names['hyponym']} below it, {names['other']} are another thing, "
-        f"{names['unnamed']} have none"
+        f"{names['synonym']} another word for it, {names['hypernym']} are above it, {names['hyponym']} below it, "
+        f"{names['sibling']} beside it, {names['other']} are another thing, {names['unnamed']} have none"
     )
 
 

@@ -37,6 +37,7 @@ def check(context: RunContext) -> None:
 def fingerprint(context: RunContext) -> str:
     return settings.fingerprint(
         context.config.assign_clusters,
+        naming=context.config.naming,
         inputs=inputs_of_stage(context),
         edits=[edit.essence for edit in context.edits],
     )

@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.hosts import REPOSITORY, Done, Network, RayCluster, temporary_folder, why_not
+from tests.cluster.hosts import REPOSITORY, Done, Network, RayCluster, why_not
 
 NUM_IMAGES = 96
 
@@ -60,19 +59,17 @@ def pytest_collection_modifyitems(config, items) -> None:
 
 
 @pytest.fixture(scope="session")
-def place() -> Iterator[RayCluster]:
+def place(tmp_path_factory) -> Iterator[RayCluster]:
     """A network with one host outside of the cluster, which has the code and an S3 server."""
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
-    folder = temporary_folder()
-    place = RayCluster.start(folder)
+    place = RayCluster.start(tmp_path_factory.mktemp("hosts"))
     try:
         place.outside.run("python", "-c", _FILL)
         yield place
     finally:
         place.network.stop()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +102,7 @@ class Runs:
         """The same without a cluster: outside."""
         return self.cluster.outside.run(
             "python", "-m", "ray_jobs.cli", "run", "--config", config, *arguments,
-            environment={"PYTHONPATH": str(REPOSITORY), "RAY_ADDRESS": ""}, timeout=300,
+            environment={"PYTHONPATH": str(REPOSITORY), "RAY_ADDRESS": ""}, timeout=600,
         )  # fmt: skip
 
     def account(self, run_dir: str) -> dict:
@@ -121,8 +118,9 @@ class Runs:
 def cluster(place) -> RayCluster:
     """A head without cores, and two hosts; one of them has Debian's /etc/hosts."""
     place.add_node("head", cores=0)
-    place.add_node("node2", cores=1, is_debian=True)
+    place.add_node("node2", cores=1, is_debian=True, waits=False)
     place.add_node("node3", cores=1)
+    place.wait_started()
     return place
 
 

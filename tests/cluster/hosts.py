@@ -6,12 +6,12 @@ SIGKILL for its process 1; its cable is pulled at the bridge. Needs root, iprout
 """
 
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +28,8 @@ _SOON_LOST = {
     "RAY_health_check_timeout_ms": "4000",
     "RAY_health_check_failure_threshold": "4",
 }
+
+_WRONG_CLOCK = Path(__file__).with_name("wrong_clock")
 
 #: However this process ends, nothing of the hosts stays.
 _ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")
@@ -87,12 +89,16 @@ class Host:
 
     Attributes:
         pid: its process 1, as seen from here.
+        is_plugged: its cable is.
+        start_of_ray: the command that starts Ray there, while that is not waited for.
     """
 
     name: str
     address: str
     pid: int
     network: "Network"
+    is_plugged: bool = True
+    start_of_ray: subprocess.Popen | None = None
 
     def argv(self, *command: str, cwd: str = "/tmp", environment: dict[str, str] | None = None) -> list[str]:
         """What runs a command there, with an environment of its own."""
@@ -141,12 +147,29 @@ class Host:
     def link(self, state: str) -> None:
         """`down`: the cable is pulled; `up`: it is back."""
         self.network.at_bridge("ip", "link", "set", f"to-{self.name}", state)
+        self.is_plugged = state == "up"
+
+    def unplugged_for(self, seconds: float) -> None:
+        self.link("down")
+        time.sleep(seconds)
+        self.link("up")
+
+    def without_route_for(self, seconds: float, other: "Host") -> None:
+        """Let what it sends to another host be refused at once for so long."""
+        self.run("ip", "route", "add", "unreachable", other.address)
+        time.sleep(seconds)
+        self.run("ip", "route", "del", "unreachable", other.address)
 
     def crash(self) -> None:
         """All of it is gone at once, and nobody is told."""
         self.network.at_bridge("ip", "link", "del", f"to-{self.name}")
         os.kill(self.pid, signal.SIGKILL)
         self.network.hosts.pop(self.name)
+
+    def is_in_cluster(self) -> bool:
+        """Whether Ray is at work on it, or about to; it ends itself once it hears that the host was counted as lost."""
+        is_starting = self.start_of_ray is not None and self.start_of_ray.poll() is None
+        return self.is_plugged and (is_starting or any("/raylet/raylet " in title for title in self.titles()))
 
     def titles(self) -> Iterator[str]:
         """Command lines of the processes on it."""
@@ -231,6 +254,10 @@ class Network:
             process.wait()
 
 
+#: What a line of progress says of time.
+_TIMES = re.compile(r"[(,] *(about )?[\d.]+ (s|min|h)\b.*$")
+
+
 @dataclass
 class Job:
     """A job that was submitted from outside; its log is read as it grows."""
@@ -242,15 +269,28 @@ class Job:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_line(self, text: str, timeout: float = 240) -> None:
+    def wait_line(self, text: str, timeout: float = 400) -> None:
         wait_until(lambda: text in self.output or self.process.poll() is not None, f"{text!r}", timeout=timeout)
         assert text in self.output, f"the job ended before {text!r}\n{self.output}"
 
-    def wait(self, timeout: float = 300) -> Done:
-        try:
-            return Done(self.process.wait(timeout), self.output)
-        except subprocess.TimeoutExpired as error:
-            raise AssertionError(f"the job hangs\n{self.output}") from error
+    def wait(self, timeout: float = 300, meanwhile: Callable[[], None] = lambda: None) -> Done:
+        deadline = time.monotonic() + timeout
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, f"the job hangs\n{self.output}"
+            meanwhile()
+            time.sleep(0.2)
+        return Done(self.process.returncode, self.output)
+
+    def longest_standstill(self) -> tuple[float, str]:
+        """For how many seconds all lines of the log said the same but for the time that it took, and what."""
+        longest, said, since = (0.0, ""), "", 0.0
+        for clock, line in re.findall(r"^(\d\d:\d\d:\d\d) (.*)$", self.output, re.MULTILINE):
+            hours, minutes, seconds = map(int, clock.split(":"))
+            now, words = hours * 3600 + minutes * 60 + seconds, _TIMES.sub("", line)
+            longest = max(longest, (now - since, said)) if said else longest
+            if words != said:
+                said, since = words, now
+        return longest
 
 
 @dataclass
@@ -259,6 +299,9 @@ class RayCluster:
 
     network: Network
     outside: Host
+    _cores: dict[str, int] = field(default_factory=dict)
+    _jobs: list[Job] = field(default_factory=list)
+    _num_fresh: int = 0
 
     @classmethod
     def start(cls, folder: Path) -> "RayCluster":
@@ -270,43 +313,102 @@ class RayCluster:
         wait_until(lambda: "serving" in server.read_text(), "the S3 server")
         return cls(network, outside)
 
-    def add_node(self, name: str, *, cores: int, **options) -> Host:
-        """Start a host with Ray; the one that is called head is that."""
+    def add_node(self, name: str, *, cores: int, clock_off_s: int = 0, waits: bool = True, **options) -> Host:
+        """Start a host with Ray; the one that is called head is that.
+
+        Args:
+            clock_off_s: how far the clock of all Python programs that Ray starts there is ahead.
+            waits: until Ray has started.
+        """
+        environment = None
+        if clock_off_s:
+            options["shows"] = [_WRONG_CLOCK]
+            environment = {"PYTHONPATH": str(_WRONG_CLOCK), "CLOCK_OFF_S": str(clock_off_s)}
         host = self.network.add(name, **options)
+        self._cores[name] = cores
         command = ["ray", "start", f"--node-ip-address={host.address}", f"--num-cpus={cores}", "--disable-usage-stats",
                    f"--object-store-memory={200 << 20}"]  # fmt: skip
         if name == "head":
             command += ["--head", "--port=6379", "--dashboard-host=0.0.0.0", f"--dashboard-port={DASHBOARD_PORT}"]
         else:
             command.append(f"--address={self.network.address_of('head')}:6379")
-        host.run(*command, timeout=240)
+        if not waits:
+            log = self.network.folder / f"{name}.log"
+            host.start_of_ray = host.start(*command, environment=environment, log=log)
+            return host
+        host.run(*command, timeout=240, environment=environment)
         if name == "head":
             probe = f"import socket; socket.create_connection(('{host.address}', {DASHBOARD_PORT}), 2)"
             wait_until(lambda: self.outside.run("python", "-c", probe, check=False).code == 0, "the dashboard")
         return host
+
+    def add_fresh(self, *, cores: int = 1, **options) -> Host:
+        """Start a host that was never there before."""
+        self._num_fresh += 1
+        return self.add_node(f"fresh{self._num_fresh}", cores=cores, **options)
+
+    def workers(self) -> list[Host]:
+        """The hosts beside the head on which Ray is at work."""
+        found = [host for name, host in self.network.hosts.items() if name in self._cores and name != "head"]
+        return [host for host in found if host.is_in_cluster()]
+
+    def settle(self, *cores: int) -> None:
+        """Have hosts of so many cores beside the head, and no job. Hosts that are too many, or lost, crash."""
+        for job in self._jobs:
+            if job.process.poll() is None:  # a test has failed meanwhile
+                self.stop(job)
+        missing, kept = list(cores), self.workers()
+        for name, count in list(self._cores.items()):
+            if name == "head" or name not in self.network.hosts:
+                continue
+            if self.network.hosts[name] in kept and count in missing:
+                missing.remove(count)
+            else:
+                self.network.hosts[name].crash()
+        for count in missing:
+            self.add_fresh(cores=count, waits=False)
+        self.wait_started()
+        assert len(self.workers()) == len(cores)
+
+    def wait_started(self) -> None:
+        starts = [host.start_of_ray for host in self.workers()]
+        wait_until(lambda: all(start is None or start.poll() is not None for start in starts), "Ray", timeout=240)
+
+    def refill(self, count: int) -> None:
+        """Have at least so many hosts of a core beside the head, as what starts hosts for a cluster does."""
+        for _ in range(count - len(self.workers())):
+            self.add_fresh(waits=False)
 
     def submit(self, *command: str) -> Job:
         """`ray job submit` of what the repository holds; the hosts have no code of dxmc."""
         number = len(list(self.network.folder.glob("job*.log")))
         log = self.network.folder / f"job{number}.log"
         argv = ("ray", "job", "submit", "--working-dir", ".", "--", *command)
-        return Job(self.outside.start(*argv, log=log, cwd=str(REPOSITORY)), log)
+        self._jobs.append(Job(self.outside.start(*argv, log=log, cwd=str(REPOSITORY)), log))
+        return self._jobs[-1]
 
-    def signal_s3(self, name: str) -> None:
-        """Let the S3 server stand still (STOP), or go on (CONT)."""
-        self.outside.run("pkill", f"-{name}", "--full", "s3_host.py")
+    def stop(self, job: Job) -> None:
+        """`ray job stop`."""
+        found = re.search(r"raysubmit_\w+", job.output)
+        assert found is not None, job.output
+        self.outside.run("ray", "job", "stop", found[0])
 
-    def host_at(self, title: str, timeout: float = 120) -> Host:
-        """The first host on which a process whose command line begins so is found."""
+    def store_stands_still_for(self, seconds: float) -> None:
+        """Let the S3 server take requests and not answer for so long."""
+        self.outside.run("pkill", "-STOP", "--full", "s3_host.py")
+        time.sleep(seconds)
+        self.outside.run("pkill", "-CONT", "--full", "s3_host.py")
+
+    def host_at(self, *titles: str, timeout: float = 120) -> Host:
+        """The first host on which a process is found whose command line begins with one of these."""
         found: list[Host] = []
 
         def look() -> bool:
-            found.extend(
-                host for host in list(self.network.hosts.values()) if any(t.startswith(title) for t in host.titles())
-            )
+            hosts = list(self.network.hosts.values())
+            found.extend(host for host in hosts if any(title.startswith(titles) for title in host.titles()))
             return bool(found)
 
-        wait_until(look, f"a process {title}", timeout=timeout)
+        wait_until(look, f"a process {titles}", timeout=timeout)
         return found[0]
 
 
@@ -315,8 +417,3 @@ def wait_until(is_so: Callable[[], bool], what: str, *, timeout: float = 60) -> 
     while not is_so():
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
         time.sleep(0.1)
-
-
-def temporary_folder() -> Path:
-    """For logs: on the machine's own disk."""
-    return Path(tempfile.mkdtemp(prefix="dxmc-hosts-"))

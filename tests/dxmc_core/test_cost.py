@@ -100,7 +100,9 @@ def test_k_is_chosen_on_a_sample_where_it_is_auto():
         costs_of(replace(SMALL, chooses_k=True, num_images=count))["suggest_k"] for count in (5_000, 1_000_000)
     )
     assert small.flops < large.flops
-    assert large.flops == costs_of(replace(SMALL, chooses_k=True, num_images=10_000))["suggest_k"].flops
+    sample = costs_of(replace(SMALL, chooses_k=True, num_images=10_000))["suggest_k"]
+    # The sample, two regions as large, and a pass over all images.
+    assert 3 * sample.flops < large.flops < 4 * sample.flops
     coarse = costs_of(replace(SMALL, chooses_k=True, k_max_clusters=20))["suggest_k"]
     assert coarse.seconds < large.seconds
 

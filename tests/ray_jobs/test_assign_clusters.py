@@ -92,9 +92,11 @@ def test_another_clustering_keeps_ids_and_names(dxmc, planted, tmp_path):
         method={"name": "concat_kmeans"},
         num_clusters=7,
         seed=5,
-        assign_clusters={"keep_ids_from": str(before), "renames": str(names)},
+        assign_clusters={"keep_ids_from": str(before), "renames": str(names), "min_cluster_size": 60},
+        naming={"kind": "llm", "endpoint": "http://127.0.0.1:9/v1", "model": "nobody listens", "attempts": 1},
     )
     result = dxmc("run", "--config", config)
+    assert result.stderr.count("7 of 7 clusters keep the names they have, as no caption could be had for them") == 1
     assert re.search(r"kept 6 ids of \S+before, born 1, died 0, churn \d", result.stderr)
 
     ids_before, ids_now = (
@@ -103,6 +105,13 @@ def test_another_clustering_keeps_ids_and_names(dxmc, planted, tmp_path):
     )
     assert set(ids_now) == {0, 1, 2, 3, 4, 5, 6}
     assert np.isin(ids_now[ids_now != ids_before], [6]).all()
+    assignments = pq.read_table(now / STAGE / "assignments").sort_by("image_id").to_pandas()
+    small = assignments.groupby("cluster_id")["cluster_id"].transform("size") < 60
+    assert small.any()
+    inliers = assignments["inlier_cluster_id"]
+    assert (inliers[small] == -1).all()
+    assert (inliers[inliers >= 0] == assignments["cluster_id"][inliers >= 0]).all()
+    assert (inliers[~small] >= 0).mean() > 0.9
     lineage = pq.read_table(now / STAGE / "lineage").to_pylist()
     assert [row["relation"] for row in lineage] == ["kept"] * 6 + ["split"]
     metrics = RunDir.at(str(now)).stage(STAGE).require_manifest().metrics

@@ -28,6 +28,10 @@ start_ray(ResourcesConfig())
 (host,) = hosts()
 assert (host.cores, host.is_head) == (2, True), host
 
+# No group has been made, but there is room for one: nothing waits.
+assert not _is_unplaced(Ask(1, count=2, is_group=True))
+assert _is_unplaced(Ask(2, count=2, is_group=True))
+
 large = ray.remote(num_cpus=64)(lambda: None).remote()
 deadline = time.monotonic() + 30
 while not _is_unplaced(Ask(64)) and time.monotonic() < deadline:

@@ -9,6 +9,7 @@ from dxmc_core.artifacts.generations import open_run_dir
 from dxmc_core.artifacts.manifest import Manifest, fingerprint_of
 from dxmc_core.errors import InputError, named, on_one_line
 from dxmc_core.settings import Settings
+from dxmc_core.stages.settings.naming import LlmNaming, NounNaming
 
 #: The manifest's metric that holds `Identities.ids_given`.
 IDS_GIVEN = "ids_given"
@@ -23,6 +24,10 @@ class AssignClustersConfig(Settings):
     """Images with the smallest margin that are listed for each cluster."""
     max_described_images: int = Field(500_000, ge=1)
     """Names, centres and exemplars are worked out on a seeded sample of at most this many images."""
+    min_cluster_size: int | None = Field(None, ge=2)
+    """Set images apart that belong nowhere: those of clusters with fewer images than this, and those twice as far from
+    their centre as images typically are. `assignments` gets a column `inlier_cluster_id`, -1 for them; all else stays.
+    By default off."""
     keep_ids_from: str | None = None
     """Run directory of an earlier run over the same source: clusters that are still there keep their ids and names, and
     the table `lineage` tells what became of the others. This run's own directory means what it held before, if
@@ -33,16 +38,22 @@ class AssignClustersConfig(Settings):
 
 
 def fingerprint(
-    config: AssignClustersConfig, *, inputs: dict[str, str], edits: Sequence[Mapping[str, Any]] = ()
+    config: AssignClustersConfig,
+    *,
+    naming: NounNaming | LlmNaming,
+    inputs: dict[str, str],
+    edits: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Of the settings and inputs.
 
     Args:
+        naming: what clusters are named by; how a model is asked does not matter.
         inputs: fingerprints of the stages read, that of an earlier run's assignments included.
         edits: what people say, those of the file `config.renames` included (`Edit.essence`); neither the file's place
             matters nor that of the earlier run.
     """
     settings = config.model_dump(mode="json", exclude={"keep_ids_from", "renames"})
+    settings["naming"] = naming.model_dump(mode="json", exclude={"api_key_env", "timeout_s", "attempts"})
     if edits:
         settings["edits"] = list(edits)
     return fingerprint_of("assign_clusters", settings, inputs)

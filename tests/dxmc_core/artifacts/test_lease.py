@@ -197,6 +197,24 @@ def test_an_owner_that_cannot_write_for_a_while_keeps_its_lock(run_dir, monkeypa
     assert [record.message.rsplit(": ", 1)[1] for record in caplog.records] == ["no space left", "broken pipe"]
 
 
+def test_a_storage_that_does_not_answer_is_named_again_and_again(run_dir, monkeypatch, caplog):
+    for name in ("RENEW_EVERY_S", "_SAY_AFTER_S", "_SAY_AGAIN_S"):
+        monkeypatch.setattr(lease, name, 0.05)
+    write, answers = Storage.replace_bytes, threading.Event()
+
+    def still(self, *args, **kwargs):
+        answers.wait()
+        return write(self, *args, **kwargs)
+
+    monkeypatch.setattr(Storage, "replace_bytes", still)
+    with run_dir.locked():
+        deadline = time.monotonic() + 30
+        while caplog.text.count(f"{run_dir.uri} has not answered for ") < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        answers.set()
+    assert caplog.text.count(f"{run_dir.uri} has not answered for ") >= 2
+
+
 def test_of_many_that_take_over_one_gets_it(run_dir):
     run_dir.storage.write_bytes(LOCK_NAME, json.dumps(FOREIGN).encode())
     stale = run_dir.storage.read_bytes(LOCK_NAME)

@@ -214,9 +214,7 @@ class Stages:
         assign = AssignImages(images, space, output, fingerprint=FINGERPRINT, heads=heads_dir, centers=centers)
         receipt = assign(pa.table({"part": [0]})).to_pylist()[0]
         table = output.read_part(part_of(receipt))
-        clusters = describe_clusters(
-            sample, np.array(receipt["sizes"]), space.read_table("selected_nouns"), config
-        ).to_pydict()
+        clusters = describe_clusters(sample, np.array(receipt["sizes"]), space.read_table("nouns"), config).to_pydict()
         names = dict(zip(clusters["cluster_id"], clusters["name"], strict=True))
         return table["cluster_id"].to_numpy(), table["confidence"].to_numpy(), names
 
@@ -306,6 +304,45 @@ def test_same_seed_same_result_and_none_draws_anew(planted):
     ]
     assert not np.array_equal(drawn[0], drawn[1])
     np.testing.assert_array_equal(drawn[1], drawn[2])
+
+
+def test_rows_that_belong_nowhere_are_set_apart_in_labels_of_their_own(planted):
+    plain = DXMC(NUM_CLUSTERS, method="kmeans").fit(planted.images)
+    assert plain.inlier_labels_ is None
+    # A seventh cluster of three rows, and one row between two clusters.
+    odd = np.random.default_rng(5).standard_normal(planted.images.shape[1])
+    between = planted.images[planted.labels == 0].mean(axis=0) + planted.images[planted.labels == 1].mean(axis=0)
+    images = np.concatenate([planted.images, [odd, 1.01 * odd, 0.99 * odd, between]])
+    model = DXMC(NUM_CLUSTERS + 1, method="kmeans", min_cluster_size=5).fit(images)
+    assert (model.inlier_labels_[-4:] == -1).all()
+    kept = model.inlier_labels_ >= 0
+    assert kept.mean() > 0.9
+    np.testing.assert_array_equal(model.inlier_labels_[kept], model.labels_[kept])
+    assert model.labels_.min() >= 0
+    with pytest.raises(ValueError, match="expected min_cluster_size to be None or an integer of at least 2, found 1"):
+        DXMC(NUM_CLUSTERS, min_cluster_size=1).fit(planted.images)
+
+
+def test_nouns_that_judge_name_a_cluster_only_when_they_may(planted):
+    nouns = ["thief" if noun == planted.nouns[0] else noun for noun in planted.nouns]
+    names = {
+        judging: DXMC(NUM_CLUSTERS, method="kmeans", judging_nouns=judging)
+        .fit(planted.images, noun_embeddings=planted.noun_embeddings, nouns=nouns)
+        .cluster_names_
+        for judging in (False, True)
+    }
+    assert any("thief" in name for name in names[True])
+    assert not any("thief" in name for name in names[False])
+
+
+def test_nouns_can_be_looked_up_in_wordnet(planted):
+    images = planted.images[planted.labels < 3]
+    nouns = {"noun_embeddings": planted.noun_embeddings[:3], "nouns": ["poodle", "beagle", "pug"]}
+    # One cluster holds three groups, and what the three breeds have in common is its name.
+    assert DXMC(1, method="kmeans").fit(images, **nouns, synset_ids="wordnet").cluster_names_ == ["dog"]
+    assert DXMC(1, method="kmeans").fit(images, **nouns).cluster_names_[0] in nouns["nouns"]
+    with pytest.raises(ValueError, match=r'a list, or "wordnet" along with nouns, found \'words\''):
+        DXMC(1, method="kmeans").fit(images, **nouns, synset_ids="words")
 
 
 def test_without_nouns_there_are_no_names(planted):

@@ -84,15 +84,12 @@ def test_a_hub_that_is_near_every_image_names_nothing() -> None:
     assert [name.name for name in named(images, labels, embeddings, nouns)] == nouns[:5]
 
 
-def test_two_clusters_of_one_noun_get_two_names(zoo: tuple) -> None:
+def test_two_clusters_of_one_noun_are_not_called_the_same(zoo: tuple) -> None:
     images, labels, embeddings, nouns = zoo
     split = np.where(labels == 0, 5 * (np.arange(200) % 2), labels)
     result = named(images, split, embeddings, nouns)
-    first, second = result[0].name, result[5].name
-    assert sorted([first, second])[0] == "noun0"
-    assert first != second
-    assert first.startswith("noun0")
-    assert second.startswith("noun0")
+    # Nothing tells the halves apart, so one of them has a number.
+    assert sorted([result[0].name, result[5].name]) in (["cluster 0 (noun0)", "noun0"], ["cluster 5 (noun0)", "noun0"])
     assert [name.name for name in result[1:5]] == nouns[1:5]
 
 

@@ -88,10 +88,30 @@ def test_a_choice_without_structure_says_so():
 
 def test_large_inputs_are_sampled_and_the_grid_can_be_cut_short():
     rows, _ = mixture(8, 200, noise=0.4)
-    choice = suggest_num_clusters(rows, max_rows=800, max_clusters=20)
-    assert choice.num_rows == 800
+    choice = suggest_num_clusters(rows, max_rows=900, max_clusters=20)
+    assert choice.num_rows == 900
     assert choice.scores[-1].num_clusters == 20
     assert octaves_off(choice, 8) <= 0.34
+
+
+def test_clusters_too_many_for_a_sample_are_found_in_whole_regions():
+    rows, _ = mixture(120, 20, noise=0.3)
+    steps: list[WorkStep] = []
+    choice = suggest_num_clusters(rows, max_rows=400, on_step=steps.append)
+    assert octaves_off(choice, 120) <= 0.6
+    grid = [score.num_clusters for score in choice.scores]
+    assert grid == sorted(set(grid))
+    assert (grid[0], grid[-1]) == (2, 240)
+    assert [step.done for step in steps] == list(range(1, steps[0].total + 1))
+    assert choice.num_rows <= 3 * 400
+
+
+def test_a_region_of_copies_of_one_image_is_left_out():
+    rows, _ = mixture(30, 20, noise=0.3)
+    placeholder = np.repeat(-rows.mean(axis=0, keepdims=True), 1000, axis=0)
+    choice = suggest_num_clusters(np.concatenate([rows, placeholder]), max_rows=200)
+    assert all(math.isfinite(score.overall) for score in choice.scores)
+    assert choice.num_rows < 200 + 600 + 1
 
 
 @pytest.mark.parametrize(
@@ -169,15 +189,13 @@ def test_code_length_of_an_empty_cluster_is_finite():
 
 
 def test_overall_is_the_mean_share_of_the_best_and_compactness_pays_for_clusters():
-    found = np.array([[0.1, 0.7, 0.2], [0.9, 0.6, 0.1], [1.5, 5.0, 5.0]])
-    by_chance = np.array([[0.0, 0.5, 0.0], [0.8, 0.2, 0.2], [0.5, 0.0, -1.0]])
-    scores = _combine([2, 4, 8], found, by_chance)
+    scores = _combine([2, 4, 8], np.array([[0.1, 0.4, 0.2], [0.5, 0.5, -0.125], [1.0, 5.0, 6.0]]))
     assert [score.stability for score in scores] == pytest.approx([0.1, 0.4, 0.2])
     assert [score.separability for score in scores] == pytest.approx([0.5, 0.5, -0.125])
     assert [score.compactness for score in scores] == pytest.approx([1 - 1.5, 5 - 3, 0])
     assert [score.overall for score in scores] == pytest.approx([(0.25 + 1 + 0) / 3, 1, 0.5 / 3])
     nothing = np.zeros((3, 2))
-    assert [score.overall for score in _combine([2, 3], nothing, nothing + 1)] == [0, 0]
+    assert [score.overall for score in _combine([2, 3], nothing - 1)] == [0, 0]
 
 
 def overall(*values):

@@ -56,9 +56,9 @@ def test_every_image_is_assigned_to_its_group(assigned):
 
 def test_clusters_are_named_and_their_exemplars_lie_at_the_centre(assigned):
     run, sample, receipts, _ = assigned
-    selected = run.run_dir.stage("build_semantic_space").read_table("selected_nouns")
+    nouns = run.run_dir.stage("build_semantic_space").read_table("nouns")
     config = AssignClustersConfig(num_exemplars=3, num_border=2)
-    rows = describe_clusters(sample, np.array(receipts[0]["sizes"]), selected, config).to_pylist()
+    rows = describe_clusters(sample, np.array(receipts[0]["sizes"]), nouns, config).to_pylist()
     words = ["apple", "bicycle", "castle", "dolphin"]
     for row in rows:
         group = run.labels[row["exemplars"][0]]
@@ -72,9 +72,9 @@ def test_clusters_are_named_and_their_exemplars_lie_at_the_centre(assigned):
 
 def test_the_tree_holds_every_cluster_once_and_adds_up(assigned):
     run, sample, receipts, _ = assigned
-    selected = run.run_dir.stage("build_semantic_space").read_table("selected_nouns")
+    nouns = run.run_dir.stage("build_semantic_space").read_table("nouns")
     sizes = np.array(receipts[0]["sizes"])
-    clusters = describe_clusters(sample, sizes, selected, AssignClustersConfig())
+    clusters = describe_clusters(sample, sizes, nouns, AssignClustersConfig())
     table = describe_tree(sample.centers, clusters)
     assert table.schema.equals(schemas.CLUSTER_TREE)
     nodes = table.to_pylist()

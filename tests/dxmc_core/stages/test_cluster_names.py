@@ -121,7 +121,16 @@ def test_names_stay_unique_and_the_lower_in_rank_is_told_apart():
         (12, "bus", "noun", []),
     )  # fmt: skip
     found = settled(table, previous={4: ("dog", "noun"), 7: ("bus", "noun")}, renames={7: "Bus"})
-    assert [name for _, name, _ in found] == ["dog", "Bus", "dog (puppy)", "bus 2"]
+    assert [name for _, name, _ in found] == ["dog", "Bus", "dog (puppy)", "cluster 12 (bus)"]
+
+
+def test_what_is_true_of_both_does_not_tell_them_apart():
+    table = clusters((4, "wolf", "noun", ["wolf", "puppy"]), (9, "dog", "noun", ["dog", "puppy", "beach"]))
+    assert [name for _, name, _ in settled(table, previous={4: ("dog", "noun")})] == ["dog", "dog (beach)"]
+
+
+def test_an_unnamed_cluster_keeps_what_it_is():
+    assert settled(clusters((31, "cluster 2 (dog)", "unnamed", []))) == [(31, "cluster 31 (dog)", "unnamed")]
 
 
 def test_nothing_changes_without_an_earlier_run_and_a_file():

@@ -11,7 +11,9 @@ from dxmc_core.vocabulary import (
     FileConfig,
     VocabularyConfig,
     WordNetConfig,
+    commonest_synsets,
     hypernym_table,
+    kinds_of_compounds,
     load_vocabulary,
     vocabulary_identity,
 )
@@ -44,6 +46,26 @@ def test_frequent_nouns_are_things_one_can_photograph(every_noun):
     assert {"cat", "turkey", "rocket", "grand piano", "egyptian cat", "crane"} <= nouns
     assert not {"europe", "justice", "monday", "thousand", "abraham lincoln"} & nouns
     assert nouns <= set(every_noun.nouns)
+
+
+def test_nouns_of_any_list_are_looked_up():
+    nouns = [
+        "Dog",
+        "tennis_racket",
+        "bat (animal)",
+        "matches",
+        "Barrel/bucket",
+        "Leather Shoes",
+        "tall shelf",
+        "qqq",
+        "qq zz",
+    ]
+    synset_ids = commonest_synsets(nouns)
+    assert synset_ids[:5] == ["dog.n.01", "tennis_racket.n.01", "bat.n.01", "match.n.01", "barrel.n.02"]
+    assert synset_ids[5:] == [None] * 4
+    kinds = kinds_of_compounds(nouns, synset_ids)
+    assert kinds[5:8] == ["shoe.n.01", "shelf.n.01", None]
+    assert kinds[:5] == [None] * 5
 
 
 def test_first_lemmas_head_a_synset():
