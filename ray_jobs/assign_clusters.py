@@ -222,6 +222,7 @@ def _edit(
         config=context.config.assign_clusters,
         previous_run=previous_run,
         learned=learned,
+        judging=context.config.naming.judging_nouns,
         seed=context.config.seed,
     )
 
@@ -241,7 +242,7 @@ def map_parts(mapper: type, kwargs: dict[str, Any], parts: Mapping[int, Part]) -
 def _describe_unedited(
     context: RunContext, sample: ClusterSample, sizes: np.ndarray, assignments: list[Part]
 ) -> ClusteredImages:
-    clusters = _described(context, sample, sizes)
+    clusters = _named(context, sample, sizes)
     return ClusteredImages(context.stage(NAME), assignments, center_table(sample), clusters, None)
 
 
@@ -255,14 +256,14 @@ def _describe(
 ) -> pa.Table:
     """The table `clusters`, with final ids and names."""
     return settle_names(
-        with_cluster_ids(_described(context, sample, sizes), identities.cluster_ids),
+        with_cluster_ids(_named(context, sample, sizes), identities.cluster_ids),
         previous={} if comparison is None else comparison.previous_clusters,
         renames=renames,
     )
 
 
-def _described(context: RunContext, sample: ClusterSample, sizes: np.ndarray) -> pa.Table:
-    """The table `clusters`, with labels for ids."""
+def _named(context: RunContext, sample: ClusterSample, sizes: np.ndarray) -> pa.Table:
+    """The table `clusters`, with labels for ids and names of its own."""
     nouns = context.stage("build_semantic_space").read_table("nouns") if context.text_stages else None
     judging = context.config.naming.judging_nouns
     return describe_clusters(sample, sizes, nouns, context.config.assign_clusters, judging=judging)

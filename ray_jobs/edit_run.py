@@ -131,6 +131,7 @@ def _make(context: RunContext, base: RunDir, record: GenerationRecord | None) ->
             config=context.config.assign_clusters,
             previous_run=base.uri,
             learned=frozenset(heads.metrics.get(LEARNED, []) if heads is not None else ()),
+            judging=context.config.naming.judging_nouns,
             seed=context.config.seed,
         )
     context.keep_edits(edited.edits)

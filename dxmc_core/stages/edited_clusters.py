@@ -28,7 +28,6 @@ from dxmc_core.method.cluster_sample import nearest_clusters, outlier_scores
 from dxmc_core.stages.assign_arrivals import describe_again
 from dxmc_core.stages.assign_clusters import describe_tree
 from dxmc_core.stages.cluster_names import settle_names
-from dxmc_core.stages.inliers import COLUMN as INLIERS_COLUMN
 from dxmc_core.stages.inliers import Inliers
 from dxmc_core.stages.previous_clusters import Comparison, compare_with_previous, lineage_table, with_cluster_ids
 from dxmc_core.stages.settings.assign_clusters import IDS_GIVEN, AssignClustersConfig
@@ -99,7 +98,7 @@ class EditedTables:
         comparison: with the run that ids were kept from; None where there was none.
         edits: with what was filled in; to be written back into their file.
         mean_confidence: of all images.
-        num_apart: images that are set apart; None where that was not asked for.
+        num_apart: images that are set apart; None where that is not asked for.
     """
 
     parts: dict[str, list[Part]]
@@ -108,7 +107,7 @@ class EditedTables:
     ids_given: int
     edits: tuple[Edit, ...]
     mean_confidence: float
-    num_apart: int | None
+    num_apart: int | None = None
 
     def publish(
         self,
@@ -123,7 +122,6 @@ class EditedTables:
 
         Args:
             started: when the stage began, by `time.perf_counter`.
-            files: that were written beside the tables.
         """
         comparison = self.comparison
         single = {
@@ -133,7 +131,7 @@ class EditedTables:
             fingerprint=fingerprint,
             inputs=inputs,
             tables={**self.parts, **single},
-            files=dict(files or {}),
+            files=files,
             metrics={
                 "num_clusters": self.tables["centers"].num_rows,
                 "clusters_with_images": self.tables["clusters"].num_rows,
@@ -165,6 +163,7 @@ def edit_clusters(
     config: AssignClustersConfig,
     previous_run: str | None,
     learned: Set[str] = frozenset(),
+    judging: bool = False,
     seed: int = 0,
 ) -> EditedTables:
     """Apply edits to a clustering, give ids, and describe what there is then; nothing is published.
@@ -175,6 +174,7 @@ def edit_clusters(
         images: the finished stage embed_images.
         previous_run: where ids and names are kept from.
         learned: ids of the edits that the heads were trained with.
+        judging: as in `describe_clusters`.
     """
     rows = _Rows.read(found, edits)
     centers = matrix_of(found.centers["embedding"])
@@ -197,18 +197,16 @@ def edit_clusters(
     written, final = [], []
     for start, table in _with_starts(found.read()):
         if is_changed:
-            unedited = found.cluster_ids is not None
-            raw = table if unedited else with_cluster_ids(table, identities.cluster_ids[: found.num_labels])
+            raw = table.select(schemas.ASSIGNMENTS.names)
+            if found.cluster_ids is None:
+                raw = with_cluster_ids(raw, identities.cluster_ids[: found.num_labels])
             written.append(output.write_part(schemas.UNEDITED["assignments"], raw, fingerprint=fingerprint))
         final.append(writer.write(start, table))
     again = (output.read_part(part) for part in final)
-    tables = _described(found, edited, measured, identities, comparison, again, config)
-    num_apart = None
-    if config.min_cluster_size is not None:
-        inliers = Inliers.of(tables["centers"], tables["clusters"], min_cluster_size=config.min_cluster_size)
-        final, num_apart = _set_apart(output, final, inliers, fingerprint)
+    tables = _described(found, edited, measured, identities, comparison, again, config, judging=judging)
     if edits:
         tables["edits"] = _edits_table(edited, identities.cluster_ids, tables["clusters"])
+    final, num_apart = _set_apart(output, final, tables, config, fingerprint=fingerprint)
     parts = {"assignments": final}
     if is_changed:
         parts[schemas.UNEDITED["assignments"]] = written
@@ -220,12 +218,22 @@ def edit_clusters(
     return EditedTables(parts, tables, comparison, identities.ids_given, edited.edits, confidence, num_apart)
 
 
-def _set_apart(output: StageDir, parts: Sequence[Part], inliers: Inliers, fingerprint: str) -> tuple[list[Part], int]:
-    """Parts of `assignments` with the column `inlier_cluster_id`, and how many images it sets apart."""
+def _set_apart(
+    output: StageDir,
+    parts: list[Part],
+    tables: Mapping[str, pa.Table],
+    config: AssignClustersConfig,
+    *,
+    fingerprint: str,
+) -> tuple[list[Part], int | None]:
+    """The parts with the column `inlier_cluster_id`, where it is asked for, and how many images it sets apart."""
+    if config.min_cluster_size is None:
+        return parts, None
+    inliers = Inliers.of(tables["centers"], tables["clusters"], min_cluster_size=config.min_cluster_size)
     written, num_apart = [], 0
     for part in parts:
         table = inliers.add_to(output.read_part(part))
-        num_apart += int((table[INLIERS_COLUMN].to_numpy() < 0).sum())
+        num_apart += int((table[schemas.INLIER_CLUSTER_ID.name].to_numpy() < 0).sum())
         written.append(output.write_part("assignments", table, fingerprint=fingerprint))
     return written, num_apart
 
@@ -444,6 +452,8 @@ def _described(
     comparison: Comparison | None,
     assignments: Iterable[pa.Table],
     config: AssignClustersConfig,
+    *,
+    judging: bool,
 ) -> dict[str, pa.Table]:
     """The tables `centers`, `clusters`, `cluster_tree` and `lineage`."""
     ids = identities.cluster_ids.astype(np.int32)
@@ -472,7 +482,7 @@ def _described(
     return {
         "centers": centers,
         "clusters": clusters,
-        "cluster_tree": describe_tree(matrix_of(centers.filter(has_images)["embedding"]), clusters),
+        "cluster_tree": describe_tree(matrix_of(centers.filter(has_images)["embedding"]), clusters, judging=judging),
         "lineage": lineage_table(comparison, clusters),
     }
 

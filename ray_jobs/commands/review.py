@@ -30,6 +30,7 @@ def execute(arguments: argparse.Namespace) -> None:
     from dxmc_core.edits.model import require_name
     from dxmc_core.edits.server import HOST, ReviewServer
     from ray_jobs.edit_run import add_edits, edit_run
+    from ray_jobs.progress import waiting_for_a_person
 
     try:
         author = require_name(arguments.author or getpass.getuser())
@@ -47,6 +48,6 @@ def execute(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"port {arguments.port} of {HOST} cannot be used: {error.strerror}; leave --port out"
         ) from error
-    with server, suppress(KeyboardInterrupt):
+    with server, waiting_for_a_person(), suppress(KeyboardInterrupt):
         print(json.dumps({"address": server.address}) if arguments.json else server.address, flush=True)
         server.serve()
