@@ -3,10 +3,10 @@
     python benchmarks/questions.py --datasets dtd ucf101 --data DIR --cache DIR --output questions.json
 
 A person is simulated who sees six pictures on either side of a question and answers by their labels, truthfully: a side
-is of the class of most of its pictures, and a question is skipped where there is no such class. Corrections are applied
-as `dxmc review` applies them, and new questions found when the 60 of a report are answered. "Proposals" are asked in
-the order of the page; "near" are what proposals are chosen from, in random order; "random" ones are about any two
-clusters, and any piece of a cluster.
+is of the class of five of its pictures or more, and a question is skipped where there is no such class. Corrections are
+applied as `dxmc review` applies them, and new questions found when the 60 of a report are answered. "Proposals" are
+asked in the order of the page; "near" are what proposals are chosen from, in random order; "random" ones are about any
+two clusters, and any piece of a cluster.
 """
 
 import argparse
@@ -137,9 +137,9 @@ class Session:
         return _most_frequent(self.clusters[side[:NUM_SHOWN]])[0]
 
     def _class_of(self, side: np.ndarray) -> int:
-        """The class that more than half of the pictures show, or -1."""
+        """The class that more than three quarters of the pictures show, or -1."""
         found, count = _most_frequent(self._classes[side[:NUM_SHOWN]])
-        return found if 2 * count > len(side[:NUM_SHOWN]) else -1
+        return found if 4 * count > 3 * len(side[:NUM_SHOWN]) else -1
 
     def scores(self) -> dict[str, float]:
         return external_scores(self._classes, self.clusters)

@@ -119,14 +119,10 @@ def _candidates(groups: "_Groups", scale: np.ndarray) -> list[Proposal]:
     told = [groups.compare_all(pairs) for pairs in (pieces, near, moves)]
     tell = _Difference.fit(told[0], np.concatenate(told[1:]))
     split_chances, near_chances, move_chances = (tell(features) for features in told)
-    # A cluster of two things is split first: joined to another, it would hide the second one for good.
-    whole = np.ones(len(scale))
-    for (piece, _), chance in zip(pieces, split_chances.tolist(), strict=True):
-        whole[piece.cluster] = min(whole[piece.cluster], 1 - chance)
-    proposals = []
-    for (first, second), chance in zip(near, near_chances.tolist(), strict=True):
-        chance_of_yes = (1 - chance) * whole[first.cluster] * whole[second.cluster]
-        proposals.append(_proposal("merge", first, second, chance_of_yes, min(first.size(scale), second.size(scale))))
+    proposals = [
+        _proposal("merge", first, second, 1 - chance, min(first.size(scale), second.size(scale)))
+        for (first, second), chance in zip(near, near_chances.tolist(), strict=True)
+    ]
     for (piece, rest), chance in zip(pieces, split_chances.tolist(), strict=True):
         proposals.append(_proposal("split", piece, rest, chance, min(piece.size(scale), rest.size(scale))))
     for (piece, target), chance, other in zip(moves, split_chances.tolist(), move_chances.tolist(), strict=True):
