@@ -2,6 +2,7 @@
 
     python benchmarks/embed_throughput.py --images DIR --num-images 3000 --encoder offline --output result.json
     python benchmarks/embed_throughput.py --images DIR --without-ray --device cuda     # torch is enough
+    python benchmarks/embed_throughput.py --images DIR --encoder offline open_clip-random   # what two together cost
 
 One run measures, on the same files:
   model     the encoder alone on crops that are in memory
@@ -12,6 +13,9 @@ On the CPU model and decode share the cores, so the least time is (decode + mode
 with all cores busy. On a GPU it is that of the slower of the two. Starting Ray, processes and models is a fixed cost;
 so the Ray runs are made twice, with few images and with all, and what the further images took is what counts
 (`further_images_per_second`). The whole time is in the result too.
+
+Of several encoders each one's model and decoder, each one's pipeline and that of all together are measured. Together
+they are to cost at most 1.1 times what the models do alone and decoding once does.
 """
 
 import argparse
@@ -62,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", required=True, metavar="DIR", help="a folder of image files")
     parser.add_argument("--num-images", type=int, default=2000, help="files are copied under new names to make so many")
-    parser.add_argument("--encoder", choices=["offline", "open_clip-random"], default="offline")
+    parser.add_argument("--encoder", choices=["offline", "open_clip-random"], nargs="+", default=["offline"])
     parser.add_argument("--precision", default="auto", help="of open_clip-random")
     parser.add_argument("--batch-size", type=int, help="by default 32 on the CPU; on a GPU the best is found")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -77,7 +81,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures of one run, JSON-able."""
     with tempfile.TemporaryDirectory(prefix="embed-throughput-") as name:
         work = Path(name)
-        config = encoder_config(options, work)
+        configs = [encoder_config(name, options, work) for name in options.encoder]
         all_images = copy_images(Path(options.images), work / "images", options.num_images)
         result: dict[str, Any] = {
             "what": vars(options) | {"images": Path(options.images).name, "output": None},
@@ -85,17 +89,57 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "versions": {"dxmc": __version__, "python": platform.python_version()},
             "machine": _machine(options),
         }
+        few_images = [] if options.without_ray else copy_images(Path(options.images), work / "few", FEW_IMAGES)
+        if len(configs) > 1:
+            return result | measure_together(configs, few_images, all_images, work, options)
+        config = configs[0]
         alone = cpu_parts if options.device == "cpu" else gpu_parts
         before = alone(config, all_images, options)
-        if options.without_ray:
-            result["pipeline"] = loop_in_one_process(config, all_images, work, options)
-        else:
-            few_images = copy_images(Path(options.images), work / "few", FEW_IMAGES)
-            result["pipeline"] = further_images(stage_seconds, config, few_images, all_images, work, options)
+        result["pipeline"] = pipeline(configs, few_images, all_images, work, options)
         result |= {name: _mean(before[name], part) for name, part in alone(config, all_images, options).items()}
         if not options.without_ray and not options.without_plain:
             result["plain"] = further_images(plain_seconds, config, few_images, all_images, work, options)
         return result | {"ratios": ratios(result, options)}
+
+
+def pipeline(
+    configs: list[EncoderConfig], few: list[Path], images: list[Path], work: Path, options: argparse.Namespace
+) -> dict[str, float]:
+    """The whole way with one encoder or several."""
+    if options.without_ray:
+        return loop_in_one_process(configs, images, work, options)
+    return further_images(stage_seconds, configs, few, images, work, options)
+
+
+def measure_together(
+    configs: list[EncoderConfig], few: list[Path], images: list[Path], work: Path, options: argparse.Namespace
+) -> dict[str, Any]:
+    """What encoders cost alone and together."""
+    parts = cpu_parts if options.device == "cpu" else gpu_parts
+    alone = []
+    for number, (name, config) in enumerate(zip(options.encoder, configs, strict=True)):
+        folder = work / f"alone-{number}"
+        folder.mkdir()
+        found = {"encoder": name, **parts(config, images, options)}
+        alone.append({**found, "pipeline": pipeline([config], few, images, folder, options)})
+    together = pipeline(configs, few, images, work, options)
+    seconds = 1 / together["further_images_per_second"]
+    models = sum(1 / one["model"]["images_per_second"] for one in alone)
+    decode = max(1 / one["decode"]["images_per_second"] for one in alone)
+    pipelines = sum(1 / one["pipeline"]["further_images_per_second"] for one in alone)
+    found = {
+        "over_models_and_decoding_once": round(seconds / (models + decode), 3),
+        "over_models": round(seconds / models, 3),
+        "over_pipelines_alone": round(seconds / pipelines, 3),
+        "target": "at most 1.1",
+    }
+    if "core_milliseconds_per_image" in together:
+        cores = [one["model"]["core_milliseconds_per_image"] for one in alone]
+        decode = max(one["decode"]["core_milliseconds_per_image"] for one in alone)
+        found["core_seconds_over_models_and_decoding_once"] = round(
+            together["core_milliseconds_per_image"] / (sum(cores) + decode), 3
+        )
+    return {"alone": alone, "together": together, "ratios": found}
 
 
 def ratios(result: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
@@ -115,9 +159,9 @@ def ratios(result: dict[str, Any], options: argparse.Namespace) -> dict[str, Any
     return found
 
 
-def encoder_config(options: argparse.Namespace, work: Path) -> EncoderConfig:
+def encoder_config(name: str, options: argparse.Namespace, work: Path) -> EncoderConfig:
     """The encoder asked for; random weights take as long as trained ones."""
-    if options.encoder == "offline":
+    if name == "offline":
         return OfflineConfig(kind="offline")
     import open_clip
     import torch
@@ -251,7 +295,7 @@ def threaded_decode(config: EncoderConfig, images: list[Path], options: argparse
     source = ImagesSource(uri=str(images[0].parent))
     rows = pa.concat_tables(list_source(source).tables())
     decode = DecodeImages(
-        preprocess,
+        {"images": preprocess},
         FetchImages(source),
         image_size=preprocess.image_size,
         batch_size=256,
@@ -268,7 +312,7 @@ def threaded_decode(config: EncoderConfig, images: list[Path], options: argparse
 
 
 def loop_in_one_process(
-    config: EncoderConfig, images: list[Path], work: Path, options: argparse.Namespace
+    configs: list[EncoderConfig], images: list[Path], work: Path, options: argparse.Namespace
 ) -> dict[str, float]:
     """`EmbedImages` as a Ray actor runs it, but in this process and with all cores; the model is loaded before."""
     from dxmc_core.artifacts.stage_dir import StageDir
@@ -283,8 +327,9 @@ def loop_in_one_process(
     listing = list_source(source)
     fingerprint = listing.digest
     catalog = renew_catalog(StageDir(Storage(str(work / "loop")), "embed_images"), listing, fingerprint=fingerprint)
+    encoders = {"images" if number == 0 else f"images-{number}": config for number, config in enumerate(configs)}
     embed = EmbedImages(
-        config,
+        encoders,
         source,
         catalog,
         fingerprint=fingerprint,
@@ -292,26 +337,31 @@ def loop_in_one_process(
         batch_size=options.batch_size,
         num_threads=options.cores,
     )
-    done = EmbeddedRows(catalog.num_rows)
-    started = time.perf_counter()
+    done = EmbeddedRows(catalog.num_rows, tuple(encoders))
+    started, core_started = time.perf_counter(), time.process_time()
     for receipts in embed.stream(done.chunks(catalog.chunk_rows)):
         for receipt in receipts.to_pylist():
             done.add_receipt(receipt)
     seconds = time.perf_counter() - started
-    return {"seconds": round(seconds, 2), "further_images_per_second": round(done.num_rows_of("images") / seconds, 2)}
+    core_seconds = time.process_time() - core_started
+    return {
+        "seconds": round(seconds, 2),
+        "core_milliseconds_per_image": round(1000 * core_seconds / done.num_images, 3),
+        "further_images_per_second": round(done.num_images / seconds, 2),
+    }
 
 
 def further_images(
     run: Callable[..., float],
-    config: EncoderConfig,
+    encoders: Any,
     few: list[Path],
     images: list[Path],
     work: Path,
     options: argparse.Namespace,
 ) -> dict[str, float]:
     """Seconds of a way to embed, with few images and with all of them."""
-    few_seconds = run(config, few[0].parent, work, options)
-    seconds = run(config, images[0].parent, work, options)
+    few_seconds = run(encoders, few[0].parent, work, options)
+    seconds = run(encoders, images[0].parent, work, options)
     return {
         "seconds_of_few": round(few_seconds, 2),
         "seconds": round(seconds, 2),
@@ -320,7 +370,7 @@ def further_images(
     }
 
 
-def stage_seconds(config: EncoderConfig, folder: Path, work: Path, options: argparse.Namespace) -> float:
+def stage_seconds(configs: list[EncoderConfig], folder: Path, work: Path, options: argparse.Namespace) -> float:
     """The stage embed_images as a job, with a Ray of its own; the seconds that its manifest says."""
     import yaml
 
@@ -328,7 +378,7 @@ def stage_seconds(config: EncoderConfig, folder: Path, work: Path, options: argp
     values = {
         "run_dir": str(run_dir),
         "source": {"kind": "images", "uri": str(folder)},
-        "encoder": config.model_dump(mode="json"),
+        "encoders": [config.model_dump(mode="json") for config in configs],
         "resources": {
             "num_cpus": options.cores,
             "use_gpu": options.device != "cpu",

@@ -102,7 +102,7 @@ def embed_alone(source: ImageSource, run_dir: RunDir) -> RunDir:
     stage, fingerprint = run_dir.stage("embed_images"), listing.digest
     catalog = renew_catalog(stage, listing, fingerprint=fingerprint)
     embed = EmbedImages(
-        OfflineConfig(kind="offline"),
+        {"images": OfflineConfig(kind="offline")},
         source,
         catalog,
         fingerprint=fingerprint,

@@ -13,8 +13,9 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from pydantic_core import ErrorDetails
 
 from dxmc_core.artifacts.run_dir import RUN_NAME, RunDir
+from dxmc_core.artifacts.schemas import IMAGES, images_table
 from dxmc_core.artifacts.storage import read_user_file
-from dxmc_core.encoders import EncoderConfig
+from dxmc_core.encoders import EmbeddedConfig, EncoderConfig, FurtherEncoderConfig, encoder_name, reads_text
 from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.errors import InputError, named
 from dxmc_core.images.sources import SourceConfig
@@ -88,7 +89,11 @@ class PipelineConfig(Settings):
     source: SourceConfig
     """Where the images are, or their embeddings; docs/SOURCES.md has more."""
     encoder: EncoderConfig = Field(default_factory=lambda: OpenClipConfig(kind="open_clip"))
-    """What makes vectors of pictures and of words. A run directory holds one source and one encoder."""
+    """What makes vectors of pictures and of words. A run directory holds one source and one (first) encoder."""
+    encoders: tuple[FurtherEncoderConfig, ...] = Field((), max_length=7)
+    """Several, in place of `encoder`: each sees every image, and `best` joins what they see. The first is the one that
+    reads words, that names are given by, and that is searched. A further one may be a file of embeddings, {kind:
+    embeddings, uri: ...}; docs/EMBEDDING.md has more."""
     vocabulary: VocabularyConfig | None = Field(default_factory=lambda: WordNetConfig(kind="wordnet"))
     """The nouns that clusters are described and named with; null for none: clusters have numbers, and the method reads
     images alone."""
@@ -115,6 +120,8 @@ class PipelineConfig(Settings):
         if not isinstance(values, dict):
             return values
         values = dict(values)
+        if values.get("encoders"):
+            values |= _first_of_several(values)
         for path, kind in _KINDS.items():
             section, key = path.split(".")
             if kind is not None and isinstance(values.get(section), dict):
@@ -139,6 +146,36 @@ class PipelineConfig(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_encoders(self) -> "PipelineConfig":
+        if self.vocabulary_needs_encoder and not reads_text(self.encoder):
+            raise ValueError(
+                f"encoder of kind {self.encoder.kind} reads no text, and the nouns of the vocabulary are to be "
+                "embedded; set vocabulary to null, or take one of kind open_clip, alone or first among encoders"
+            )
+        if self.source.kind == "embeddings" and not all(
+            isinstance(encoder, EmbeddedConfig) for encoder in self.encoders[1:]
+        ):
+            raise ValueError(
+                "encoders: the source holds embeddings and no images for further encoders to see; give theirs as "
+                "{kind: embeddings, uri: ...}"
+            )
+        names = [encoder_name(encoder) for encoder in self.encoders[1:]]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"encoders: two are called {twice!r}; give each a name of its own (`name: ...`)")
+        return self
+
+    @property
+    def further_encoders(self) -> dict[str, FurtherEncoderConfig]:
+        """The encoders beside the first, by the tables of their embeddings."""
+        return {images_table(encoder_name(encoder)): encoder for encoder in self.encoders[1:]}
+
+    @property
+    def encoder_of_table(self) -> dict[str, FurtherEncoderConfig]:
+        """All encoders by the tables of their embeddings, the first one first."""
+        return {IMAGES: self.encoder, **self.further_encoders}
+
     @property
     def needs_encoder(self) -> bool:
         """False when images and nouns both come as embeddings."""
@@ -148,6 +185,18 @@ class PipelineConfig(Settings):
     def vocabulary_needs_encoder(self) -> bool:
         """True when there are nouns that are still to be embedded."""
         return self.vocabulary is not None and self.vocabulary.kind != "embeddings"
+
+
+def _first_of_several(values: dict) -> dict:
+    """The sections `encoder` and `encoders` where the latter is given: the first of several is the encoder."""
+    given = values["encoders"]
+    if not isinstance(given, list | tuple) or not all(isinstance(encoder, dict) for encoder in given):
+        return {}
+    encoders = [{"kind": "open_clip", **encoder} for encoder in given]
+    alone = values.get("encoder")
+    if alone is not None and (not isinstance(alone, dict) or {"kind": "open_clip", **alone} != encoders[0]):
+        raise ValueError("encoder and encoders are both given; the first of `encoders` takes the place of `encoder`")
+    return {"encoder": encoders[0], "encoders": encoders}
 
 
 def _without_text(method: Any) -> Any:
@@ -194,7 +243,11 @@ def parse_config(values: dict, *, where: str) -> PipelineConfig:
     try:
         return PipelineConfig.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{where}: " + "; ".join(_explain(detail) for detail in error.errors())) from error
+        # The first of several encoders is checked in both places.
+        places = {detail["loc"][:1] for detail in error.errors()}
+        hidden = {("encoder",)} if ("encoders",) in places else set()
+        details = [detail for detail in error.errors() if detail["loc"][:1] not in hidden]
+        raise InputError(f"{where}: " + "; ".join(map(_explain, details))) from error
 
 
 def _refuse_credentials(values: Any, *, where: str, key: str = "") -> None:

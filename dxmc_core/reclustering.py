@@ -3,7 +3,7 @@
 Stands between the drift that a scheduled run has measured and what it does about it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -141,10 +141,9 @@ def clustering_settings(settings: Mapping[str, Any]) -> str:
     return fingerprint_of("recluster", {**chosen, "count_near_duplicates_once": copies}, {})
 
 
-def describing_settings(settings: Mapping[str, Any], renames: Mapping[int, str]) -> str:
-    """A hash of the settings that decide how clusters are shown, names that a person gave included."""
+def describing_settings(settings: Mapping[str, Any], edits: Sequence[Mapping[str, Any]]) -> str:
+    """A hash of the settings that decide how clusters are shown, and of what people say (`Edit.essence`)."""
     shown = {name: dict(settings[name]) for name in _DESCRIBING}
     for place in ("keep_ids_from", "renames"):
         shown["assign_clusters"].pop(place)
-    names = {str(cluster_id): name for cluster_id, name in sorted(renames.items())}
-    return fingerprint_of("recluster", {**shown, "names": names}, {})
+    return fingerprint_of("recluster", {**shown, "edits": list(edits)}, {})

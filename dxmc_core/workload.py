@@ -3,6 +3,7 @@
 Every stage has a function `cost` beside the constants that its cost rests on; cost.py puts them together.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -122,6 +123,17 @@ class EncoderWork:
     loading: Work = field(default_factory=Work)
     num_bytes: float = 0.0
 
+    @classmethod
+    def of_all(cls, encoders: Iterable["EncoderWork"]) -> "EncoderWork":
+        """Of encoders that all see every image and of which the first one reads the nouns."""
+        first, *further = encoders
+        return cls(
+            image=sum((other.image for other in further), start=first.image),
+            noun=first.noun,
+            loading=sum((other.loading for other in further), start=first.loading),
+            num_bytes=first.num_bytes + sum(other.num_bytes for other in further),
+        )
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -129,7 +141,9 @@ class Workload:
 
     Attributes:
         encoder: its name, or None where embeddings come from a file.
-        encoder_work: of the encoder of images and nouns; nothing where both come from files.
+        encoder_work: of the encoder of images and nouns; nothing where both come from files. Of several, all together
+            for an image, and the first for a noun.
+        further_widths: columns of the embeddings by encoders beside the first.
         nouns_to_encode: none where they are embedded already.
         chooses_k: num_clusters is auto, and suggest_k runs on at most `k_max_images` for K up to `k_max_clusters`.
         reads: the matrices beyond the image embeddings that the method trains on, as of `fit.method_reads`.
@@ -144,6 +158,7 @@ class Workload:
     num_nouns: int
     encoder: str | None
     encoder_work: EncoderWork = field(default_factory=EncoderWork)
+    further_widths: tuple[int, ...] = ()
     nouns_to_encode: int = 0
     chooses_k: bool = False
     k_max_images: int = 10_000

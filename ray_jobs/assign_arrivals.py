@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,12 +28,14 @@ from dxmc_core.stages.assign_arrivals import (
 )
 from dxmc_core.stages.assign_clusters import describe_tree
 from dxmc_core.stages.cluster_names import require_known, settle_names
+from dxmc_core.stages.edited_clusters import ClusteredImages, is_edited
 from dxmc_core.stages.mine_neighbors import near_duplicate_metrics
 from dxmc_core.stages.previous_clusters import IDS_GIVEN, Comparison, lineage_table
-from ray_jobs.assign_clusters import NAME, map_parts, set_apart
+from ray_jobs.assign_clusters import NAME, map_parts, publish_edited, set_apart
 from ray_jobs.cluster import run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.mine_neighbors import search_indexes
+from ray_jobs.plans.train_heads import LEARNED
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,6 @@ def publish_assignments(
     base: RunDir,
     arrivals: Arrivals,
     *,
-    renames: Mapping[int, str],
     fingerprint: str,
     inputs: Mapping[str, str],
 ) -> Manifest:
@@ -100,12 +101,23 @@ def publish_assignments(
     if num_assigned != context.num_images:
         raise ArtifactError(f"{num_assigned} assignments for {context.num_images} images; nothing is published")
     _publish_neighbors(context, base, arrivals.kept.near_duplicates)
+    before = base.stage(NAME)
+    if not context.are_names_alone or is_edited(before.require_manifest()):
+        return publish_edited(
+            context,
+            replace(ClusteredImages.published(before), stage=output, parts=parts),
+            previous_run=base.uri,
+            learned=base.stage("train_heads").require_manifest().metrics.get(LEARNED, []),
+            fingerprint=fingerprint,
+            inputs=inputs,
+            started=started,
+        )
     tables: dict[str, pa.Table]
     comparison: Comparison
     tables, comparison, confidence = run_on_host(
-        _describe, context, base, arrivals, renames, doing="describing the clusters"
+        _describe, context, base, arrivals, context.renames, doing="describing the clusters"
     )
-    require_known(renames, comparison.identities.ids_given)
+    require_known(context.renames, comparison.identities.ids_given)
     parts, apart = set_apart(context, fingerprint, parts, tables["centers"], tables["clusters"])
     return output.publish(
         fingerprint=fingerprint,

@@ -2,17 +2,20 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from dxmc_core.artifacts.heads import load_heads
+from dxmc_core.artifacts.joined_images import image_tables_of, load_image_rows
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import load_matrix, read_rows
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
+from dxmc_core.edits.model import Edit
 from dxmc_core.errors import DxmcError
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.method.cluster_identity import Identities
@@ -35,6 +38,7 @@ from dxmc_core.stages.captions import (
     with_captions,
 )
 from dxmc_core.stages.cluster_names import require_known, settle_names
+from dxmc_core.stages.edited_clusters import ClusteredImages, EditedTables, edit_clusters, tell_of_edits
 from dxmc_core.stages.inliers import Inliers, SetApart
 from dxmc_core.stages.previous_clusters import (
     IDS_GIVEN,
@@ -48,7 +52,8 @@ from dxmc_core.stages.settings.naming import LlmNaming
 from ray_jobs.cluster import light_step, map_rows, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
-from ray_jobs.plans.assign_clusters import NAME, inputs_of_stage, renames_of
+from ray_jobs.plans.assign_clusters import NAME, inputs_of_stage
+from ray_jobs.plans.train_heads import LEARNED
 from ray_jobs.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -60,11 +65,26 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     sample: ClusterSample = run_on_host(_measure, context, doing="measuring the clusters on a sample")
     centers = center_table(sample)
     assignments, sizes = _assign(context, fingerprint, centers)
+    if not context.are_names_alone:
+        found: ClusteredImages = run_on_host(
+            _describe_unedited, context, sample, sizes, assignments, doing="naming the clusters"
+        )
+        clusters, files = captioned(context, found.clusters)
+        return publish_edited(
+            context,
+            replace(found, clusters=clusters),
+            files=files,
+            previous_run=_previous_run(context),
+            learned=context.stage("train_heads").require_manifest().metrics.get(LEARNED, []),
+            fingerprint=fingerprint,
+            inputs=inputs_of_stage(context),
+            started=started,
+        )
     assignments, comparison = _keep_ids(context, fingerprint, assignments, sizes)
     identities = Identities.first(len(sizes)) if comparison is None else comparison.identities
-    renames = renames_of(context)
+    renames = context.renames
     require_known(renames, identities.ids_given)
-    clusters: pa.Table = run_on_host(
+    clusters = run_on_host(
         _describe,
         context,
         sample,
@@ -110,7 +130,9 @@ def _measure(context: RunContext) -> ClusterSample:
     heads = load_heads(context.stage("train_heads"))
     counterparts = load_matrix(space, "text_counterparts") if heads.needs_text else None
     max_images = context.config.assign_clusters.max_described_images
-    return assign_sample(sample_images(images, max_images=max_images, seed=context.config.seed), heads, counterparts)
+    sample = sample_images(images, max_images=max_images, seed=context.config.seed)
+    joined = load_image_rows(images, image_tables_of(context.stage("train_heads")), sample)
+    return assign_sample(sample, heads, counterparts, joined)
 
 
 def _assign(context: RunContext, fingerprint: str, centers: pa.Table) -> tuple[list[Part], np.ndarray]:
@@ -133,14 +155,12 @@ def _keep_ids(
     context: RunContext, fingerprint: str, assignments: list[Part], sizes: np.ndarray
 ) -> tuple[list[Part], Comparison | None]:
     """Give the clusters the ids they had in an earlier run, where one is named; the parts with these ids."""
-    previous_run = context.config.assign_clusters.keep_ids_from
+    previous_run = _previous_run(context)
     if previous_run is None:
-        return assignments, None
-    if RunDir.at(previous_run) == context.run_dir and context.manifest(NAME) is None:
         return assignments, None
     output = context.stage(NAME)
     comparison: Comparison = run_on_host(
-        compare_with_previous, previous_run, output, assignments, sizes, doing="comparing with the earlier run"
+        _compare, previous_run, output, assignments, sizes, doing="comparing with the earlier run"
     )
     kwargs = {
         "output": output,
@@ -149,6 +169,62 @@ def _keep_ids(
         "cluster_ids": comparison.identities.cluster_ids,
     }
     return parts_in_order(map_parts(RenumberAssignments, kwargs, dict(enumerate(assignments)))), comparison
+
+
+def _previous_run(context: RunContext) -> str | None:
+    """The run that ids are kept from, where there is one."""
+    uri = context.config.assign_clusters.keep_ids_from
+    if uri is not None and RunDir.at(uri) == context.run_dir and context.manifest(NAME) is None:
+        return None
+    return uri
+
+
+def _compare(previous_run: str, output: StageDir, parts: Sequence[Part], sizes: np.ndarray) -> Comparison:
+    labels = (output.read_part(part, ["image_id", "cluster_id"]) for part in parts)
+    return compare_with_previous(previous_run, labels, sizes)
+
+
+def publish_edited(
+    context: RunContext,
+    found: ClusteredImages,
+    *,
+    previous_run: str | None,
+    learned: Sequence[str],
+    fingerprint: str,
+    inputs: Mapping[str, str],
+    started: float,
+    files: Mapping[str, Part] | None = None,
+) -> Manifest:
+    """Publish assign_clusters with the edits of people applied to what a clustering gave."""
+    edited: EditedTables = run_on_host(
+        _edit, context, found, context.edits, previous_run, frozenset(learned), fingerprint, doing="applying edits"
+    )
+    context.keep_edits(edited.edits)
+    require_known(context.renames, edited.ids_given)
+    tell_of_edits(edited)
+    return edited.publish(context.stage(NAME), fingerprint=fingerprint, inputs=inputs, started=started, files=files)
+
+
+def _edit(
+    context: RunContext,
+    found: ClusteredImages,
+    edits: Sequence[Edit],
+    previous_run: str | None,
+    learned: frozenset[str],
+    fingerprint: str,
+) -> EditedTables:
+    return edit_clusters(
+        found,
+        edits,
+        images=context.stage("embed_images"),
+        output=context.stage(NAME),
+        fingerprint=fingerprint,
+        config=context.config.assign_clusters,
+        previous_run=previous_run,
+        learned=learned,
+        judging=context.config.naming.judging_nouns,
+        seed=context.config.seed,
+    )
 
 
 def map_parts(mapper: type, kwargs: dict[str, Any], parts: Mapping[int, Part]) -> list[dict[str, Any]]:
@@ -163,6 +239,13 @@ def map_parts(mapper: type, kwargs: dict[str, Any], parts: Mapping[int, Part]) -
     return receipts
 
 
+def _describe_unedited(
+    context: RunContext, sample: ClusterSample, sizes: np.ndarray, assignments: list[Part]
+) -> ClusteredImages:
+    clusters = _named(context, sample, sizes)
+    return ClusteredImages(context.stage(NAME), assignments, center_table(sample), clusters, None)
+
+
 def _describe(
     context: RunContext,
     sample: ClusterSample,
@@ -172,15 +255,18 @@ def _describe(
     renames: dict[int, str],
 ) -> pa.Table:
     """The table `clusters`, with final ids and names."""
-    nouns = context.stage("build_semantic_space").read_table("nouns") if context.text_stages else None
-    clusters = describe_clusters(
-        sample, sizes, nouns, context.config.assign_clusters, judging=context.config.naming.judging_nouns
-    )
     return settle_names(
-        with_cluster_ids(clusters, identities.cluster_ids),
+        with_cluster_ids(_named(context, sample, sizes), identities.cluster_ids),
         previous={} if comparison is None else comparison.previous_clusters,
         renames=renames,
     )
+
+
+def _named(context: RunContext, sample: ClusterSample, sizes: np.ndarray) -> pa.Table:
+    """The table `clusters`, with labels for ids and names of its own."""
+    nouns = context.stage("build_semantic_space").read_table("nouns") if context.text_stages else None
+    judging = context.config.naming.judging_nouns
+    return describe_clusters(sample, sizes, nouns, context.config.assign_clusters, judging=judging)
 
 
 def _join(context: RunContext, centers: np.ndarray, clusters: pa.Table) -> pa.Table:

@@ -49,6 +49,7 @@ from dxmc_core.method.steps import WorkStep
 from dxmc_core.workload import SMALL_NUM_IMAGES
 from ray_jobs.hosts import (
     Ask,
+    BeganOn,
     NoHostLeftError,
     cores_of_whole_hosts,
     hosts,
@@ -314,9 +315,11 @@ def run_on_host(function: Callable[..., Any], *args: Any, doing: str, device: st
                 ask = _whole_host() if device == "cpu" else Ask(1, gpus=1)
                 task = ray.remote(**_task_options(ask))(_call_on_cores)
                 try:
-                    return wait_for(task.remote(function, args, kwargs, int(ask.cores), _required), ask, show)
+                    result = task.remote(function, args, kwargs, int(ask.cores), _required, mailbox)
+                    return wait_for(result, ask, show, began_on=mailbox.host)
                 except NoHostLeftError as error:
                     logger.warning("%s; asking anew", error)
+                    mailbox.empty()
         finally:
             mailbox.empty()
 
@@ -331,7 +334,9 @@ def _task_options(ask: Ask) -> dict[str, Any]:
     return options if ask.first_asked is None else {**options, "scheduling_strategy": preferring(ask.first_asked)}
 
 
-def wait_for(result: ray.ObjectRef, ask: Ask, meanwhile: Callable[[], None] = lambda: None) -> Any:
+def wait_for(
+    result: ray.ObjectRef, ask: Ask, meanwhile: Callable[[], None] = lambda: None, *, began_on: BeganOn | None = None
+) -> Any:
     """The result of a task, or what it raised. A task that is no longer waited for is ended.
 
     Raises:
@@ -345,7 +350,7 @@ def wait_for(result: ray.ObjectRef, ask: Ask, meanwhile: Callable[[], None] = la
         return False
 
     try:
-        until(is_done, ask)
+        until(is_done, ask, began_on=began_on)
     except BaseException as error:
         _give_up(result, error)
         raise
@@ -381,8 +386,14 @@ def _beside_driver() -> dict[str, Any]:
 
 
 def _call_on_cores(
-    function: Callable[..., Any], args: tuple, kwargs: dict[str, Any], cores: int, required: RequiredFiles
+    function: Callable[..., Any],
+    args: tuple,
+    kwargs: dict[str, Any],
+    cores: int,
+    required: RequiredFiles,
+    mailbox: "Mailbox",
 ) -> Any:
+    mailbox.begin()
     with using_cores(cores), told_plainly():
         required.require_here()
         return function(*args, **kwargs)
@@ -390,10 +401,23 @@ def _call_on_cores(
 
 @dataclass
 class Mailbox:
-    """What a task says of how far it is, for the driver: about the latest alone, in the store of Ray's head."""
+    """What a task says of where and how far it is, for the driver: the latest alone, in the store of Ray's head."""
 
     key: str
     _next_at: float = 0.0
+
+    def begin(self) -> None:
+        """Called by the task."""
+        remember(self._host_key, ray.get_runtime_context().get_node_id())
+
+    def host(self) -> str | None:
+        """Called by the driver: the id of the host where the task has begun last; None when it has not yet."""
+        found = recall(self._host_key)
+        return None if found is None else found.decode()
+
+    @property
+    def _host_key(self) -> str:
+        return f"{self.key}-host"
 
     def put(self, step: WorkStep) -> None:
         """Called by the task, which may have thousands of steps a second."""
@@ -408,6 +432,7 @@ class Mailbox:
 
     def empty(self) -> None:
         forget(self.key)
+        forget(self._host_key)
 
 
 @contextmanager
@@ -515,8 +540,13 @@ def _map(rows: Mapping[int, dict], steps: Sequence[Step]) -> Iterator[tuple[int 
     if len(steps) == 1 and first.num_workers == 1:
         ask = _whole_host() if first.on_whole_hosts and not first.num_gpus else first.ask
         cores = max(int(ask.cores), 1)
-        arguments = (list(rows.values()), first.mapper, first.kwargs, cores, _required)
-        yield from zip(list(rows), _streamed(_map_here, _task_options(ask), *arguments, ask=ask), strict=True)
+        mailbox = Mailbox(uuid.uuid4().hex)
+        arguments = (list(rows.values()), first.mapper, first.kwargs, cores, _required, mailbox)
+        try:
+            tables = _streamed(_map_here, _task_options(ask), *arguments, ask=ask, began_on=mailbox.host)
+            yield from zip(list(rows), tables, strict=True)
+        finally:
+            mailbox.empty()
     elif first.on_whole_hosts:
         for table in _streamed(_map_on_hosts, _beside_driver(), dict(rows), first, _required, ask=first.ask):
             for index in table[_ROW].unique().to_pylist():
@@ -527,13 +557,17 @@ def _map(rows: Mapping[int, dict], steps: Sequence[Step]) -> Iterator[tuple[int 
 
 
 def _streamed(
-    function: Callable[..., Iterator[pa.Table]], options: dict[str, Any], *args: Any, ask: Ask
+    function: Callable[..., Iterator[pa.Table]],
+    options: dict[str, Any],
+    *args: Any,
+    ask: Ask,
+    began_on: BeganOn | None = None,
 ) -> Iterator[pa.Table]:
     """What a task yields, as it does. A task that is no longer listened to is ended."""
     results: Any = ray.remote(**options, num_returns="streaming")(function).remote(*args)
     try:
         while True:
-            until(lambda: bool(ray.wait([results], timeout=_POLL_S)[0]), ask)
+            until(lambda: bool(ray.wait([results], timeout=_POLL_S)[0]), ask, began_on=began_on)
             try:
                 reference = next(results)
             except StopIteration:
@@ -545,8 +579,9 @@ def _streamed(
 
 
 def _map_here(
-    rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], cores: int, required: RequiredFiles
+    rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], cores: int, required: RequiredFiles, mailbox: Mailbox
 ) -> Iterator[pa.Table]:
+    mailbox.begin()
     with using_cores(cores):
         guarded = _GuardedMapper(mapper, kwargs, required)
         for row in rows:

@@ -5,15 +5,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dxmc_core.artifacts.generations import CURRENT_NAME, RECORD_NAME, folders_of, open_run_dir
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest
-from dxmc_core.artifacts.run_dir import CHOICE_OF_K, SEMANTIC_SPACE, STAGES, RunDir
+from dxmc_core.artifacts.run_dir import CHOICE_OF_K, EDITS_FOLDER, SEMANTIC_SPACE, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.config import AUTO, PipelineConfig, read_run_config
+from dxmc_core.edits.file import EditsFile, read_edits, write_edits
+from dxmc_core.edits.model import Edit
+from dxmc_core.edits.references import fill_references
 from dxmc_core.errors import ArtifactError, InputError
+from dxmc_core.reclustering import describing_settings
+from dxmc_core.stages.cluster_names import read_renames, rename_edits
 from dxmc_core.stages.settings.build_semantic_space import cache_uri
 from dxmc_core.stages.settings.embed_images import source_identity
 from dxmc_core.stages.settings.train_heads import distinct_num_clusters
@@ -82,6 +88,44 @@ class RunContext:
         if any(manifest is None for manifest in manifests.values()):
             return None
         return {name: manifest.fingerprint for name, manifest in manifests.items() if manifest is not None}
+
+    @cached_property
+    def renames(self) -> dict[int, str]:
+        """Names that a person gives in the file `assign_clusters.renames`, by cluster id."""
+        uri = self.config.assign_clusters.renames
+        return read_renames(uri) if uri is not None else {}
+
+    @cached_property
+    def edits_file(self) -> EditsFile:
+        """The edits that this run listens to, as it found them when it first asked."""
+        return read_edits(self.run_dir)
+
+    @cached_property
+    def edits(self) -> tuple[Edit, ...]:
+        """What people have corrected, those names first. Ids of clusters are those of the run before, or of this one
+        where it is clustered again, by whose images they are known from now on."""
+        edits = self.edits_file.edits
+        before = self.base or (self.run_dir if self.manifest("assign_clusters") is not None else None)
+        if before is not None and any(not ref.images for edit in edits for ref in edit.clusters):
+            edits = fill_references(edits, before)
+        return (*rename_edits(self.renames), *edits)
+
+    @property
+    def are_names_alone(self) -> bool:
+        """Whether all edits are names for ids, which needs no look at any image."""
+        return len(self.edits) == len(self.renames)
+
+    def keep_edits(self, edits: Sequence[Edit]) -> None:
+        """Write edits with what was filled in back into their file."""
+        by_id = {edit.id: edit for edit in edits}
+        filled = tuple(by_id.get(edit.id, edit) for edit in self.edits_file.edits)
+        if filled == self.edits_file.edits:
+            return
+        try:
+            self.edits_file = write_edits(self.edits_file, filled)
+            self.__dict__.pop("edits", None)  # to be made of the new file
+        except InputError as error:
+            logger.warning("%s; what this run has filled in is not in it", error)
 
     @property
     def own_places(self) -> list[str]:
@@ -174,9 +218,9 @@ class RunContext:
     def _holds_results(self) -> bool:
         """Whether a stage has made something of the images; the catalog alone, which is made first, is nothing yet."""
         first = self.run_dir.stage(STAGES[0]).storage
-        if set(self.run_dir.storage.list_folders()) - {STAGES[0]} or first.exists(MANIFEST_NAME):
+        if set(self.run_dir.storage.list_folders()) - {STAGES[0], EDITS_FOLDER} or first.exists(MANIFEST_NAME):
             return True
-        return any(first.child(table).names(1) for table in ("images", "rejects"))
+        return any(first.child(table).names(1) for table in (*self.config.encoder_of_table, "rejects"))
 
     def claim(self) -> None:
         """Check the run directory, see `check_place`, and write down what it is about."""
@@ -186,9 +230,15 @@ class RunContext:
             self.run_dir.write_record(record)
 
 
+def describing_of(context: RunContext) -> str:
+    """A hash of what decides how the clusters of a run are shown, edits included."""
+    return describing_settings(context.config.model_dump(mode="json"), [edit.essence for edit in context.edits])
+
+
 def record_of(config: PipelineConfig) -> dict[str, Any]:
     """What `run.json` says of a run with this configuration."""
-    return {**source_identity(config.source, config.encoder), "config": config.model_dump(mode="json")}
+    identity = source_identity(config.source, config.encoder, config.further_encoders)
+    return {**identity, "config": config.model_dump(mode="json")}
 
 
 def _require_same(found: dict[str, Any], wanted: dict[str, Any], where: str) -> None:

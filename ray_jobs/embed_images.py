@@ -7,25 +7,27 @@ from dataclasses import dataclass
 from dxmc_core import allocator
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.config import ResourcesConfig
-from dxmc_core.encoders import embedding_width, load_preprocess
+from dxmc_core.encoders import EmbeddedConfig, EncoderConfig, encoder_identity, load_preprocess
 from dxmc_core.images.catalog import Catalog, read_catalog
 from dxmc_core.images.quarantine import OUT_OF_REACH, Quarantine, forget_transient_rejects, scouts_first
-from dxmc_core.images.renewal import renew_catalog
+from dxmc_core.images.renewal import FurtherEncoders, renew_catalog
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.stages.embed_images import (
     check_disk,
     import_embeddings,
+    import_further,
     publish_embeddings,
     require_few_rejects,
     too_many_rejects,
 )
-from dxmc_core.stages.embedded_rows import EmbeddedRows
+from dxmc_core.stages.embedded_rows import REJECTS, EmbeddedRows
+from dxmc_core.stages.embedding_files import embedding_width_of
 from dxmc_core.stages.embedding_workers import DecodeChunks, EmbedDecoded, EmbedImages, decoded_chunk_rows
 from ray_jobs.cluster import Step, map_rows, num_gpus
 from ray_jobs.context import RunContext
 from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
-from ray_jobs.plans.embed_images import NAME, list_once
+from ray_jobs.plans.embed_images import NAME, first_fingerprint, list_once
 from ray_jobs.progress import Progress
 
 _CHUNKS_AHEAD = 2  # one is written, or begun, while one is in the model, or decoded
@@ -40,33 +42,42 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     stage_dir = context.stage(NAME)
     source = context.config.source
     if isinstance(source, EmbeddingsSource):
-        catalog, done = import_embeddings(source, stage_dir, fingerprint=fingerprint)
+        tables = tuple(context.config.encoder_of_table)
+        catalog, done = import_embeddings(source, stage_dir, fingerprint=fingerprint, tables=tables)
+        _import_further(context, catalog, done, fingerprint=fingerprint)
         return publish_embeddings(catalog, done, fingerprint=fingerprint, seconds=time.perf_counter() - started)
     catalog_found = read_catalog(stage_dir)
     if catalog_found is None or catalog_found.manifest.fingerprint != fingerprint:
         base = context.base.stage(NAME) if context.base is not None else None
-        catalog_found = renew_catalog(stage_dir, list_once(context, source), fingerprint=fingerprint, base=base)
+        catalog_found = renew_catalog(
+            stage_dir,
+            list_once(context, source),
+            fingerprint=fingerprint,
+            base=base,
+            further=further_encoders(context),
+        )
     num_forgotten = forget_transient_rejects(stage_dir, fingerprint=fingerprint)
     if num_forgotten:
         logger.info("%s: %d rejects are tried again with what is left", NAME, num_forgotten)
-    done = EmbeddedRows.of(catalog_found, fingerprint=fingerprint)
+    encoders = context.config.encoder_of_table
+    done = EmbeddedRows.of(catalog_found, fingerprint=fingerprint, tables=tuple(encoders))
     num_resumed = done.num_done
     check_disk(
         context.run_dir.uri,
         num_rows=done.num_left,
-        embedding_width=embedding_width(context.config.encoder) or _USUAL_WIDTH,
+        embedding_widths=[embedding_width_of(encoder) or _USUAL_WIDTH for encoder in encoders.values()],
     )
     if num_resumed:
         logger.info("%s: %d of %d images were done before", NAME, num_resumed, catalog_found.num_rows)
-    require_few_rejects(source, stage_dir, done.num_rows_of("images"), done.parts("rejects"), catalog_found.num_rows)
+    require_few_rejects(source, stage_dir, done.num_images, done.parts(REJECTS), catalog_found.num_rows)
     _embed(context, catalog_found, done, fingerprint=fingerprint)
     num_out_of_reach = forget_transient_rejects(stage_dir, fingerprint=fingerprint, reasons=OUT_OF_REACH)
     if num_out_of_reach:
         logger.info("%s: %d rejects, among them what was out of reach, are tried once more", NAME, num_out_of_reach)
-        done = EmbeddedRows.of(catalog_found, fingerprint=fingerprint)
+        done = EmbeddedRows.of(catalog_found, fingerprint=fingerprint, tables=tuple(encoders))
         _embed(context, catalog_found, done, fingerprint=fingerprint)
     # What earlier attempts have rejected counts too: this one may have had little left to try.
-    require_few_rejects(source, stage_dir, done.num_rows_of("images"), done.parts("rejects"), catalog_found.num_rows)
+    require_few_rejects(source, stage_dir, done.num_images, done.parts(REJECTS), catalog_found.num_rows)
     return publish_embeddings(
         catalog_found,
         done,
@@ -109,18 +120,26 @@ def choose_layout(resources: ResourcesConfig, *, cores: int, gpus: int) -> Layou
     )
 
 
+def further_encoders(context: RunContext) -> FurtherEncoders:
+    """What the encoders beside the first mean for what is taken over of an earlier run."""
+    further = context.config.further_encoders
+    identities = {table: encoder_identity(encoder) for table, encoder in further.items()}
+    return FurtherEncoders(identities, first_fingerprint(context))
+
+
+def _import_further(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerprint: str) -> None:
+    """Bring in what files have in the place of further encoders."""
+    for table, encoder in context.config.further_encoders.items():
+        if isinstance(encoder, EmbeddedConfig):
+            import_further(table, encoder.uri, catalog, done, fingerprint=fingerprint)
+
+
 def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerprint: str) -> None:
-    """Embed what is left, and count it as done."""
+    """Embed what is left, and count it as done: all encoders at once, but for rows that some of them have done."""
     source = context.config.source
     assert not isinstance(source, EmbeddingsSource)
+    _import_further(context, catalog, done, fingerprint=fingerprint)
     layout = choose_layout(context.config.resources, cores=num_cores(), gpus=num_gpus(context.config.resources))
-    if layout.decode_workers:
-        chunk_rows = min(catalog.chunk_rows, decoded_chunk_rows(load_preprocess(context.config.encoder).image_size))
-        steps = _decode_then_embed(context, catalog, layout, chunk_rows, fingerprint=fingerprint)
-    else:
-        chunk_rows = catalog.chunk_rows
-        steps = _all_in_one(context, catalog, layout, fingerprint=fingerprint)
-    quarantine = Quarantine(catalog.num_rows, max_fraction=source.max_reject_fraction, done=done.counts(chunk_rows))
     with Progress(
         "embedding",
         catalog.num_rows,
@@ -128,19 +147,38 @@ def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerp
         done=done.num_done,
         first="starting workers and loading the encoder",
     ) as progress:
-        for receipt in map_rows(scouts_first(list(done.chunks(chunk_rows))), *steps):
-            if not done.add_receipt(receipt):
-                continue
-            is_reject = receipt["table"] == "rejects"
-            progress.add(receipt["rows"], rejects=done.num_rows_of("rejects"))
-            quarantine.add(receipt["row_start"] // chunk_rows, receipt["rows"], rejected=is_reject)
-            if is_reject and quarantine.is_exceeded:
-                raise too_many_rejects(quarantine, catalog.stage_dir, done.parts("rejects"))
+        for tables in done.missing():
+            encoders = {
+                table: encoder
+                for table, encoder in context.config.encoder_of_table.items()
+                if table in tables and not isinstance(encoder, EmbeddedConfig)
+            }
+            if layout.decode_workers:
+                sizes = [load_preprocess(encoder).image_size for encoder in encoders.values()]
+                chunk_rows = min(catalog.chunk_rows, decoded_chunk_rows(*sizes))
+                steps = _decode_then_embed(context, encoders, catalog, layout, chunk_rows, fingerprint=fingerprint)
+            else:
+                chunk_rows = catalog.chunk_rows
+                steps = _all_in_one(context, encoders, catalog, layout, fingerprint=fingerprint)
+            quarantine = Quarantine(
+                catalog.num_rows, max_fraction=source.max_reject_fraction, done=done.counts(chunk_rows)
+            )
+            for receipt in map_rows(scouts_first(list(done.chunks(chunk_rows, tables))), *steps):
+                num_rows = done.add_receipt(receipt)
+                if not num_rows:
+                    continue
+                is_reject = receipt["table"] == REJECTS
+                progress.add(num_rows, rejects=done.num_rejects)
+                quarantine.add(receipt["row_start"] // chunk_rows, num_rows, rejected=is_reject)
+                if is_reject and quarantine.is_exceeded:
+                    raise too_many_rejects(quarantine, catalog.stage_dir, done.parts(REJECTS))
 
 
-def _all_in_one(context: RunContext, catalog: Catalog, layout: Layout, *, fingerprint: str) -> tuple[Step, ...]:
+def _all_in_one(
+    context: RunContext, encoders: dict[str, EncoderConfig], catalog: Catalog, layout: Layout, *, fingerprint: str
+) -> tuple[Step, ...]:
     kwargs = {
-        "encoder": context.config.encoder,
+        "encoders": encoders,
         "source": context.config.source,
         "catalog": catalog,
         "fingerprint": fingerprint,
@@ -162,16 +200,22 @@ def _all_in_one(context: RunContext, catalog: Catalog, layout: Layout, *, finger
 
 
 def _decode_then_embed(
-    context: RunContext, catalog: Catalog, layout: Layout, chunk_rows: int, *, fingerprint: str
+    context: RunContext,
+    encoders: dict[str, EncoderConfig],
+    catalog: Catalog,
+    layout: Layout,
+    chunk_rows: int,
+    *,
+    fingerprint: str,
 ) -> tuple[Step, ...]:
     decode = {
-        "encoder": context.config.encoder,
+        "encoders": encoders,
         "source": context.config.source,
         "catalog": catalog,
         "num_threads": layout.threads_per_worker,
     }
     embed = {
-        "encoder": context.config.encoder,
+        "encoders": encoders,
         "stage_dir": catalog.stage_dir,
         "fingerprint": fingerprint,
         "device": "cuda" if layout.gpus_per_worker else "cpu",

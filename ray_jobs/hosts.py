@@ -148,11 +148,21 @@ class NoHostLeftError(Exception):
     """Hosts have left, and those that are there have no room for what was asked: it has to be asked anew."""
 
 
+#: Where a task has begun, by the id of the host; None as long as it has not.
+BeganOn = Callable[[], str | None]
+
+
 class Waiting:
     """Looks, now and then, whether what was asked for can be placed, and says what is waited for."""
 
-    def __init__(self, ask: Ask, *, look_every_s: float = _LOOK_EVERY_S) -> None:
+    def __init__(self, ask: Ask, *, began_on: BeganOn | None = None, look_every_s: float = _LOOK_EVERY_S) -> None:
+        """
+        Args:
+            began_on: of a single task, which may be with any host until it has begun.
+        """
         self._ask = ask
+        self._began_on = began_on
+        self._may_have_it = set() if began_on is None else {host.node_id for host in hosts()}
         self._every_s = look_every_s
         self._last_look = time.monotonic()
         self._since = self._last_look
@@ -171,13 +181,13 @@ class Waiting:
         try:
             found = hosts()
             is_waiting = _is_unplaced(self._ask)
+            began_on = None if self._began_on is None else self._began_on()
         except (RayError, RpcError):  # the control service is busy, or gone: whoever waits for a result hears of that
             return
         if self._ask.is_hopeless(found):
             raise NoHostLeftError(f"{self._ask} no longer fit on {described(found)}")
-        if self._ask.first_asked not in (None, *(host.node_id for host in found)):
-            # Ray (2.60) has been seen to wait minutes for the answer of a host that was gone when it was asked.
-            raise NoHostLeftError(f"the host that was asked for {self._ask} is gone; there are {described(found)}")
+        if self._began_on is not None:
+            self._require_hosts(found, began_on)
         if not is_waiting:
             self._since, self._say_at = now, now + _SAY_AFTER_S
         elif now >= self._say_at:
@@ -187,6 +197,18 @@ class Waiting:
                 "waiting since %.0f s for %s; the cluster has %s, free now: %s",
                 now - self._since, self._ask, described(found), _cores(int(free.get("CPU", 0))),
             )  # fmt: skip
+
+    def _require_hosts(self, found: Sequence[Host], began_on: str | None) -> None:
+        """Ray (2.60) has been seen to wait minutes for the answer of a host that was gone when it was asked.
+
+        A host may hand on what it is asked, so any that was there meanwhile may be the one.
+        """
+        there = {host.node_id for host in found}
+        self._may_have_it |= there
+        if not ({began_on} if began_on is not None else self._may_have_it) <= there:
+            raise NoHostLeftError(
+                f"a host that may have been asked for {self._ask} is gone; there are {described(found)}"
+            )
 
 
 def _is_unplaced(ask: Ask) -> bool:
@@ -209,13 +231,13 @@ def _is_free(ask: Ask) -> bool:
     return ray.available_resources().get(name, 0.0) >= each * ask.count
 
 
-def until(is_done: Callable[[], bool], ask: Ask) -> None:
+def until(is_done: Callable[[], bool], ask: Ask, *, began_on: BeganOn | None = None) -> None:
     """Call something that waits for a moment, again and again until it says that it is done.
 
     Raises:
         NoHostLeftError: as of `Waiting.look`.
     """
-    waiting = Waiting(ask)
+    waiting = Waiting(ask, began_on=began_on)
     while not is_done():
         waiting.look()
 

@@ -18,7 +18,7 @@ from dxmc_core.artifacts.lease import LOCK_NAME, held_above
 from dxmc_core.artifacts.manifest import MANIFEST_NAME
 from dxmc_core.artifacts.storage import is_local, normalize_uri
 from dxmc_core.config import PipelineConfig
-from dxmc_core.encoders.open_clip import OpenClipConfig, local_files
+from dxmc_core.encoders import local_files
 from dxmc_core.errors import InputError
 from dxmc_core.images.catalog import CATALOG_PART_ROWS, Listing
 from dxmc_core.images.listing import LIST_SUFFIXES
@@ -112,9 +112,10 @@ def _source(config: PipelineConfig, listing: Listing | None) -> Iterator[LocalFi
 
 
 def _checkpoints(config: PipelineConfig) -> Iterator[LocalFile]:
-    if config.needs_encoder and isinstance(config.encoder, OpenClipConfig):
-        for key, path in local_files(config.encoder):
-            yield LocalFile(key, str(path), path.stat().st_size)
+    if config.needs_encoder:
+        for encoder in config.encoder_of_table.values():
+            for key, path in local_files(encoder):
+                yield LocalFile(key, str(path), path.stat().st_size)
 
 
 def _earlier_run(config: PipelineConfig) -> Iterator[LocalFile]:

@@ -126,7 +126,7 @@ class _State:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.entered: list[Progress] = []
+        self.entered: list[Progress | None] = []
         self.last_line = ""
         self.last_line_at: float | None = None
 
@@ -150,6 +150,16 @@ def named(name: str) -> Iterator[None]:
         yield
     finally:
         _STATE.names.pop()
+
+
+@contextmanager
+def waiting_for_a_person() -> Iterator[None]:
+    """Show nothing for a block, but for what is entered within it."""
+    _STATE.entered.append(None)
+    try:
+        yield
+    finally:
+        _STATE.entered.remove(None)
 
 
 def snapshot() -> dict[str, Any]:

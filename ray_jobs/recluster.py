@@ -8,8 +8,7 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from dxmc_core.artifacts.generations import GenerationRecord, Generations, Pointer, now
@@ -17,14 +16,13 @@ from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.config import PipelineConfig, load_config, read_run_config
 from dxmc_core.errors import InputError
-from dxmc_core.reclustering import Decision, SinceFull, clustering_settings, decide, describing_settings
+from dxmc_core.reclustering import Decision, SinceFull, clustering_settings, decide
 from dxmc_core.run_metrics import stage_metrics
-from dxmc_core.stages.assign_arrivals import reference_figures
-from dxmc_core.stages.cluster_names import read_renames
+from dxmc_core.stages.assign_arrivals import reference_figures, since_full
 from ray_jobs.arguments import add_quiet, add_recluster_arguments
 from ray_jobs.assign_arrivals import Arrivals, assign_arrivals, publish_assignments
 from ray_jobs.cluster import num_gpus_used
-from ray_jobs.context import RunContext, check_outside, record_of
+from ray_jobs.context import RunContext, check_outside, describing_of, record_of
 from ray_jobs.main import run_in_order, start_ray_for
 from ray_jobs.plans import plan_of
 from ray_jobs.program import guarded
@@ -45,7 +43,6 @@ class Night:
         before: where `current` stood.
         base: the run it starts from; None for the first one.
         record: what that run says of itself, where it is a generation.
-        renames: names that a person gives now.
     """
 
     context: RunContext
@@ -53,7 +50,6 @@ class Night:
     number: int
     before: Pointer | None
     record: GenerationRecord | None
-    renames: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def base(self) -> RunDir | None:
@@ -61,7 +57,7 @@ class Night:
 
     @property
     def describing(self) -> str:
-        return describing_settings(self.context.config.model_dump(mode="json"), self.renames)
+        return describing_of(self.context)
 
 
 def run(arguments: argparse.Namespace) -> GenerationRecord | None:
@@ -132,8 +128,7 @@ def _begin(config: PipelineConfig, generations: Generations, mode: str) -> Night
     config = config.model_copy(
         update={"run_dir": run_dir.uri, _ASSIGN: settings.model_copy(update={"keep_ids_from": keep})}
     )
-    renames = read_renames(settings.renames) if settings.renames is not None else {}
-    return Night(RunContext(config, run_dir, base), generations, number, before, record, renames)
+    return Night(RunContext(config, run_dir, base), generations, number, before, record)
 
 
 def _other_run(uri: str | None, home: RunDir) -> str | None:
@@ -178,7 +173,8 @@ def _make(night: Night, mode: str) -> Made:
     elif mode == "auto" and _changed_settings(night):
         decision = Decision("full", "settings of the clustering have changed since the last one")
     else:
-        arrivals = assign_arrivals(context, night.base, _since_full(night), fingerprint=_assign_fingerprint(night))
+        since = since_full(night.base, night.record)
+        arrivals = assign_arrivals(context, night.base, since, fingerprint=_assign_fingerprint(night))
         decision = decide(context.config.recluster, arrivals.since)
         if mode == "assign":
             decision = Decision("assign", f"asked for by --mode assign ({decision.reason})")
@@ -190,14 +186,6 @@ def _make(night: Night, mode: str) -> Made:
     run_in_order(context, [name for name in context.stages if name not in ("embed_images", "write_report")])
     measured = arrivals.since if arrivals is not None else None
     return Made(decision, measured, SinceFull(*reference_figures(context.stage(_ASSIGN))))
-
-
-def _since_full(night: Night) -> SinceFull:
-    """What is known of the last full clustering; of one that dxmc run made it is measured now."""
-    if night.record is not None:
-        return SinceFull.from_dict(night.record.metrics["since_full"])
-    assert night.base is not None
-    return SinceFull(*reference_figures(night.base.stage(_ASSIGN)))
 
 
 def _assign_fingerprint(night: Night) -> str:
@@ -224,7 +212,6 @@ def _publish_assignments(night: Night, arrivals: Arrivals) -> None:
             context,
             base,
             arrivals,
-            renames=night.renames,
             fingerprint=_assign_fingerprint(night),
             inputs=_assign_inputs(night),
         )

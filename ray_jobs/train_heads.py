@@ -19,10 +19,12 @@ from ray.exceptions import RayActorError, RayTaskError
 from dxmc_core.allocator import reuse_freed_blocks
 from dxmc_core.artifacts.best_start import START_NAME, evidence_of, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME
+from dxmc_core.artifacts.joined_images import IMAGE_TABLES
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.storage import storage_errors
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import prefer_onednn
+from dxmc_core.method.hyperparameters import joins_encoders
 from dxmc_core.report import flatten_settings
 from dxmc_core.stages.train_heads import (
     METRICS_NAME,
@@ -54,7 +56,7 @@ from ray_jobs.hosts import (
     hosts,
 )
 from ray_jobs.main import main_of
-from ray_jobs.plans.train_heads import NAME, inputs_of_stage
+from ray_jobs.plans.train_heads import LEARNED, NAME, inputs_of_stage, learned_edits
 from ray_jobs.progress import Progress
 
 if TYPE_CHECKING:
@@ -74,6 +76,10 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     started = time.perf_counter()
     config = context.config
     output = context.stage(NAME)
+    image_tables = tuple(config.encoder_of_table)
+    if config.further_encoders and not joins_encoders(config.method.name):
+        logger.info("%s: method %s goes by the first encoder alone; best joins several", NAME, config.method.name)
+        image_tables = image_tables[:1]
     job = TrainingJob(
         method=config.method,
         num_clusters=context.num_clusters,
@@ -86,6 +92,8 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         checkpoint_every_s=config.train_heads.checkpoint_every_s,
         count_near_duplicates_once=config.train_heads.count_near_duplicates_once,
         warm_start=context.base.stage(NAME) if context.base is not None else None,
+        image_tables=image_tables,
+        edits=learned_edits(context),
     )
     use_gpu = num_gpus(config.resources) > 0
     with (
@@ -107,12 +115,15 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         else:
             _train(job, config.resources, num_images=context.num_images)
     history = [json.loads(line) for line in output.storage.read_bytes(METRICS_NAME).splitlines()]
-    names, evidence = [HEADS_NAME, METRICS_NAME], {}
+    names = [HEADS_NAME, METRICS_NAME]
+    evidence: dict[str, Any] = {}
     start = read_start(job)
     if start is not None:
         output.write_file(START_NAME, serialize_start(start))
         names.append(START_NAME)
         evidence["start"] = evidence_of(start)
+    if len(image_tables) > 1:
+        evidence[IMAGE_TABLES] = list(image_tables)
     return output.publish(
         fingerprint=fingerprint,
         inputs=inputs_of_stage(context),
@@ -123,6 +134,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
             "epochs": len(history),
             "last_epoch": history[-1] if history else None,
             **evidence,
+            **({LEARNED: [edit.id for edit in job.edits]} if job.edits else {}),
         },
         seconds=time.perf_counter() - started,
     )

@@ -74,6 +74,13 @@ TABLES = (
     ),
     Table(
         "embed_images",
+        "images-NAME",
+        schemas.images(_WIDTH),
+        "With `encoders`, one table of each encoder beside the first, called by its name: the same rows as `images`.",
+        {**_IDS, "embedding": "unit norm, D values of that encoder"},
+    ),
+    Table(
+        "embed_images",
         "rejects",
         schemas.REJECTS,
         "One row an image that could not be used.",
@@ -195,7 +202,7 @@ TABLES = (
         "assign_clusters",
         "centers",
         schemas.centers(_WIDTH),
-        "One row a cluster, those without images included; row k is output k of the heads.",
+        "One row a cluster, those without images included; row k is output k of the heads, rows beyond are of edits.",
         {
             "cluster_id": "number of the cluster",
             "mean_distance": "mean of 1 - cosine of the members to the centre",
@@ -240,6 +247,29 @@ TABLES = (
         },
     ),
     Table(
+        "assign_clusters",
+        "edits",
+        schemas.EDITS,
+        "One row per edit of a person that this run listened to, in their order; not there without edits. Where edits "
+        "changed assignments, `unedited`, `unedited_centers` and `unedited_clusters` hold `assignments`, `centers` and "
+        "`clusters` as the clustering alone gave them; see docs/EDITS.md.",
+        {
+            "edit_id": "by which it is undone",
+            "kind": "`rename`, `merge`, `split`, `move`, `together`, `apart`, `examples`, `hide` or `pin`",
+            "summary": "what it does, in a few words",
+            "author": "who made it",
+            "at": "when",
+            "reason": "why, where that was said",
+            "state": "`applied`, `waiting` (nothing that it names is here now) or `overruled` (by later edits)",
+            "cluster_id": "the cluster that it is about, null where there is none",
+            "num_images": "images that it names",
+            "num_missing": "those of them that are not in this run",
+            "num_elsewhere": "those of them that the clustering alone puts into another cluster",
+            "num_overruled": "those of them that later edits put elsewhere",
+            "message": "what a person should know of it, empty where all is as it was meant",
+        },
+    ),
+    Table(
         "report",
         "cluster_summary",
         schemas.CLUSTER_SUMMARY,
@@ -267,6 +297,26 @@ TABLES = (
             "issue": "`dark`, `blurred`, `tiny` or `odd_shape`",
             "value": "brightness below 0.12, sharpness below 12, shorter side below 100 pixels, or one side over the "
             "other of at least 3",
+        },
+    ),
+    Table(
+        "report",
+        "questions",
+        schemas.QUESTIONS,
+        "One row for each yes/no question that the report and `dxmc review` ask, the most useful first.",
+        {
+            "rank": "from 0",
+            "kind": "`merge` (do both clusters show the same?), `split` (are these two things?), `move` (do these "
+            "belong to the other cluster?) or `rename` (is the name good?)",
+            "cluster_id": "the cluster that it is about",
+            "other_id": "of `merge` and `move`: the other cluster",
+            "name": "of `rename`: what a yes calls the cluster",
+            "probability": "of a yes, estimated without labels; null for `rename`",
+            "num_images": "about how many images a yes would put right",
+            "rows": "row_ids of the pictures that are shown",
+            "other_rows": "row_ids of the pictures on the other side",
+            "image_ids": "of `move` and `split`: what a yes moves, or puts into the first part; at most 100",
+            "other_ids": "of `split`: what a yes puts into the other part; at most 100",
         },
     ),
 )

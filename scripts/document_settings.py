@@ -71,11 +71,18 @@ def _known_since(page: str) -> dict[tuple[str, str], str]:
 
 
 def _sections(since: Mapping[tuple[str, str], str]) -> Iterator[str]:
-    models = {name: list(models_in(field.annotation)) for name, field in PipelineConfig.model_fields.items()}
-    plain = {name: field for name, field in PipelineConfig.model_fields.items() if not models[name]}
+    found = PipelineConfig.model_fields
+    models = {name: list(models_in(field.annotation)) for name, field in found.items()}
+    plain = {name: field for name, field in found.items() if not models[name] or _is_list(field)}
     yield _table("The run", "", "", plain, since)
     for name, kinds in models.items():
-        if len(kinds) == 1:
+        if _is_list(found[name]):
+            # Most kinds are described where one stands alone.
+            alone = {kind for other in found if not _is_list(found[other]) for kind in models[other]}
+            for model in kinds:
+                if model not in alone:
+                    yield _kind(name, model, since).replace("###", "##", 1)
+        elif len(kinds) == 1:
             yield _table(name, _line(kinds[0].__doc__ or ""), f"{name}.", kinds[0].model_fields, since)
         elif kinds:
             yield f"## {name}\n\n{_line(PipelineConfig.model_fields[name].description or '')}\n"
@@ -83,6 +90,11 @@ def _sections(since: Mapping[tuple[str, str], str]) -> Iterator[str]:
                 yield _kind(name, model, since)
         if name == "method":
             yield from _methods(since)
+
+
+def _is_list(field: FieldInfo) -> bool:
+    """Whether it is a list, of sections that are described where one of them stands alone."""
+    return typing.get_origin(field.annotation) is tuple
 
 
 def _kind(section: str, model: type[BaseModel], since: Mapping[tuple[str, str], str]) -> str:
@@ -174,12 +186,12 @@ def type_name(annotation: Any) -> str:
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(type_name(argument) for argument in arguments)
+        return " or ".join(dict.fromkeys(type_name(argument) for argument in arguments))
     if origin is tuple and arguments[-1] is Ellipsis:
         return f"list of {type_name(arguments[0])}"
     if origin is tuple:
         return f"[{', '.join(type_name(argument) for argument in arguments)}]"
-    return _WORDS[annotation]
+    return "section" if issubclass(annotation, BaseModel) else _WORDS[annotation]
 
 
 def _value(value: Any) -> str:

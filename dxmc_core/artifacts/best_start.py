@@ -14,6 +14,8 @@ from dxmc_core.method.whitening import WhiteningMap
 
 START_NAME = "start.safetensors"
 _EVIDENCE = ("num_looks", "is_settled", "num_rows", "text_agreement", "text_weight", "size_exponent")
+#: One number for each further encoder, where there are some.
+_OF_ENCODERS = ("encoder_agreements", "encoder_weights")
 
 
 def serialize_start(start: BestStart) -> bytes:
@@ -33,7 +35,10 @@ def serialize_start(start: BestStart) -> bytes:
 def evidence_of(start: BestStart) -> dict:
     """What the choices of a start rest on, as JSON types."""
     agreements = {str(exponent): agreement for exponent, agreement in start.agreements.items()}
-    return {name: getattr(start, name) for name in _EVIDENCE} | {"agreements": agreements}
+    evidence = {name: getattr(start, name) for name in _EVIDENCE} | {"agreements": agreements}
+    if start.encoder_weights:
+        evidence |= {name: list(getattr(start, name)) for name in _OF_ENCODERS}
+    return evidence
 
 
 def deserialize_start(data: bytes, *, where: str) -> BestStart:
@@ -47,6 +52,7 @@ def deserialize_start(data: bytes, *, where: str) -> BestStart:
         evidence = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["evidence"])
         tensors = {name: tensor.numpy() for name, tensor in load(data).items()}
         agreements = {float(exponent): agreement for exponent, agreement in evidence.pop("agreements").items()}
+        evidence |= {name: tuple(evidence[name]) for name in _OF_ENCODERS if name in evidence}
         whitening = WhiteningMap(tensors["mean"], tensors["matrix"])
         discriminant = Discriminant(whitening, tensors["centers"], tensors["labels"])
         return BestStart(discriminant, tensors["cluster_shares"], agreements=agreements, **evidence)

@@ -23,6 +23,8 @@ from dxmc_core.errors import ArtifactError, DxmcError, InputError
 
 CURRENT_NAME = "current.json"
 RECORD_NAME = "generation.json"
+#: The mode of a generation that people's corrections made.
+EDIT = "edit"
 _FOLDER = "generations"
 _NUMBER = re.compile(r"^\d{6}$")
 
@@ -35,7 +37,8 @@ class GenerationRecord(BaseModel):
     Attributes:
         number: from 1; never given twice.
         base: the generation that ids and embeddings were taken over from.
-        mode: "full" (clustered anew) or "assign" (new images assigned by the heads of `base`).
+        mode: "full" (clustered anew), "assign" (new images assigned by the heads of `base`) or "edit" (what people
+            corrected, applied to `base`).
         reason: why that mode, for a person.
         metrics: figures of the run, JSON types only.
     """
@@ -134,6 +137,13 @@ class Generations:
             self.run_dir(number).storage.delete(RECORD_NAME)
         return number
 
+    def discard_unfinished(self, number: int) -> None:
+        """Remove what a run that did not end has left of a generation that is not published."""
+        run_dir = self.run_dir(number)
+        if run_dir.is_own() and self.record(number) is None:
+            logger.warning("%s: removing what a run that did not end has left", run_dir.uri)
+            self._remove(number)
+
     def publish(self, record: GenerationRecord, *, before: Pointer | None) -> None:
         """Write the generation's record, then move `current` to it.
 
@@ -190,15 +200,18 @@ class Generations:
         """Remove all but `current` and the newest generations; the numbers removed. What others have put there stays.
 
         Args:
-            keep: how many stay at least, `current` included.
+            keep: how many stay at least, `current` included. Generations of edits count apart from the others, so that
+                a day of corrections does not end what last month's nights have made.
         """
         pointer = self.pointer()
         if pointer is None:
             return []
         done = [number for number in self._numbers() if number <= pointer.highest]
         records = {number: self.record(number) for number in done}
-        others = [number for number in done if records[number] is not None and number != pointer.current]
-        kept = {pointer.current, *(others[-(keep - 1) :] if keep > 1 else ())}
+        others = {number: record for number, record in records.items() if record and number != pointer.current}
+        of_edits = [number for number, record in others.items() if record.mode == EDIT]
+        of_nights = [number for number in others if number not in of_edits]
+        kept = {pointer.current, *(of_edits[-(keep - 1) :] + of_nights[-(keep - 1) :] if keep > 1 else ())}
         # One without a record was half removed; one without either is what others have left in its place.
         removed = [number for number in done if number not in kept and (records[number] or self._is_run(number))]
         for number in removed:
@@ -219,12 +232,16 @@ class Generations:
             logger.warning("%s: left alone, as dxmc did not write it: %s", run_dir.uri, listed(foreign))
 
 
+def home_of(run_dir: RunDir) -> RunDir:
+    """Where generations lie, of one of them; any other run directory is a home itself."""
+    home, _, number = run_dir.uri.rpartition(f"/{_FOLDER}/")
+    return RunDir(home) if home and _NUMBER.match(number) else run_dir
+
+
 def folders_of(run_dir: RunDir) -> list[str]:
     """URIs of the folders that dxmc writes into there, and into its home where it is a generation."""
-    home, _, number = run_dir.uri.rpartition(f"/{_FOLDER}/")
-    if home and _NUMBER.match(number):
-        run_dir = RunDir(home)
-    return [*run_dir.folders, f"{run_dir.uri}/{_FOLDER}"]
+    home = home_of(run_dir)
+    return [*home.folders, f"{home.uri}/{_FOLDER}"]
 
 
 def read_record(run_dir: RunDir) -> GenerationRecord | None:

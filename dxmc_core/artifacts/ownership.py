@@ -21,7 +21,7 @@ OWN_NAME = "_own.json"
 _SHOWN_NAMES = 10
 
 PART_NAME = re.compile(
-    rf"^(?P<table>{'|'.join(TABLES)})/part-(?P<fingerprint>[0-9a-f]{{12}})-(?P<sha256>[0-9a-f]{{32}})\.parquet$"
+    rf"^(?P<table>{'|'.join(TABLES)}|images-[a-z0-9][a-z0-9._-]*)/part-(?P<fingerprint>[0-9a-f]{{12}})-(?P<sha256>[0-9a-f]{{32}})\.parquet$"
 )
 #: A shard of an index that is being built; see stages/search_index.py.
 SHARD_NAME = re.compile(r"^index_shards/(?P<fingerprint>[0-9a-f]{12})-[a-z_]+-(?:\d+|empty)\.faiss$")

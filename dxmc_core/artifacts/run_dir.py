@@ -32,6 +32,11 @@ CHOICE_OF_K = "suggest_k"
 #: What a run directory is about: its source, its encoder, and the configuration of the run that used it last.
 RUN_NAME = "run.json"
 
+#: What people have corrected, beside the run or its generations, and the folder of its earlier versions; see
+#: edits/file.py. No run removes them.
+EDITS_NAMES = ("edits.yaml", "edits.parquet")
+EDITS_FOLDER = "edits"
+
 _TENSORBOARD_NAME = re.compile(r"^tensorboard/(?P<fingerprint>[0-9a-f]{12})/events\.out\.tfevents\.[^/]+$")
 _MAX_NAMES = 1000
 
@@ -92,7 +97,7 @@ class RunDir:
             raise write_error(self.uri, error) from error
 
     def require_empty(self) -> None:
-        """Check that there is nothing yet, but for what a run leaves that was killed at once.
+        """Check that there is nothing yet, but for edits and for what a run leaves that was killed at once.
 
         Raises:
             InputError: there are files of somebody else, or the place cannot be looked at.
@@ -108,10 +113,12 @@ class RunDir:
             )
 
     def _is_of_a_beginning(self, name: str) -> bool:
-        """Whether a file is what a run leaves that was killed before it wrote `run.json`."""
+        """Whether a file is of edits, or what a run leaves that was killed before it wrote `run.json`."""
         temporary = TEMPORARY_NAME.match(name)
         if temporary:
-            return temporary["file"] in (LOCK_NAME, RUN_NAME)
+            return temporary["file"] in (LOCK_NAME, RUN_NAME, *EDITS_NAMES)
+        if name in (*EDITS_NAMES, EDITS_FOLDER):  # a person may know something before the first run
+            return True
         return name == LOCK_NAME and is_lock(self.storage.read_bytes(name))
 
     def delete(self) -> list[str]:

@@ -1,5 +1,7 @@
 """The Arrow schema of every table that a stage publishes. Users join on `image_id`; arrays are indexed by `row_id`."""
 
+from collections.abc import Container
+
 import pyarrow as pa
 
 #: Raised whenever a schema below or the manifest changes; an artifact of another version is rebuilt, never guessed at.
@@ -23,9 +25,15 @@ TABLES = (
     "clusters",
     "cluster_tree",
     "lineage",
+    "edits",
+    *("unedited", "unedited_centers", "unedited_clusters"),
     "cluster_summary",
     "quality_issues",
+    "questions",
 )
+
+#: The table of the first encoder. A further one has a table of its own, with the same rows: images-NAME.
+IMAGES = "images"
 
 _EVIDENCE = pa.struct(
     [("noun", pa.string()), ("synset_id", pa.string()), ("share", pa.float32()), ("margin", pa.float32())]
@@ -63,8 +71,13 @@ REJECTS = pa.schema(
 )
 
 
+def images_table(name: str) -> str:
+    """The table of a further encoder."""
+    return f"{IMAGES}-{name}"
+
+
 def images(width: int) -> pa.Schema:
-    """One row an embedded image; `embedding` has unit norm."""
+    """One row an embedded image; `embedding` has unit norm. That of a further encoder is all there is of its table."""
     return pa.schema(
         [
             pa.field("row_id", pa.int64(), nullable=False),
@@ -182,7 +195,8 @@ INLIER_CLUSTER_ID = pa.field("inlier_cluster_id", pa.int32(), nullable=False)
 
 
 def centers(width: int) -> pa.Schema:
-    """Where every cluster lies: the normalised mean of its images, zero without any. Row k is the heads' output k."""
+    """Where every cluster lies: the normalised mean of its images, zero without any. Row k is the heads' output k; rows
+    beyond those are clusters that edits made."""
     return pa.schema(
         [
             pa.field("cluster_id", pa.int32(), nullable=False),
@@ -239,6 +253,34 @@ LINEAGE = pa.schema(
     ]
 )
 
+#: Where a table lies as the clustering alone gave it, in a run whose clusters people have changed by edits.
+UNEDITED = {"assignments": "unedited", "centers": "unedited_centers", "clusters": "unedited_clusters"}
+
+
+def as_clustered(name: str, tables: Container[str]) -> str:
+    """Under which name a finished assign_clusters, of these tables, holds one as the clustering alone gave it."""
+    return UNEDITED[name] if UNEDITED[name] in tables else name
+
+
+#: What became of every edit in this run, in their order; see `edits.apply.Outcome`.
+EDITS = pa.schema(
+    [
+        pa.field("edit_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("summary", pa.string(), nullable=False),
+        pa.field("author", pa.string(), nullable=False),
+        pa.field("at", pa.timestamp("ms", "UTC"), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("state", pa.string(), nullable=False),  # applied, waiting or overruled
+        pa.field("cluster_id", pa.int32()),  # that it is about; null where there is none
+        pa.field("num_images", pa.int64(), nullable=False),
+        pa.field("num_missing", pa.int64(), nullable=False),
+        pa.field("num_elsewhere", pa.int64(), nullable=False),
+        pa.field("num_overruled", pa.int64(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+    ]
+)
+
 #: Clusters as people ask for them: one row each, the largest first, with ids of images instead of rows.
 CLUSTER_SUMMARY = pa.schema(
     [
@@ -261,5 +303,22 @@ QUALITY_ISSUES = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("issue", pa.string(), nullable=False),
         pa.field("value", pa.float32(), nullable=False),
+    ]
+)
+
+#: What a person is asked: one row for each question, the most useful first. See `method.proposals`.
+QUESTIONS = pa.schema(
+    [
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # merge, split, move or rename
+        pa.field("cluster_id", pa.int32(), nullable=False),
+        pa.field("other_id", pa.int32()),
+        pa.field("name", pa.string()),  # what a yes to rename calls it
+        pa.field("probability", pa.float32()),
+        pa.field("num_images", pa.int64(), nullable=False),
+        pa.field("rows", pa.list_(pa.int64()), nullable=False),
+        pa.field("other_rows", pa.list_(pa.int64()), nullable=False),
+        pa.field("image_ids", pa.list_(pa.string()), nullable=False),  # what a yes moves, or puts into the one part
+        pa.field("other_ids", pa.list_(pa.string()), nullable=False),  # what a yes puts into the other part
     ]
 )

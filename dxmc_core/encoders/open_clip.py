@@ -1,7 +1,6 @@
 """Configuration and identity of the open_clip encoder; the model is in open_clip_model.py."""
 
 import difflib
-import hashlib
 import importlib.util
 import json
 from functools import cache
@@ -10,15 +9,15 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from dxmc_core.encoders.checkpoints import CHECKPOINT_SUFFIXES, file_identity
+from dxmc_core.encoders.settings import EncoderSettings, Precision
 from dxmc_core.errors import InputError
-from dxmc_core.settings import Settings
 
 #: Prefixes of `model` that bring their own weights; `pretrained` has no meaning beside them.
 _SCHEMES = ("hf-hub:", "local-dir:")
-_CHECKPOINT_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".safetensors", ".npz"})
 
 
-class OpenClipConfig(Settings):
+class OpenClipConfig(EncoderSettings):
     """CLIP and its relatives through open_clip."""
 
     kind: Literal["open_clip"] = "open_clip"
@@ -26,7 +25,7 @@ class OpenClipConfig(Settings):
     """A model of `open_clip.list_models()`, or hf-hub:ORGANISATION/MODEL, or local-dir:/folder."""
     pretrained: str = "openai"
     """A tag of `open_clip.list_pretrained()`, downloaded once, or the path of a checkpoint file."""
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """auto: float16 on a GPU, float32 on the CPU."""
     compile: bool = False
     """Let torch.compile make kernels for the image tower when it is loaded: minutes, worth it for millions of images.
@@ -56,7 +55,7 @@ def checkpoint_path(config: OpenClipConfig) -> Path | None:
     path = Path(config.pretrained).expanduser()
     if path.is_file():
         return path.absolute()
-    if "/" in config.pretrained or path.suffix in _CHECKPOINT_SUFFIXES:
+    if "/" in config.pretrained or path.suffix in CHECKPOINT_SUFFIXES:
         raise InputError(f"encoder.pretrained: there is no file {path}; expected a checkpoint file or a pretrained tag")
     return None
 
@@ -66,11 +65,11 @@ def identity(config: OpenClipConfig) -> dict:
     known = {"kind": config.kind, "model": config.model, "precision": config.precision}
     if config.model.startswith("local-dir:"):
         files = _files_of_folder(config)
-        return {**known, "model": "local-dir", "files": {path.name: _file_identity(path) for path in files}}
+        return {**known, "model": "local-dir", "files": {path.name: file_identity(path) for path in files}}
     if brings_weights(config):
         return known
     path = checkpoint_path(config)
-    return {**known, "pretrained": config.pretrained if path is None else _file_identity(path)}
+    return {**known, "pretrained": config.pretrained if path is None else file_identity(path)}
 
 
 def local_files(config: OpenClipConfig) -> list[tuple[str, Path]]:
@@ -87,7 +86,7 @@ def local_files(config: OpenClipConfig) -> list[tuple[str, Path]]:
 
 def _files_of_folder(config: OpenClipConfig) -> list[Path]:
     folder = Path(config.model.removeprefix("local-dir:")).expanduser()
-    files = sorted(path for path in folder.glob("*") if path.suffix in _CHECKPOINT_SUFFIXES | {".json"})
+    files = sorted(path for path in folder.glob("*") if path.suffix in CHECKPOINT_SUFFIXES | {".json"})
     if not files:
         raise InputError(f"encoder.model: {folder} holds neither open_clip_config.json nor weights")
     return files
@@ -119,15 +118,3 @@ def _model_configs_dir() -> Path:
     if spec is None or spec.origin is None:
         raise InputError("encoder.kind=open_clip needs the package open_clip_torch: pip install open_clip_torch")
     return Path(spec.origin).parent / "model_configs"
-
-
-def _file_identity(path: Path) -> dict:
-    stat = path.stat()
-    return {"size": stat.st_size, "sha256": _sha256(path, stat.st_size, stat.st_mtime_ns)}
-
-
-@cache
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Digest of a file; size and time make a changed file a new entry of the cache."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

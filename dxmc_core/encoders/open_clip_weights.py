@@ -4,24 +4,16 @@ open_clip asks the hub about every file, also about cached ones, and tries for m
 network. Here a cached file is used as it is, and a hub that does not answer is given up after seconds.
 """
 
-import logging
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
-from functools import cache
 from pathlib import Path, PurePosixPath
 
-import huggingface_hub
 import open_clip
 from huggingface_hub import constants
 from open_clip.transform import PreprocessCfg
 
+from dxmc_core.encoders import hub
 from dxmc_core.encoders.open_clip import OpenClipConfig, brings_weights, checkpoint_path
 from dxmc_core.errors import InputError, on_one_line
 
-logger = logging.getLogger(__name__)
-
-_ANSWER_TIMEOUT_S = 5.0
 _WAY_OUT = "give the path of a local checkpoint in encoder.pretrained, or set encoder.kind=offline"
 
 
@@ -68,7 +60,7 @@ def require_weights(config: OpenClipConfig) -> None:
         found = _tag_config(config.model, config.pretrained)
         if _cached_file(found) is None:
             _require_answer(config.model, config.pretrained, found)
-            _announce_download(f"{config.pretrained!r} of {config.model}")
+            hub.announce_download(f"{config.pretrained!r} of {config.model}")
 
 
 def require_hub(model: str, *, weights: bool = False) -> None:
@@ -81,20 +73,14 @@ def require_hub(model: str, *, weights: bool = False) -> None:
         return
     repository = model.removeprefix("hf-hub:")
     wanted = [["open_clip_config.json"], _file_names("")] if weights else [["open_clip_config.json"]]
-    is_cached = all(_cached_on_hub(repository, names) for names in wanted)
-    if not is_cached and not _answers(constants.ENDPOINT):
+    is_cached = all(hub.cached_on_hub(repository, names) for names in wanted)
+    if not is_cached and not hub.answers(constants.ENDPOINT):
         raise InputError(
             f"encoder.model: {model} is not in the cache and {constants.ENDPOINT} does not answer; copy its folder "
             "to this machine and set encoder.model=local-dir:/FOLDER, or set encoder.kind=offline"
         )
     if weights and not is_cached:
-        _announce_download(model)
-
-
-@cache
-def _announce_download(weights: str) -> None:
-    """Say once that loading will take as long as a download does, of which nothing is seen."""
-    logger.info("the weights %s are not on this machine; they are downloaded before they are loaded", weights)
+        hub.announce_download(model)
 
 
 def _check_activation(name: str, tag: str, config: dict) -> None:
@@ -110,15 +96,9 @@ def _cached_file(config: dict) -> Path | None:
     """The file as huggingface_hub or open_clip left it at an earlier download."""
     if config.get("hf_hub"):
         repository, _, file_name = config["hf_hub"].rpartition("/")
-        return _cached_on_hub(repository, _file_names(file_name))
+        return hub.cached_on_hub(repository, _file_names(file_name))
     path = Path("~/.cache/clip").expanduser() / PurePosixPath(config["url"]).name
     return path if path.is_file() else None
-
-
-def _cached_on_hub(repository: str, names: Sequence[str]) -> Path | None:
-    """The first of some files of a repository that an earlier download left."""
-    found = (huggingface_hub.try_to_load_from_cache(repository, name) for name in names)
-    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def _file_names(file_name: str) -> list[str]:
@@ -131,7 +111,7 @@ def _file_names(file_name: str) -> list[str]:
 
 def _require_answer(model: str, tag: str, config: dict) -> None:
     where = constants.ENDPOINT if config.get("hf_hub") else config["url"]
-    if constants.HF_HUB_OFFLINE or not _answers(where):
+    if constants.HF_HUB_OFFLINE or not hub.answers(where):
         raise InputError(f"encoder: no network to download the weights {tag!r} of {model} from {where}; {_WAY_OUT}")
 
 
@@ -142,14 +122,3 @@ def _download(name: str, tag: str, config: dict) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         said = on_one_line(error)[:300]
         raise InputError(f"encoder: cannot download the weights {tag!r} of {name}: {said}; {_WAY_OUT}") from error
-
-
-def _answers(url: str) -> bool:
-    """True when the server says anything at all, also through the proxy that the environment names."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_ANSWER_TIMEOUT_S):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeGuard
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags, check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from dxmc_core.cpu_products import onednn_products
@@ -24,7 +24,15 @@ from dxmc_core.extras import needed_for
 from dxmc_core.method.cluster_sample import ClusterSample, InlierRule, cluster_rows, decide
 from dxmc_core.method.fit import Fit, assign, check_num_images, fit_heads, fit_seeds
 from dxmc_core.method.heads import Heads
-from dxmc_core.method.hyperparameters import CENTROID_METHODS, METHODS, TEXT_MATRICES, method_reads, method_settings
+from dxmc_core.method.hyperparameters import (
+    CENTROID_METHODS,
+    METHODS,
+    TEXT_MATRICES,
+    joins_encoders,
+    method_reads,
+    method_settings,
+)
+from dxmc_core.method.joined_encoders import join_encoders
 from dxmc_core.method.metrics import silhouette
 from dxmc_core.method.naming import unnamed
 from dxmc_core.method.near_duplicates import usable_num_clusters
@@ -46,6 +54,9 @@ _NUM_EXEMPLARS, _NUM_BORDER = 24, 8
 
 class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
     """Cluster image embeddings by any method of dxmc, and name the clusters when nouns are given.
+
+    Wherever X is asked for, `best` also takes a list of matrices with the same rows, one of each encoder that has
+    embedded the images. The first is the one that nouns belong to and that clusters are described in.
 
     Args:
         n_clusters: K, or "auto" to take the best of the numbers that are suggested without labels. With fewer distinct
@@ -80,7 +91,8 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         cluster_names_: K distinct names by cluster; None without nouns.
         noun_ids_: (S,) int64 positions of the nouns that were selected, ascending; None without noun embeddings.
         noun_embeddings_: (S, D) float16, theirs; None without noun embeddings.
-        n_features_in_: D.
+        encoder_widths_: columns of each matrix where X is a list of several; empty where it is one.
+        n_features_in_: D, of all matrices together.
         feature_names_in_: (D,) column names, where X had them.
 
     Example:
@@ -100,6 +112,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
     cluster_names_: list[str] | None
     noun_ids_: np.ndarray | None
     noun_embeddings_: np.ndarray | None
+    encoder_widths_: tuple[int, ...]
     n_features_in_: int
 
     def __init__(
@@ -134,7 +147,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
     @onednn_products()
     def fit(
         self,
-        X: ArrayLike,
+        X: ArrayLike | Sequence[ArrayLike],
         y: object = None,
         sample_weight: ArrayLike | None = None,
         *,
@@ -145,11 +158,12 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         """Cluster the rows of X.
 
         Args:
-            X: (N, D) image embeddings of any real type; rows are normalised here and kept as float16.
+            X: (N, D) image embeddings of any real type; rows are normalised here and kept as float16. Or a list of them
+                with the same N rows, for `best`.
             y: ignored; no method sees labels.
             sample_weight: (N,) not negative, what a row counts in the centres of `kmeans` and `concat_kmeans`; the
                 other methods count all rows alike and take no others than equal weights. "auto" looks at all alike.
-            noun_embeddings: (M, D) of the same encoder, for methods that read text and for names.
+            noun_embeddings: (M, D) of the same encoder, the first of several, for methods that read text and for names.
             nouns: M words or phrases; blank and repeated ones are left out, as in the pipeline.
             synset_ids: M WordNet 3.0 names such as "dog.n.01", None where unknown, or "wordnet" to look the nouns up by
                 their commonest meaning; names may then be hypernyms.
@@ -162,9 +176,11 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
             self._fit(X, sample_weight, (noun_embeddings, nouns, synset_ids), progress)
         return self
 
-    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None, given: tuple, progress: FitProgress) -> None:
+    def _fit(
+        self, X: ArrayLike | Sequence[ArrayLike], sample_weight: ArrayLike | None, given: tuple, progress: FitProgress
+    ) -> None:
         progress.begin("check")
-        images = as_stored(validate_data(self, X, dtype=FLOATS), name="X")
+        images, *further = self._stored(X, reset=True)
         weights = self._weights(sample_weight, images)
         settings = _settings(self.method, self.method_settings, has_nouns=given[0] is not None)
         seed = _seed(self.random_state)
@@ -183,6 +199,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
             images,
             reads=reads,
             num_clusters=num_clusters,
+            further_embeddings=further,
             noun_embeddings=None if vocabulary is None else vocabulary.embeddings,
             noun_hypernyms=None if vocabulary is None else vocabulary.hypernyms(reads),
             nouns_per_center=self.nouns_per_center,
@@ -210,7 +227,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         self.noun_ids_ = None
         if vocabulary is not None and selection is not None:
             self.noun_ids_ = vocabulary.positions[selection.noun_ids]
-        found = decide(self.heads_, images, self._texts(images, prepared))
+        found = decide(self.heads_, prepared.data.image_embeddings.numpy(), self._texts(images, prepared))
         num_clusters = self.heads_.num_clusters
         sample = ClusterSample.of(np.arange(len(images)), images, found, num_clusters=num_clusters, weights=weights)
         names = None if vocabulary is None else vocabulary.names(sample, judging=self.judging_nouns)
@@ -264,45 +281,45 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
             return fits[int(np.argmax(likeness))]
         return min(fits, key=lambda fit: fit.reports[-1].terms["total"])
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
+    def predict(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray:
         """Clusters (n,) int64 of images, known or new.
 
         Raises:
-            ValueError: unusable rows, or another width than in `fit`.
+            ValueError: unusable rows, or other encoders or another width than in `fit`.
         """
         return self.predict_proba(X).argmax(axis=1)
 
     @onednn_products()
-    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray:
         """Assignment probabilities (n, K) float32 of images, known or new; see `predict`."""
         check_is_fitted(self)
-        images = validate_data(self, X, dtype=FLOATS, reset=False)
-        rows = as_stored(images, name="X")
-        texts = self._texts(rows)
-        return assign(self.heads_, torch.from_numpy(rows), None if texts is None else torch.from_numpy(texts)).numpy()
+        rows = self._stored(X)
+        texts = self._texts(rows[0])
+        joined = torch.from_numpy(join_encoders(rows))
+        return assign(self.heads_, joined, None if texts is None else torch.from_numpy(texts)).numpy()
 
-    def transform(self, X: ArrayLike) -> np.ndarray:
+    def transform(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray:
         """Cosine distances (n, K) float32, in 0..2, of images to `cluster_centers_`; see `predict`.
 
         The nearest centre need not be the cluster that `predict` gives: only `kmeans` assigns by it.
         """
         check_is_fitted(self)
-        images = as_stored(validate_data(self, X, dtype=FLOATS, reset=False), name="X")
+        images = self._stored(X)[0]
         return 1 - images.astype(np.float32) @ self.cluster_centers_.T
 
-    def score(self, X: ArrayLike, y: object = None) -> float:
+    def score(self, X: ArrayLike | Sequence[ArrayLike], y: object = None) -> float:
         """Mean cosine silhouette of images in the clusters that `predict` gives them, in -1..1; higher is better.
 
         For comparing methods and settings on the same embeddings, by `GridSearchCV` too. It favours few clusters: K is
         better chosen by `n_clusters="auto"`. `y` is ignored; with labels use `dxmc_core.method.metrics`.
         """
         labels = self.predict(X)
-        return silhouette(validate_data(self, X, dtype=FLOATS, reset=False), labels)
+        return silhouette(self._checked(X)[0], labels)
 
     def to_report(
         self,
         path: str | os.PathLike,
-        X: ArrayLike,
+        X: ArrayLike | Sequence[ArrayLike],
         *,
         images: Sequence[Any] | None = None,
         labels: Sequence[str | None] | None = None,
@@ -325,10 +342,10 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
             from dxmc_core.estimator.report import PAGE_MARK, render  # late: fitting needs none of it
 
         check_is_fitted(self)
-        rows = as_stored(validate_data(self, X, dtype=FLOATS, reset=False), name="X")
-        page = render(
-            self, rows, decide(self.heads_, rows, self._texts(rows)), images=images, labels=labels, title=title
-        )
+        encoded = self._stored(X)
+        rows = encoded[0]
+        found = decide(self.heads_, join_encoders(encoded), self._texts(rows))
+        page = render(self, rows, found, images=images, labels=labels, title=title)
         write_whole(path, page.encode(), mark=PAGE_MARK)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -390,6 +407,31 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         tags.transformer_tags.preserves_dtype = []
         return tags
 
+    def _stored(self, X: ArrayLike | Sequence[ArrayLike], *, reset: bool = False) -> list[np.ndarray]:
+        """What each encoder made of the images, (n, D_v) float16 unit rows; see `_checked`."""
+        return [as_stored(rows, name="X") for rows in self._checked(X, reset=reset)]
+
+    def _checked(self, X: ArrayLike | Sequence[ArrayLike], *, reset: bool = False) -> list[np.ndarray]:
+        """The matrices of X, one or several; with `reset` their widths are what later ones have to have."""
+        if not _is_several(X):
+            if not reset and self.encoder_widths_:
+                raise ValueError(f"expected X as a list of {len(self.encoder_widths_)} matrices as in fit, found one")
+            rows = validate_data(self, X, dtype=FLOATS, reset=reset)
+            self.encoder_widths_ = ()
+            return [rows]
+        if not joins_encoders(self.method):
+            raise ValueError(f"method {self.method!r} takes one matrix X, found {len(X)}; method 'best' joins several")
+        encoded = [check_array(rows, dtype=FLOATS, input_name=f"X[{place}]") for place, rows in enumerate(X)]
+        check_consistent_length(*encoded)
+        widths = tuple(rows.shape[1] for rows in encoded)
+        if reset:
+            self.encoder_widths_, self.n_features_in_ = widths, sum(widths)
+            self.__dict__.pop("feature_names_in_", None)
+        elif widths != self.encoder_widths_:
+            expected = list(self.encoder_widths_) or self.n_features_in_
+            raise ValueError(f"expected X of widths {expected} as in fit, found {list(widths)}")
+        return encoded
+
     def _weights(self, sample_weight: ArrayLike | None, images: np.ndarray) -> np.ndarray | None:
         """Weights (N,) float32 that are not all alike, or None."""
         if sample_weight is None:
@@ -438,6 +480,11 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
                 f"expected n_init 1 for method {self.method!r}, found {self.n_init}: it has restarts of its own, "
                 "method_settings={'num_restarts': ...}"
             )
+
+
+def _is_several(X: Any) -> TypeGuard[Sequence[ArrayLike]]:
+    """Whether X is a list of at least two matrices, and not one given as a list of its rows."""
+    return isinstance(X, list | tuple) and len(X) > 1 and all(np.ndim(rows) == 2 for rows in X)
 
 
 def _usable_num_clusters(images: np.ndarray, num_clusters: int) -> int:

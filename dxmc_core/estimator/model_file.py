@@ -49,6 +49,7 @@ def write_model(path: str | os.PathLike, model: "DXMC") -> None:
         "architecture": model.heads_.architecture(),
         "reports": [asdict(report) for report in model.reports_],
         "k_choice": None if model.k_choice_ is None else asdict(model.k_choice_),
+        "encoder_widths": list(model.encoder_widths_),
         "feature_names": list(getattr(model, "feature_names_in_", ())),
         **{name: getattr(model, name) for name in _VALUES},
     }
@@ -78,6 +79,7 @@ def read_model(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]
             "heads_": heads.eval(),
             "reports_": [EpochReport(**report) for report in document["reports"]],
             "k_choice_": _k_choice(document["k_choice"]),
+            "encoder_widths_": tuple(document.get("encoder_widths", ())),
         }
         if document["feature_names"]:
             fitted["feature_names_in_"] = np.array(document["feature_names"], dtype=object)

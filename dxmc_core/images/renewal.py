@@ -6,16 +6,18 @@ id, which costs a kilobyte of storage traffic and no computation.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dxmc_core.artifacts import schemas
-from dxmc_core.artifacts.manifest import Part
+from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.schemas import IMAGES
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.errors import ArtifactError
@@ -24,6 +26,8 @@ from dxmc_core.images.files import UNKNOWN_SIZE
 from dxmc_core.lookahead import map_ahead
 
 _PARTS_AT_A_TIME = 8
+#: The metric of catalog and manifest that holds `FurtherEncoders`.
+_FURTHER = "further_encoders"
 
 logger = logging.getLogger(__name__)
 
@@ -38,46 +42,87 @@ class ListingChanges:
     unchanged: int
 
 
-def renew_catalog(stage_dir: StageDir, listing: Listing, *, fingerprint: str, base: StageDir | None = None) -> Catalog:
+@dataclass(frozen=True)
+class FurtherEncoders:
+    """What decides what a run with several encoders takes over of an earlier one, beside the embeddings of the first.
+
+    Attributes:
+        identities: of each further encoder by its table, as JSON has it: embeddings by another are not taken over.
+        first_fingerprint: of the same run with the first encoder alone: where that is the same and encoders are but
+            added, rejects stay rejected.
+    """
+
+    identities: Mapping[str, Any]
+    first_fingerprint: str
+
+    def as_metrics(self) -> dict[str, Any]:
+        """What the manifest says of it; nothing with one encoder."""
+        return {_FURTHER: asdict(self)} if self.identities else {}
+
+    def taken_over(self, before: Manifest) -> list[str]:
+        """The tables of an earlier catalog that still hold."""
+        found = before.metrics.get(_FURTHER, {"identities": {}, "first_fingerprint": before.fingerprint})
+        known = found["identities"]
+        tables = [table for table, identity in self.identities.items() if known.get(table) == identity]
+        # What an encoder has rejected that is gone may be no reject for the others.
+        are_added = len(tables) == len(known) < len(self.identities)
+        is_same = are_added and found["first_fingerprint"] == self.first_fingerprint
+        return [IMAGES, *tables, *(["rejects"] if is_same else [])]
+
+
+def renew_catalog(
+    stage_dir: StageDir,
+    listing: Listing,
+    *,
+    fingerprint: str,
+    base: StageDir | None = None,
+    further: FurtherEncoders | None = None,
+) -> Catalog:
     """Freeze the catalog of a listing, with parts of `images` for all that an earlier catalog has embedded.
 
     The earlier one may be that of a run that was killed here, of the stage as it was published here, or of `base`, the
     same stage of another run. A kill during this leaves the earlier one in place.
+
+    Args:
+        further: by default there is one encoder.
     """
-    earlier = _earlier_embeddings(stage_dir)
+    further = further or FurtherEncoders({}, fingerprint)
+    earlier = read_catalog(stage_dir) or _published_catalog(stage_dir)
     if earlier is None and base is not None:
-        earlier = _published_embeddings(base)
+        earlier = _published_catalog(base)
     catalog = stage_catalog(stage_dir, listing.tables(), fingerprint=fingerprint)
+    metrics = further.as_metrics()
     if earlier is not None:
-        before, parts = earlier
-        changes, new_rows = compare_catalogs(before, catalog)
-        logger.info(
-            "%s: the source has changed: %d images are new, %d changed, %d gone, %d as they were",
-            stage_dir.stage, changes.new, changes.changed, changes.deleted, changes.unchanged,
-        )  # fmt: skip
-        taken = take_over_rows(before.stage_dir, parts, stage_dir, "images", new_rows, fingerprint=fingerprint)
-        num_taken = sum(part.rows for part, _ in taken)
-        logger.info("%s: %d embeddings were taken over", stage_dir.stage, num_taken)
-        metrics = {"changes": {**asdict(changes), "taken_over": num_taken}}
-        catalog = Catalog(catalog.manifest.model_copy(update={"metrics": metrics}), stage_dir)
-    return freeze_catalog(catalog)
+        changes, new_rows = compare_catalogs(earlier, catalog)
+        if changes.new or changes.changed or changes.deleted:
+            logger.info(
+                "%s: the source has changed: %d images are new, %d changed, %d gone, %d as they were",
+                stage_dir.stage, changes.new, changes.changed, changes.deleted, changes.unchanged,
+            )  # fmt: skip
+        num_taken = {}
+        for table in further.taken_over(earlier.manifest):
+            parts = _embedded_parts(earlier, table)
+            taken = take_over_rows(earlier.stage_dir, parts, stage_dir, table, new_rows, fingerprint=fingerprint)
+            num_taken[table] = sum(part.rows for part, _ in taken)
+        logger.info("%s: %d embeddings were taken over", stage_dir.stage, num_taken[IMAGES])
+        metrics |= {"changes": {**asdict(changes), "taken_over": num_taken[IMAGES]}}
+    return freeze_catalog(Catalog(catalog.manifest.model_copy(update={"metrics": metrics}), stage_dir))
 
 
-def _earlier_embeddings(stage_dir: StageDir) -> tuple[Catalog, list[Part]] | None:
-    """The catalog of the run before this one, and the parts of `images` that it has."""
-    unfinished = read_catalog(stage_dir)
-    if unfinished is not None:
-        staged = stage_dir.staged_row_ids("images", fingerprint=unfinished.manifest.fingerprint)
-        return unfinished, [part for part, _ in staged]
-    return _published_embeddings(stage_dir)
+def _embedded_parts(catalog: Catalog, table: str) -> list[Part]:
+    """The parts of a table that a catalog has, staged ones where it is not published."""
+    if table in catalog.manifest.tables:
+        return catalog.manifest.tables[table]
+    staged = catalog.stage_dir.staged_row_ids(table, fingerprint=catalog.manifest.fingerprint)
+    return [part for part, _ in staged]
 
 
-def _published_embeddings(stage_dir: StageDir) -> tuple[Catalog, list[Part]] | None:
+def _published_catalog(stage_dir: StageDir) -> Catalog | None:
     try:
         manifest = stage_dir.manifest()
     except ArtifactError:
         return None
-    return None if manifest is None else (Catalog(manifest, stage_dir), manifest.tables["images"])
+    return None if manifest is None else Catalog(manifest, stage_dir)
 
 
 def compare_catalogs(before: Catalog, after: Catalog) -> tuple[ListingChanges, np.ndarray]:

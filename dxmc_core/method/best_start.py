@@ -4,15 +4,21 @@ The first look sees the images under two whitenings that ask for no clusters, th
 clusters found so far. Every look joins its views into one space, cuts that into micro-clusters, joins these to K, and
 ends in a discriminant that assigns any image. The work is bounded in N: from some size on the looks see a sample of the
 images, and the discriminant assigns the others.
+
+Where several encoders have embedded the images, each gives views of its own: under whitenings of its space, smoothed
+over its graph. How much the further ones count beside the first is decided by `encoder_gate`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
+from dxmc_core.method.constraints import Constraints
 from dxmc_core.method.discriminant import Discriminant, discriminant_work, fit_discriminant
+from dxmc_core.method.encoder_gate import encoder_agreement, encoder_weight
+from dxmc_core.method.joined_encoders import encoder_scales, join_encoders, split_encoders
 from dxmc_core.method.joined_space import NUM_DIRECTIONS, principal_rows, principal_work
 from dxmc_core.method.kmeans import kmeans_work, spherical_kmeans
 from dxmc_core.method.neighbors import nearest_neighbors, search_bytes
@@ -89,6 +95,8 @@ class BestStart:
         text_weight: what came of it, 0..1; 0 without text.
         size_exponent: of sizes in the cost of joins, see `size_exponent`.
         agreements: of each exponent, what its choice rests on; empty where it was not looked at.
+        encoder_agreements: evidence for each further encoder, see `encoder_gate`; empty with one encoder.
+        encoder_weights: what came of it, each 0..1; the first encoder counts 1.
     """
 
     discriminant: Discriminant
@@ -100,6 +108,8 @@ class BestStart:
     text_weight: float = 0.0
     size_exponent: float = WARD
     agreements: dict[float, float] = field(default_factory=dict)
+    encoder_agreements: tuple[float, ...] = ()
+    encoder_weights: tuple[float, ...] = ()
 
     @property
     def is_done(self) -> bool:
@@ -107,29 +117,52 @@ class BestStart:
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """What the looks see: n images, and of each the candidates for its neighbours.
+class _Encoded:
+    """What one encoder makes of n images.
 
     Attributes:
         images: (n, D) float32 unit rows.
-        candidates: (n, c) positions in the sample, nearest first.
-        texts: (n, T) float32 unit rows around their mean on their principal axes, or None.
-        overlaps: (n, c) float32 of each image's nouns with those of its candidates, or None.
+        candidates: (n, c) positions in the sample of candidates for neighbours, nearest first.
+        weight: of its views against those of the first encoder.
     """
 
     images: np.ndarray
     candidates: np.ndarray
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What the looks see of n images.
+
+    Attributes:
+        encoded: one for each encoder; the texts belong to the first.
+        texts: (n, T) float32 unit rows around their mean on their principal axes, or None.
+        overlaps: (n, c) float32 of each image's nouns with those of its candidates, or None.
+    """
+
+    encoded: tuple[_Encoded, ...]
     texts: np.ndarray | None
     overlaps: np.ndarray | None
+    known: Constraints | None = None
+
+    @property
+    def first(self) -> _Encoded:
+        return self.encoded[0]
+
+    def __len__(self) -> int:
+        return len(self.first.images)
 
 
 def find_start(
     image_embeddings: np.ndarray,
     *,
     num_clusters: int,
+    encoder_widths: Sequence[int] = (),
     image_neighbors: np.ndarray | None = None,
     text_counterparts: np.ndarray | None = None,
     selected_nouns: np.ndarray | None = None,
+    known: Constraints | None = None,
     seed: int = 0,
     device: str = "cpu",
     resume_from: BestStart | None = None,
@@ -139,12 +172,15 @@ def find_start(
     """Cluster images without labels; same seed and machine, same result.
 
     Args:
-        image_embeddings: (N, D), any float type; may be memory-mapped.
+        image_embeddings: (N, D), any float type; may be memory-mapped. Of several encoders as `join_encoders` has them.
         num_clusters: K, at least 2 and fewer than there are distinct images.
-        image_neighbors: (N, k) positions, nearest first; searched here where there are none, and among the sample
-            where N is beyond `num_rows_looked_at`.
+        encoder_widths: columns of each encoder's embeddings where there are several; D in all.
+        image_neighbors: (N, k) positions, nearest first, by the first encoder; searched here where there are none, and
+            among the sample where N is beyond `num_rows_looked_at`. Those by other encoders are always searched here.
         text_counterparts: (N, D'), or None for images alone. How much they count is decided by `text_gate`.
-        selected_nouns: (S, D) nouns that the counterparts were mixed from; goes with them.
+        selected_nouns: (S, D of the first encoder) nouns that the counterparts were mixed from; goes with them.
+        known: images that belong together or apart; they are among those that are looked at, and keep their clusters
+            as people know them in the labels of every look.
         device: where products, searches and k-means run.
         resume_from: an earlier look at the same images with the same settings.
         on_look: called after each look with what is known by then.
@@ -155,18 +191,23 @@ def find_start(
     """
     _check(image_embeddings, num_clusters, image_neighbors, text_counterparts, selected_nouns)
     rows = _rows_looked_at(len(image_embeddings), num_clusters, seed=seed)
-    images = unit_rows(_taken(image_embeddings, rows), name="image_embeddings")
-    candidates = image_neighbors[:, :_MAX_CANDIDATES] if image_neighbors is not None and rows is None else None
-    if candidates is None:
-        on_step(_step(1, "searching neighbors"))
-        candidates = nearest_neighbors(images, num_neighbors=min(_MAX_CANDIDATES, len(images) - 1), device=device)
+    if rows is not None and known is not None:
+        rows = np.union1d(rows, known.rows)
+    encoded: list[_Encoded] = []
+    for images in split_encoders(_taken(image_embeddings, rows), encoder_widths):
+        images = unit_rows(images, name="image_embeddings")
+        candidates = image_neighbors[:, :_MAX_CANDIDATES] if image_neighbors is not None and rows is None else None
+        if candidates is None or encoded:
+            on_step(_step(1, "searching neighbors"))
+            candidates = nearest_neighbors(images, num_neighbors=min(_MAX_CANDIDATES, len(images) - 1), device=device)
+        encoded.append(_Encoded(images, candidates))
     texts = None if text_counterparts is None else _centered(_taken(text_counterparts, rows), device)
-    sample = _Sample(images, candidates, texts, None)
+    sample = _Sample(tuple(encoded), texts, None, None if known is None else known.within(rows))
     start = resume_from
     if start is None:
         start = _first_look(sample, selected_nouns, num_clusters, seed=seed, device=device, on_step=on_step)
         _tell(on_look, start)
-    sample = _with_text(sample, selected_nouns, start.text_weight, device)
+    sample = _weighted(_with_text(sample, selected_nouns, start.text_weight, device), start.encoder_weights)
     while not start.is_done:
         start = _look_again(sample, start, num_clusters, seed=seed, device=device, on_step=on_step)
         _tell(on_look, start)
@@ -181,6 +222,19 @@ def labels_of(discriminant: Discriminant, image_embeddings: np.ndarray) -> np.nd
         rows = unit_rows(image_embeddings[block], name="image_embeddings", first_row=start)
         labels[block] = discriminant.predict(rows)
     return labels
+
+
+def labels_of_known(start: BestStart, known: Constraints, *, num_images: int, seed: int) -> np.ndarray:
+    """Clusters (m,) int32 of the images that people know of, as the last look kept them.
+
+    Args:
+        num_images, seed: N and the seed of the search for the start.
+    """
+    looked_at = start.discriminant.labels
+    rows = _rows_looked_at(num_images, len(start.cluster_shares), seed=seed)
+    if rows is not None:
+        return looked_at[np.searchsorted(np.union1d(rows, known.rows), known.rows)]
+    return looked_at[known.rows]
 
 
 def num_rows_looked_at(num_rows: int, num_clusters: int) -> int:
@@ -222,32 +276,43 @@ def _first_look(
 
     The neighbours' one is right where neighbours share clusters, the half-power one asks nothing of them.
     """
-    images, candidates = sample.images, sample.candidates
     on_step(_step(1, "whitening"))
-    near = candidates[:, : num_smoothing_neighbors(len(images), num_clusters)]
-    whitenings = neighbor_whitening(images, near, device=device), half_power_whitening(images, device=device)
-    agreement = None
-    if sample.texts is not None:
-        on_step(_step(1, "weighing the text"))
-        agreement = _agreement_of_text(sample, whitenings[0], num_clusters, seed=seed, device=device)
+    num_neighbors = num_smoothing_neighbors(len(sample), num_clusters)
+    whitenings = [
+        (
+            neighbor_whitening(one.images, _linked(sample, one.candidates[:, :num_neighbors]), device=device),
+            half_power_whitening(one.images, device=device),
+        )
+        for one in sample.encoded
+    ]
+    agreement: float | None = None
+    encoder_agreements: tuple[float, ...] = ()
+    if sample.texts is not None or len(sample.encoded) > 1:
+        on_step(_step(1, "weighing the views"))
+        gate = _Gate.of(sample, whitenings[0][0], num_clusters, seed=seed, device=device)
+        agreement = None if sample.texts is None else gate.of_text(sample.texts)
+        encoder_agreements = tuple(gate.of_encoder(further.images) for further in sample.encoded[1:])
     weight = 0.0 if agreement is None else text_weight(agreement)
+    encoder_weights = tuple(map(encoder_weight, encoder_agreements))
     on_step(_step(1, "joining views"))
-    sample = _with_text(sample, selected_nouns, weight, device)
+    sample = _weighted(_with_text(sample, selected_nouns, weight, device), encoder_weights)
     space = _joined(sample, whitenings, weight, num_clusters, device)
     on_step(_step(1, "choosing between like and unlike sizes"))
     exponent, agreements = choose_size_exponent(space, num_clusters, seed=seed, device=device)
     on_step(_step(1, "clustering"))
-    discriminant = _clusters_of(sample.images, space, num_clusters, exponent, seed=seed, device=device)
+    discriminant = _clusters_of(sample, space, num_clusters, exponent, seed=seed, device=device)
     return BestStart(
         discriminant,
         _shares(discriminant, num_clusters),
         num_looks=1,
         is_settled=False,
-        num_rows=len(images),
+        num_rows=len(sample),
         text_agreement=agreement,
         text_weight=weight,
         size_exponent=exponent,
         agreements=agreements,
+        encoder_agreements=encoder_agreements,
+        encoder_weights=encoder_weights,
     )
 
 
@@ -257,11 +322,11 @@ def _look_again(
     """Under the whitening of the clusters found so far."""
     look, labels = start.num_looks + 1, start.discriminant.labels
     on_step(_step(look, "whitening"))
-    whitening = cluster_whitening(sample.images, labels, num_clusters, device=device)
+    whitenings = [(cluster_whitening(one.images, labels, num_clusters, device=device),) for one in sample.encoded]
     on_step(_step(look, "joining views"))
-    space = _joined(sample, (whitening,), start.text_weight, num_clusters, device)
+    space = _joined(sample, whitenings, start.text_weight, num_clusters, device)
     on_step(_step(look, "clustering"))
-    discriminant = _clusters_of(sample.images, space, num_clusters, start.size_exponent, seed=seed, device=device)
+    discriminant = _clusters_of(sample, space, num_clusters, start.size_exponent, seed=seed, device=device)
     return replace(
         start,
         discriminant=discriminant,
@@ -275,29 +340,64 @@ def _with_text(sample: _Sample, selected_nouns: np.ndarray | None, weight: float
     """The sample with the overlaps of nouns where text counts, and without any text where it does not."""
     if weight == 0 or selected_nouns is None:
         return replace(sample, texts=None)
-    mixtures = noun_mixtures(sample.images, selected_nouns, device=device)
-    return replace(sample, overlaps=neighbor_overlap(mixtures, sample.candidates, device=device))
+    mixtures = noun_mixtures(sample.first.images, selected_nouns, device=device)
+    return replace(sample, overlaps=neighbor_overlap(mixtures, sample.first.candidates, device=device))
+
+
+def _weighted(sample: _Sample, encoder_weights: Sequence[float]) -> _Sample:
+    """The sample with the weights of the further encoders."""
+    weighted = [
+        replace(further, weight=weight) for further, weight in zip(sample.encoded[1:], encoder_weights, strict=True)
+    ]
+    return replace(sample, encoded=(sample.first, *weighted))
 
 
 def _joined(
-    sample: _Sample, whitenings: tuple[WhiteningMap, ...], weight: float, num_clusters: int, device: str
+    sample: _Sample,
+    whitenings: Sequence[tuple[WhiteningMap, ...]],
+    text_weight: float,
+    num_clusters: int,
+    device: str,
 ) -> np.ndarray:
-    """The joined space (n, R) of the images under each whitening at each depth of smoothing, beside their texts."""
-    num_neighbors = num_smoothing_neighbors(len(sample.images), num_clusters)
-    affinities = None if sample.overlaps is None else sample.overlaps**weight
+    """The joined space (n, R): the images of every encoder under its whitenings, those of the first beside texts."""
     views: list[np.ndarray] = []
-    for whitening in whitenings:
-        rows = whitening.apply(sample.images, device=device)
-        neighbors = rerank_neighbors(rows, sample.candidates, num_neighbors, affinities=affinities, device=device)
-        depths = _smoothed(rows, neighbors, device)
-        if sample.texts is None:
-            views += [smoothed.astype(np.float16) for smoothed in depths]
-            continue
-        scale = (1 + weight**2) ** -0.5  # a view and its text have norm 1 together
-        for smoothed, smoothed_texts in zip(depths, _smoothed(sample.texts, neighbors, device), strict=True):
-            views.append((scale * smoothed).astype(np.float16))
-            views.append((scale * weight * smoothed_texts).astype(np.float16))
+    for position, (encoded, of_encoder) in enumerate(zip(sample.encoded, whitenings, strict=True)):
+        is_first = position == 0
+        if encoded.weight > 0:
+            texts, overlaps = (sample.texts, sample.overlaps) if is_first else (None, None)
+            affinities = None if overlaps is None else overlaps**text_weight
+            for whitening in of_encoder:
+                rows = whitening.apply(encoded.images, device=device)
+                num_neighbors = num_smoothing_neighbors(len(rows), num_clusters)
+                neighbors = rerank_neighbors(
+                    rows, encoded.candidates, num_neighbors, affinities=affinities, device=device
+                )
+                views += _views(encoded.weight, rows, _linked(sample, neighbors), texts, text_weight, device)
     return principal_rows(views, device=device)
+
+
+def _views(
+    weight: float,
+    rows: np.ndarray,
+    neighbors: np.ndarray,
+    texts: np.ndarray | None,
+    text_weight: float,
+    device: str,
+) -> Iterator[np.ndarray]:
+    """Whitened images at each depth of smoothing, beside their texts where there are some."""
+    depths = _smoothed(rows, neighbors, device)
+    if texts is None:
+        for smoothed in depths:
+            yield (weight * smoothed).astype(np.float16)
+        return
+    scale = weight * (1 + text_weight**2) ** -0.5  # a view and its text have the norm of a view together
+    for smoothed, smoothed_texts in zip(depths, _smoothed(texts, neighbors, device), strict=True):
+        yield (scale * smoothed).astype(np.float16)
+        yield (scale * text_weight * smoothed_texts).astype(np.float16)
+
+
+def _linked(sample: _Sample, neighbors: np.ndarray) -> np.ndarray:
+    return neighbors if sample.known is None else sample.known.linked(neighbors)
 
 
 def _smoothed(rows: np.ndarray, neighbors: np.ndarray, device: str) -> Iterator[np.ndarray]:
@@ -309,22 +409,54 @@ def _smoothed(rows: np.ndarray, neighbors: np.ndarray, device: str) -> Iterator[
 
 
 def _clusters_of(
-    images: np.ndarray, space: np.ndarray, num_clusters: int, exponent: float, *, seed: int, device: str
+    sample: _Sample, space: np.ndarray, num_clusters: int, exponent: float, *, seed: int, device: str
 ) -> Discriminant:
     """Micro-clusters of the space joined to K, and the discriminant of what they hold."""
     micro_labels, means, sizes = micro_clusters(space, num_clusters, seed=seed, device=device)
-    parts = merge_points(means, sizes, min(num_clusters, len(sizes)), size_exponent=exponent, device=device)
+    known, tags = sample.known, None
+    if known is not None:
+        micro_labels, tags = known.tagged(micro_labels)
+        micro_labels, tags = _without_empty(micro_labels, tags)
+        sizes = np.bincount(micro_labels)
+        means = cluster_means(space, micro_labels, len(sizes))
+    parts = merge_points(
+        means,
+        sizes,
+        min(num_clusters, len(sizes)),
+        size_exponent=exponent,
+        tags=tags,
+        apart=None if known is None else known.apart,
+        device=device,
+    )
     labels = parts[micro_labels]
+    fixed_rows = None if known is None else known.rows
     if exponent == WARD:
-        labels = _settled_labels(space, labels, num_clusters)
-    return fit_discriminant(images, labels, num_clusters, device=device)
+        labels = _settled_labels(space, labels, num_clusters, fixed_rows)
+    if len(sample.encoded) == 1:
+        return fit_discriminant(sample.first.images, labels, num_clusters, fixed_rows=fixed_rows, device=device)
+    scales = encoder_scales([one.weight for one in sample.encoded])
+    rows = join_encoders([scale * one.images for scale, one in zip(scales, sample.encoded, strict=True)])
+    found = fit_discriminant(rows, labels, num_clusters, fixed_rows=fixed_rows, device=device)
+    widths = [one.images.shape[1] for one in sample.encoded]
+    return replace(found, whitening=found.whitening.of_scaled_columns(np.repeat(scales, widths)))
 
 
-def _settled_labels(space: np.ndarray, labels: np.ndarray, num_clusters: int) -> np.ndarray:
+def _without_empty(labels: np.ndarray, tags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Micro-clusters that have rows, numbered anew."""
+    present, labels = np.unique(labels, return_inverse=True)
+    return labels, tags[present]
+
+
+def _settled_labels(
+    space: np.ndarray, labels: np.ndarray, num_clusters: int, fixed_rows: np.ndarray | None
+) -> np.ndarray:
     """A few steps of Lloyd's algorithm. Not for other exponents than Ward's: it too favours clusters of like size."""
+    fixed = None if fixed_rows is None else labels[fixed_rows]
     for _ in range(_LLOYD_STEPS):
         centers = normalize_rows(cluster_means(space, labels, num_clusters))
         previous, labels = labels, (space @ centers.T).argmax(axis=1)
+        if fixed_rows is not None:
+            labels[fixed_rows] = fixed
         if np.array_equal(labels, previous):
             break
     return labels
@@ -335,29 +467,49 @@ def _shares(discriminant: Discriminant, num_clusters: int) -> np.ndarray:
     return (counts / counts.sum()).astype(np.float32)
 
 
-def _agreement_of_text(sample: _Sample, whitening: WhiteningMap, num_clusters: int, *, seed: int, device: str) -> float:
-    """How well text neighbours keep to a plain clustering of the images, beside image neighbours."""
-    assert sample.texts is not None
-    images = sample.images
-    num_neighbors = num_smoothing_neighbors(len(images), num_clusters)
-    rows = whitening.apply(images, device=device)
-    neighbors = rerank_neighbors(rows, sample.candidates, num_neighbors, device=device)
-    reference = spherical_kmeans(
-        smooth(rows, neighbors, num_rounds=_SMOOTHING_ROUNDS[0], device=device),
-        num_clusters,
-        num_restarts=1,
-        num_iterations=_GATE_ITERATIONS,
-        max_points_per_center=_GATE_POINTS_PER_CENTER,
-        seed=seed,
-        device=device,
-    ).labels
-    rng = np.random.default_rng([seed, 6])
-    drawn = np.sort(rng.choice(len(images), min(len(images), _MAX_GATE_ROWS), replace=False))
-    count = min(_GATE_NEIGHBORS, len(drawn) - 1)
-    near_images, near_texts = (
-        nearest_neighbors(array[drawn], num_neighbors=count, device=device) for array in (images, sample.texts)
-    )
-    return text_agreement(near_images, near_texts, reference[drawn])
+@dataclass(frozen=True)
+class _Gate:
+    """What further views of the images are judged by: a plain clustering of the first encoder's images.
+
+    Attributes:
+        drawn: (m,) positions of the images whose neighbours are compared.
+        near_images: (m, k) their neighbours by the first encoder, as positions in `drawn`.
+        labels: (m,) the clustering.
+    """
+
+    drawn: np.ndarray
+    near_images: np.ndarray
+    labels: np.ndarray
+    device: str
+
+    @classmethod
+    def of(cls, sample: _Sample, whitening: WhiteningMap, num_clusters: int, *, seed: int, device: str) -> "_Gate":
+        images = sample.first.images
+        num_neighbors = num_smoothing_neighbors(len(images), num_clusters)
+        rows = whitening.apply(images, device=device)
+        neighbors = rerank_neighbors(rows, sample.first.candidates, num_neighbors, device=device)
+        reference = spherical_kmeans(
+            smooth(rows, neighbors, num_rounds=_SMOOTHING_ROUNDS[0], device=device),
+            num_clusters,
+            num_restarts=1,
+            num_iterations=_GATE_ITERATIONS,
+            max_points_per_center=_GATE_POINTS_PER_CENTER,
+            seed=seed,
+            device=device,
+        ).labels
+        rng = np.random.default_rng([seed, 6])
+        drawn = np.sort(rng.choice(len(images), min(len(images), _MAX_GATE_ROWS), replace=False))
+        near = nearest_neighbors(images[drawn], num_neighbors=min(_GATE_NEIGHBORS, len(drawn) - 1), device=device)
+        return cls(drawn, near, reference[drawn], device)
+
+    def of_text(self, texts: np.ndarray) -> float:
+        return text_agreement(self.near_images, self._near(texts), self.labels)
+
+    def of_encoder(self, images: np.ndarray) -> float:
+        return encoder_agreement(self.near_images, self._near(images), self.labels)
+
+    def _near(self, rows: np.ndarray) -> np.ndarray:
+        return nearest_neighbors(rows[self.drawn], num_neighbors=self.near_images.shape[1], device=self.device)
 
 
 def _centered(text_counterparts: np.ndarray, device: str) -> np.ndarray:
@@ -393,10 +545,21 @@ class _Sizes:
     width: int
     num_clusters: int
     has_text: bool
+    further_widths: tuple[int, ...] = ()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """D of every encoder."""
+        return (self.width, *self.further_widths)
+
+    @property
+    def row_widths(self) -> tuple[int, ...]:
+        """R of every encoder."""
+        return tuple(min(MAX_COMPONENTS, width) for width in self.widths)
 
     @property
     def row_width(self) -> int:
-        return min(MAX_COMPONENTS, self.width)
+        return self.row_widths[0]
 
     @property
     def text_width(self) -> int:
@@ -412,36 +575,49 @@ class _Sizes:
 
     def joined_width(self, num_whitenings: int) -> int:
         """Columns of all views side by side."""
-        return (self.row_width + self.text_width) * len(_SMOOTHING_ROUNDS) * num_whitenings
+        return (sum(self.row_widths) + self.text_width) * len(_SMOOTHING_ROUNDS) * num_whitenings
 
 
 def start_work(
-    num_rows: int, width: int, num_clusters: int, *, num_nouns: int = 0, has_neighbors: bool = False
+    num_rows: int,
+    width: int,
+    num_clusters: int,
+    *,
+    further_widths: tuple[int, ...] = (),
+    num_nouns: int = 0,
+    has_neighbors: bool = False,
 ) -> Work:
     """What `find_start` does where text counts and the looks do not settle early.
 
     Args:
         num_rows, width: N and D.
+        further_widths: D of encoders beside the first.
         num_nouns: S, or 0 for images alone.
         has_neighbors: they are given, which spares a search where all images are looked at.
     """
-    sizes = _Sizes(num_rows_looked_at(num_rows, num_clusters), width, num_clusters, num_nouns > 0)
+    sizes = _Sizes(num_rows_looked_at(num_rows, num_clusters), width, num_clusters, num_nouns > 0, further_widths)
     looked_at = sizes.num_rows
     total = Work() if has_neighbors and looked_at == num_rows else Work(2.0 * width * looked_at**2)
+    total += Work(2.0 * sum(further_widths) * looked_at**2)
     if sizes.has_text:
-        total += principal_work(looked_at, width) + _gate_work(sizes)
+        total += principal_work(looked_at, width)
         total += overlap_work(looked_at, width, num_nouns, sizes.num_candidates)
-    total += neighbor_work(looked_at, width, sizes.num_neighbors) + half_power_work(looked_at, width)
+    if sizes.has_text or further_widths:
+        total += _gate_work(sizes)
+    for columns in sizes.widths:
+        total += neighbor_work(looked_at, columns, sizes.num_neighbors) + half_power_work(looked_at, columns)
+        total += cluster_work(looked_at, columns) * (NUM_LOOKS - 1)
     total += choice_work(looked_at, min(NUM_DIRECTIONS, sizes.joined_width(2)), num_clusters) + _look_work(sizes, 2)
-    return total + (cluster_work(looked_at, width) + _look_work(sizes, 1)) * (NUM_LOOKS - 1)
+    return total + _look_work(sizes, 1) * (NUM_LOOKS - 1)
 
 
 def _look_work(sizes: _Sizes, num_whitenings: int) -> Work:
     """Of one look, without its whitenings."""
     num_rows, num_clusters = sizes.num_rows, sizes.num_clusters
     space = min(NUM_DIRECTIONS, sizes.joined_width(num_whitenings))
-    graph = rerank_work(num_rows, sizes.row_width, sizes.num_candidates) + smoothing_work(
-        num_rows, sizes.row_width + sizes.text_width, sizes.num_neighbors, num_rounds=max(_SMOOTHING_ROUNDS)
+    columns = sum(sizes.row_widths)
+    graph = rerank_work(num_rows, columns, sizes.num_candidates) + smoothing_work(
+        num_rows, columns + sizes.text_width, sizes.num_neighbors, num_rounds=max(_SMOOTHING_ROUNDS)
     )
     return (
         graph * num_whitenings
@@ -449,12 +625,12 @@ def _look_work(sizes: _Sizes, num_whitenings: int) -> Work:
         + micro_clusters_work(num_rows, space, num_clusters)
         + merge_work(num_micro_clusters(num_rows, num_clusters), space, num_clusters)
         + Work(2.0 * num_rows * space * num_clusters) * _LLOYD_STEPS
-        + discriminant_work(num_rows, sizes.width, num_clusters)
+        + discriminant_work(num_rows, sum(sizes.widths), num_clusters)
     )
 
 
 def _gate_work(sizes: _Sizes) -> Work:
-    """Of `_agreement_of_text`."""
+    """Of `_Gate`."""
     drawn = min(sizes.num_rows, _MAX_GATE_ROWS)
     return (
         rerank_work(sizes.num_rows, sizes.row_width, sizes.num_candidates)
@@ -467,16 +643,23 @@ def _gate_work(sizes: _Sizes) -> Work:
             num_iterations=_GATE_ITERATIONS,
             max_points_per_center=_GATE_POINTS_PER_CENTER,
         )
-        + Work(2.0 * (sizes.width + sizes.text_width) * drawn**2)
+        + Work(2.0 * (sum(sizes.widths) + sizes.text_width) * drawn**2)
     )
 
 
-def start_bytes(num_rows: int, width: int, num_clusters: int, *, has_text: bool = False) -> float:
+def start_bytes(
+    num_rows: int,
+    width: int,
+    num_clusters: int,
+    *,
+    has_text: bool = False,
+    further_widths: tuple[int, ...] = (),
+) -> float:
     """The most memory that `find_start` holds at a time, beside the arrays it is given."""
-    sizes = _Sizes(num_rows_looked_at(num_rows, num_clusters), width, num_clusters, has_text)
-    looked_at, columns = sizes.num_rows, sizes.row_width + sizes.text_width
-    images = 4.0 * looked_at * width
-    kept = images + looked_at * (8.0 * sizes.num_candidates + 4 * sizes.text_width)
+    sizes = _Sizes(num_rows_looked_at(num_rows, num_clusters), width, num_clusters, has_text, further_widths)
+    looked_at, columns = sizes.num_rows, max(sizes.row_width + sizes.text_width, *sizes.row_widths)
+    images = 4.0 * looked_at * sum(sizes.widths)
+    kept = images + looked_at * (8.0 * sizes.num_candidates * len(sizes.widths) + 4 * sizes.text_width)
     if has_text:
         # The overlaps, and these to the power of the text's weight.
         kept += overlap_bytes(looked_at, sizes.num_candidates) + 4.0 * looked_at * sizes.num_candidates
@@ -487,5 +670,7 @@ def start_bytes(num_rows: int, width: int, num_clusters: int, *, has_text: bool 
     smoothing += smoothing_block_bytes(looked_at, sizes.row_width)
     space = min(NUM_DIRECTIONS, sizes.joined_width(2))
     clustering = 4.0 * looked_at * space + joining_bytes(looked_at, space, num_clusters)
+    if further_widths:  # their rows side by side, for the discriminant
+        clustering += images
     searching = images + search_bytes(looked_at, width, sizes.num_candidates)
     return max(searching, kept + views + smoothing, kept + clustering) + _WORKSPACE_BYTES

@@ -69,7 +69,14 @@ class Identities:
         return sum(relation.kind in kinds for relation in self.lineage)
 
 
-def keep_identities(overlaps: sparray, previous_ids: np.ndarray, sizes: np.ndarray, *, ids_given: int) -> Identities:
+def keep_identities(
+    overlaps: sparray,
+    previous_ids: np.ndarray,
+    sizes: np.ndarray,
+    *,
+    ids_given: int,
+    fixed_ids: np.ndarray | None = None,
+) -> Identities:
     """Give every new cluster the id of its predecessor, or an id that no cluster has had.
 
     Only images in both clusterings count, so that neither arrivals nor deletions change an id. A cluster keeps its id
@@ -95,6 +102,8 @@ def keep_identities(overlaps: sparray, previous_ids: np.ndarray, sizes: np.ndarr
         sizes: (K,) images of each new label, those not in the previous clustering included. A label without images gets
             an id too, as runners-up may name it, but no place in the lineage. New ids go to larger clusters first.
         ids_given: as in `Identities`, of the previous clustering.
+        fixed_ids: (K,) ids that are not in question, as a person has chosen them, or of heads that did not change; -1
+            where the images decide.
 
     Raises:
         ValueError: shapes that do not fit, ids that repeat or were never given, or no image in both.
@@ -102,19 +111,28 @@ def keep_identities(overlaps: sparray, previous_ids: np.ndarray, sizes: np.ndarr
     _check(overlaps, previous_ids, sizes, ids_given)
     counts = csr_array(overlaps)
     heirs, origins = _majorities(counts), _majorities(csr_array(counts.T))
-    is_kept = (origins >= 0) & (heirs[origins] == np.arange(len(sizes)))
-    fresh = np.flatnonzero(~is_kept)
+    predecessors = np.where((origins >= 0) & (heirs[origins] == np.arange(len(sizes))), origins, -1)
+    is_fixed = np.zeros(len(sizes), dtype=bool) if fixed_ids is None else fixed_ids >= 0
+    if fixed_ids is not None:
+        predecessors[np.isin(predecessors, np.flatnonzero(np.isin(previous_ids, fixed_ids)))] = -1
+        predecessors[is_fixed] = [_place(previous_ids, fixed) for fixed in fixed_ids[is_fixed]]
+        predecessors[is_fixed & (sizes == 0)] = -1  # what is in no place of the lineage has no predecessor
+    is_kept = predecessors >= 0
+    fresh = np.flatnonzero(~is_kept & ~is_fixed)
     fresh = fresh[np.argsort(-sizes[fresh], kind="stable")]
     cluster_ids = np.empty(len(sizes), dtype=np.int32)
-    cluster_ids[is_kept] = previous_ids[origins[is_kept]]
+    cluster_ids[is_kept] = previous_ids[predecessors[is_kept]]
     cluster_ids[fresh] = ids_given + np.arange(len(fresh))
+    if fixed_ids is not None:
+        cluster_ids[is_fixed] = fixed_ids[is_fixed]
 
     kept = np.flatnonzero(is_kept)
     relate = _Relations(counts, previous_ids, cluster_ids)
-    lineage = [relate("kept", origins[k], k) for k in kept[np.argsort(cluster_ids[kept])]]
+    lineage = [relate("kept", predecessors[k], k) for k in kept[np.argsort(cluster_ids[kept])]]
     num_moved = int(counts.sum()) - sum(row.overlap for row in lineage)
-    lineage += [relate("split" if origins[k] >= 0 else "born", origins[k], k) for k in fresh[sizes[fresh] > 0]]
-    ended = np.setdiff1d(np.arange(len(previous_ids)), origins[kept])
+    new = np.concatenate([fresh, np.flatnonzero(is_fixed & ~is_kept)])
+    lineage += [relate("split" if origins[k] >= 0 else "born", origins[k], k) for k in new[sizes[new] > 0]]
+    ended = np.setdiff1d(np.arange(len(previous_ids)), predecessors[kept])
     ended = ended[np.argsort(previous_ids[ended])]
     lineage += [relate("merged" if heirs[p] >= 0 else "died", p, heirs[p]) for p in ended]
     return Identities(cluster_ids, ids_given + len(fresh), tuple(lineage), int(counts.sum()), num_moved)
@@ -147,6 +165,12 @@ def same_identities(
     )
     lineage = [relation(kind, int(label)) for kind, chosen in of_kind for label in by_id[chosen[by_id]]]
     return Identities(cluster_ids.astype(np.int32), ids_given, tuple(lineage), int(common.sum()), 0)
+
+
+def _place(ids: np.ndarray, wanted: int) -> int:
+    """Where an id stands, -1 where it does not."""
+    places = np.flatnonzero(ids == wanted)
+    return int(places[0]) if len(places) else -1
 
 
 def _majorities(counts: csr_array) -> np.ndarray:

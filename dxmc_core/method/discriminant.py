@@ -44,17 +44,25 @@ class Discriminant:
 
 
 def fit_discriminant(
-    embeddings: np.ndarray, labels: np.ndarray, num_clusters: int, *, num_rounds: int = _ROUNDS, device: str = "cpu"
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    num_clusters: int,
+    *,
+    fixed_rows: np.ndarray | None = None,
+    num_rounds: int = _ROUNDS,
+    device: str = "cpu",
 ) -> Discriminant:
     """Whiten by the labels once, then let rows and centres settle.
 
     Args:
         embeddings: (N, D) unit rows.
         labels: (N,) clusters 0..K-1.
+        fixed_rows: (m,) positions of rows that keep their labels, as somebody knows them.
         num_rounds: of taking centres and assigning rows anew. On CLIP embeddings nearly all change came in the first.
         device: where the products run.
     """
     whitening = cluster_whitening(embeddings, labels, num_clusters, device=device)
+    fixed = None if fixed_rows is None else labels[fixed_rows]
     rows = whitening.apply(embeddings, device=device)
     centers = np.zeros((num_clusters, rows.shape[1]), dtype=np.float32)
     for _ in range(num_rounds):
@@ -63,6 +71,8 @@ def fit_discriminant(
         emptied = np.bincount(labels, minlength=num_clusters) == 0
         centers = normalize_rows(np.where(emptied[:, None], centers, means))
         labels = _nearest(rows, centers, device)
+        if fixed_rows is not None:
+            labels[fixed_rows] = fixed
     return Discriminant(whitening, centers, labels)
 
 

@@ -475,6 +475,11 @@ def method_settings(method: str, *, num_clusters: int, num_images: int, **given:
     return replace(CentroidSettings(), **{name: value for name, value in given.items() if value is not None})
 
 
+def joins_encoders(method: str) -> bool:
+    """Whether a method clusters by the embeddings of several encoders together; the others go by those of the first."""
+    return method == "best"
+
+
 def method_reads(method: str, **given: Any) -> tuple[str, ...]:
     """Names of the `TrainingData` matrices that a method needs, with these settings, beyond the image embeddings."""
     if method in CENTROID_METHODS:

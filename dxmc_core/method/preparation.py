@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dxmc_core.method.hyperparameters import TEXT_MATRICES
+from dxmc_core.method.joined_encoders import join_encoders
 from dxmc_core.method.kmeans import KMeansResult, spherical_kmeans
 from dxmc_core.method.neighbors import nearest_neighbors
 from dxmc_core.method.noun_selection import NounSelection, kmeans_effort, num_image_centers, select_nouns
@@ -165,6 +166,7 @@ def prepare(
     *,
     reads: Collection[str],
     num_clusters: int,
+    further_embeddings: Sequence[np.ndarray] = (),
     noun_embeddings: np.ndarray | None = None,
     noun_hypernyms: np.ndarray | None = None,
     nouns_per_center: int = 5,
@@ -180,6 +182,8 @@ def prepare(
     Args:
         image_embeddings: (N, D) as of `as_stored`.
         reads: names of `TrainingData` matrices, as of `fit.method_reads`.
+        further_embeddings: (N, D_v) as of `as_stored`, of the same images by further encoders; trained on beside the
+            first, which alone nouns and neighbours belong to.
         noun_embeddings: (M, D) as of `as_stored`, the whole vocabulary; the semantic space is selected whenever they
             are given, as clusters are named by it.
         noun_hypernyms: see `TrainingData`.
@@ -223,8 +227,10 @@ def prepare(
         return nearest_neighbors(rows, num_neighbors=count, device=device).astype(np.int32)
 
     has_nouns = "noun_embeddings" in reads
+    encoded = [image_embeddings, *further_embeddings]
     data = TrainingData.from_arrays(
-        image_embeddings,
+        join_encoders(encoded),
+        encoder_widths=[rows.shape[1] for rows in encoded] if further_embeddings else (),
         text_counterparts=counterparts,
         image_neighbors=neighbors("image_neighbors", image_embeddings),
         text_neighbors=neighbors("text_neighbors", counterparts),

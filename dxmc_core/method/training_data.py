@@ -5,7 +5,7 @@ are cast a batch at a time.
 """
 
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -24,6 +24,9 @@ MATRICES = (
     "selected_nouns",
 )
 """What there may be beyond the image embeddings; see `TrainingData`."""
+
+KNOWN = ("known_images", "apart_groups")
+"""What people know of some of the images, for whichever method listens to it; see `constraints.Constraints`."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ class TrainingData:
     """Matrices over the N images of a run, all on one device and indexed by position 0..N-1.
 
     Attributes:
-        image_embeddings: (N, D) float16 or float32, unit rows.
-        text_counterparts: (N, D) the same, or None for methods without text.
+        image_embeddings: (N, D) float16 or float32, unit rows; of several encoders as `join_encoders` has them.
+        text_counterparts: (N, D) the same, or None for methods without text; D is that of the first encoder.
         image_neighbors: (N, k) int32 or int64 positions, or None.
         text_neighbors: (N, k') the same, among the text counterparts.
         noun_embeddings: (M, D) float16 or float32, unit rows: the nouns that SIC and MCA choose their space from (the
@@ -60,6 +63,10 @@ class TrainingData:
         noun_hypernyms: (E, 2) int32 or int64 pairs [noun, its hypernym] of positions in `noun_embeddings`, without a
             cycle, or None where the nouns have no hierarchy.
         selected_nouns: (S, D) float16 or float32, unit rows: the nouns that text counterparts are mixed from, or None.
+        encoder_widths: columns of the image embeddings that each of several encoders has; none with one.
+        known_images: (m, 2) int64 pairs [position, group] of images that people know something of, positions ascending:
+            those of a group belong together; or None.
+        apart_groups: (P, 2) int64 pairs of groups that belong apart; goes with them.
 
     Raises:
         ValueError: shapes disagree, neighbours are not positions in 0..N-1, or the matrices lie on different devices.
@@ -72,13 +79,22 @@ class TrainingData:
     noun_embeddings: Tensor | None = None
     noun_hypernyms: Tensor | None = None
     selected_nouns: Tensor | None = None
+    encoder_widths: tuple[int, ...] = ()
+    known_images: Tensor | None = None
+    apart_groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.image_embeddings.ndim != 2:
             raise ValueError(f"expected image_embeddings (N, D), found shape {tuple(self.image_embeddings.shape)}")
-        if self.text_counterparts is not None and self.text_counterparts.shape != self.image_embeddings.shape:
+        if self.encoder_widths and sum(self.encoder_widths) != self.embedding_width:
             raise ValueError(
-                f"expected text_counterparts of shape {tuple(self.image_embeddings.shape)} like image_embeddings, "
+                f"expected image_embeddings of widths {list(self.encoder_widths)} side by side, found "
+                f"{self.embedding_width} columns"
+            )
+        shape = (self.num_images, self.first_width)
+        if self.text_counterparts is not None and self.text_counterparts.shape != shape:
+            raise ValueError(
+                f"expected text_counterparts of shape {shape} like image_embeddings, "
                 f"found {tuple(self.text_counterparts.shape)}"
             )
         for name in ("image_neighbors", "text_neighbors"):
@@ -98,10 +114,9 @@ class TrainingData:
     def _check_nouns(self) -> None:
         for name in ("noun_embeddings", "selected_nouns"):
             rows = getattr(self, name)
-            if rows is not None and (rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != self.embedding_width):
+            if rows is not None and (rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != self.first_width):
                 raise ValueError(
-                    f"expected {name} (M, {self.embedding_width}) of the images' encoder, "
-                    f"found shape {tuple(rows.shape)}"
+                    f"expected {name} (M, {self.first_width}) of the images' encoder, found shape {tuple(rows.shape)}"
                 )
         nouns, hypernyms = self.noun_embeddings, self.noun_hypernyms
         if hypernyms is None:
@@ -123,17 +138,23 @@ class TrainingData:
         noun_embeddings: np.ndarray | None = None,
         noun_hypernyms: np.ndarray | None = None,
         selected_nouns: np.ndarray | None = None,
+        encoder_widths: Sequence[int] = (),
+        known_images: np.ndarray | None = None,
+        apart_groups: np.ndarray | None = None,
     ) -> "TrainingData":
         """Wrap numpy arrays, memory-mapped ones included, without copying them."""
-        optional = (
-            text_counterparts,
-            image_neighbors,
-            text_neighbors,
-            noun_embeddings,
-            noun_hypernyms,
-            selected_nouns,
-        )
-        return cls(_as_tensor(image_embeddings), *(None if array is None else _as_tensor(array) for array in optional))
+        optional = {
+            "text_counterparts": text_counterparts,
+            "image_neighbors": image_neighbors,
+            "text_neighbors": text_neighbors,
+            "noun_embeddings": noun_embeddings,
+            "noun_hypernyms": noun_hypernyms,
+            "selected_nouns": selected_nouns,
+            "known_images": known_images,
+            "apart_groups": apart_groups,
+        }
+        matrices = {name: _as_tensor(array) for name, array in optional.items() if array is not None}
+        return cls(_as_tensor(image_embeddings), encoder_widths=tuple(encoder_widths), **matrices)
 
     @property
     def num_images(self) -> int:
@@ -144,6 +165,11 @@ class TrainingData:
     def embedding_width(self) -> int:
         """D."""
         return self.image_embeddings.shape[1]
+
+    @property
+    def first_width(self) -> int:
+        """D of the first encoder, which texts and nouns have too."""
+        return self.encoder_widths[0] if self.encoder_widths else self.embedding_width
 
     @property
     def device(self) -> torch.device:
@@ -161,7 +187,8 @@ class TrainingData:
         return self._with(moved)
 
     def only(self, names: Collection[str]) -> "TrainingData":
-        """The image embeddings and, of the other matrices, those named; a hierarchy of nouns goes with the nouns.
+        """The image embeddings, what people know, and of the other matrices those named; a hierarchy of nouns goes
+        with the nouns.
 
         Raises:
             ValueError: a named matrix is missing.
@@ -169,7 +196,7 @@ class TrainingData:
         missing = [name for name in names if getattr(self, name) is None]
         if missing:
             raise ValueError(f"this method trains on {', '.join(sorted(names))}; found no {', '.join(missing)}")
-        wanted = {"image_embeddings", *names}
+        wanted = {"image_embeddings", *KNOWN, *names}
         if "noun_embeddings" in wanted:
             wanted.add("noun_hypernyms")
         return self._with({name: matrix if name in wanted else None for name, matrix in self._matrices().items()})
@@ -187,10 +214,10 @@ class TrainingData:
     def _with(self, matrices: dict[str, Tensor | None]) -> "TrainingData":
         images = matrices.pop("image_embeddings")
         assert images is not None
-        return TrainingData(images, **matrices)
+        return TrainingData(images, **matrices, encoder_widths=self.encoder_widths)
 
     def _matrices(self) -> dict[str, Tensor | None]:
-        return {name: getattr(self, name) for name in ("image_embeddings", *MATRICES)}
+        return {name: getattr(self, name) for name in ("image_embeddings", *MATRICES, *KNOWN)}
 
 
 def draw_batches(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from dxmc_core.method.work import Work
@@ -77,7 +78,14 @@ def ward_tree(points: np.ndarray, weights: np.ndarray) -> WardTree:
 
 
 def merge_points(
-    points: np.ndarray, weights: np.ndarray, num_parts: int, *, size_exponent: float = 1.0, device: str = "cpu"
+    points: np.ndarray,
+    weights: np.ndarray,
+    num_parts: int,
+    *,
+    size_exponent: float = 1.0,
+    tags: np.ndarray | None = None,
+    apart: np.ndarray | None = None,
+    device: str = "cpu",
 ) -> np.ndarray:
     """Join weighted points until `num_parts` nodes are left.
 
@@ -88,23 +96,42 @@ def merge_points(
         points: (M, D); weights: (M,) positive.
         num_parts: 1..M.
         size_exponent: a, 0..1.
+        tags: (M,) a group 0..G-1 or -1; all points of a group are one from the start.
+        apart: (G, G) bool, goes with the tags: groups that are never joined, unless nothing else is left to join.
         device: where costs are computed.
 
     Returns:
         (M,) int64 part of every point, numbered by their first points.
     """
+    if tags is None or apart is None:
+        nodes = np.arange(len(points))
+    else:
+        nodes, points, weights, tags = _joined_by_tag(points, weights, tags)
     pairs, _ = _greedy_joins(
         points,
         weights,
-        num_joins=len(points) - num_parts,
+        num_joins=max(len(points) - num_parts, 0),
         size_exponent=size_exponent,
+        tags=tags,
+        apart=apart,
         dtype=torch.float32,
         device=device,
     )
     parts = np.arange(len(points))
     for kept, gone in pairs[::-1]:
         parts[gone] = parts[kept]
-    return np.unique(parts, return_inverse=True)[1]
+    return np.unique(parts[nodes], return_inverse=True)[1]
+
+
+def _joined_by_tag(
+    points: np.ndarray, weights: np.ndarray, tags: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The node (M,) of every point where those of a tag are one, and the nodes' centroids, weights and tags."""
+    own = np.where(tags >= 0, tags, tags.max() + 1 + np.arange(len(tags)))
+    _, first, nodes = np.unique(own, return_index=True, return_inverse=True)
+    sums = np.bincount(nodes, weights)
+    share = csr_array((weights / sums[nodes], (nodes, np.arange(len(nodes)))), shape=(len(first), len(nodes)))
+    return nodes, share @ points, sums, tags[first]
 
 
 def _greedy_joins(
@@ -113,11 +140,14 @@ def _greedy_joins(
     *,
     num_joins: int,
     size_exponent: float = 1.0,
+    tags: np.ndarray | None = None,
+    apart: np.ndarray | None = None,
     dtype: torch.dtype = torch.float64,
     device: str = "cpu",
 ) -> tuple[np.ndarray, np.ndarray]:
     """The cheapest joins one after another: pairs (num_joins, 2) of slots, the second emptied, and their costs."""
-    nodes = _Nodes(points, weights, size_exponent, dtype, device)
+    barred = None if tags is None or apart is None else _Barred(tags, apart)
+    nodes = _Nodes(points, weights, size_exponent, dtype, device, barred)
     costs, nearest = nodes.nearest_of(np.arange(len(points)))
     is_stale = np.zeros(len(points), dtype=bool)
     pairs, join_costs = np.empty((num_joins, 2), dtype=np.int64), np.empty(num_joins)
@@ -126,6 +156,11 @@ def _greedy_joins(
             looked_up = _lowest(costs, np.flatnonzero(is_stale))
             costs[looked_up], nearest[looked_up] = nodes.nearest_of(looked_up)
             is_stale[looked_up] = False
+        if nodes.barred is not None and np.isinf(costs[tip]):  # none is left that may be joined
+            nodes.barred = None
+            alive = np.flatnonzero(nodes.are_there())
+            costs[alive], nearest[alive] = nodes.nearest_of(alive)
+            tip = int(costs.argmin())
         kept, gone = sorted((tip, int(nearest[tip])))
         pairs[join], join_costs[join] = (kept, gone), costs[tip]
         nodes.join(kept, gone)
@@ -147,12 +182,39 @@ def _lowest(costs: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     return nodes[np.argpartition(costs[nodes], _LOOKED_UP_AT_A_TIME)[:_LOOKED_UP_AT_A_TIME]]
 
 
+class _Barred:
+    """Which nodes are never joined: those whose tags are apart."""
+
+    def __init__(self, tags: np.ndarray, apart: np.ndarray) -> None:
+        self._tags, self._apart = tags.copy(), apart.copy()
+
+    def of(self, nodes: np.ndarray) -> np.ndarray:
+        """For each of n nodes and each of all, whether they are apart: (n, M) bool."""
+        own = self._tags[nodes]
+        return self._apart[own][:, self._tags] & (own >= 0)[:, None] & (self._tags >= 0)
+
+    def join(self, kept: int, gone: int) -> None:
+        """A node is apart from whatever its parts were."""
+        first, second = self._tags[kept], self._tags[gone]
+        if first >= 0 and second >= 0:
+            self._apart[first] |= self._apart[second]
+            self._apart[:, first] |= self._apart[:, second]
+        self._tags[kept] = max(first, second) if min(first, second) < 0 else first
+
+
 class _Nodes:
     """Centroids (M, D) with their weights, of which some have gone into others."""
 
     def __init__(
-        self, points: np.ndarray, weights: np.ndarray, size_exponent: float, dtype: torch.dtype, device: str
+        self,
+        points: np.ndarray,
+        weights: np.ndarray,
+        size_exponent: float,
+        dtype: torch.dtype,
+        device: str,
+        barred: _Barred | None = None,
     ) -> None:
+        self.barred = barred
         self._centroids = torch.from_numpy(np.array(points, dtype=np.float64)).to(device, dtype)
         self._weights = torch.from_numpy(np.array(weights, dtype=np.float64)).to(device, dtype)
         self._norms = self._centroids.square().sum(dim=1)  # infinite for what has gone
@@ -176,9 +238,17 @@ class _Nodes:
             inverse = 1 / self._weights
             costs.div_((inverse + inverse[own, None]).pow_(self._size_exponent))
         costs[torch.arange(len(own)), own] = torch.inf
+        if self.barred is not None:
+            costs[torch.from_numpy(self.barred.of(nodes)).to(costs.device)] = torch.inf
         return costs
 
+    def are_there(self) -> np.ndarray:
+        """Which nodes have not gone: (M,) bool."""
+        return torch.isfinite(self._norms).cpu().numpy()
+
     def join(self, kept: int, gone: int) -> None:
+        if self.barred is not None:
+            self.barred.join(kept, gone)
         first, second = self._weights[kept].clone(), self._weights[gone]
         self._weights[kept] = first + second
         self._centroids[kept] = (first * self._centroids[kept] + second * self._centroids[gone]) / (first + second)

@@ -50,6 +50,11 @@ class WhiteningMap:
             mapped[block] = (_on(device, rows[block].astype(np.float32) - self.mean) @ matrix).cpu().numpy()
         return normalize_rows(mapped)
 
+    def of_scaled_columns(self, scales: np.ndarray) -> "WhiteningMap":
+        """The map of rows that are to be multiplied by `scales` (D,) before this one is applied."""
+        mean = np.divide(self.mean, scales, out=np.zeros_like(self.mean), where=scales > 0)
+        return WhiteningMap(mean, self.matrix * scales[:, None])
+
 
 def half_power_whitening(embeddings: np.ndarray, *, device: str = "cpu") -> WhiteningMap:
     """Principal components scaled by variance^(-1/4), half the way from PCA to full whitening.

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,12 +90,22 @@ def report_cluster(
     )
 
 
-def tree_of(rows: Iterable[Mapping[str, Any]]) -> TreeNode | None:
-    """The tree from the rows of the `cluster_tree` table, children before parents; None for fewer than two clusters."""
+def tree_of(rows: Iterable[Mapping[str, Any]], *, hidden: Container[int] = frozenset()) -> TreeNode | None:
+    """The tree from the rows of the `cluster_tree` table, children before parents; None for fewer than two clusters.
+
+    Args:
+        hidden: ids of clusters that are left out.
+    """
     children: dict[int | None, list[TreeNode]] = {}
     for row in rows:
         below = sorted(children.pop(row["node_id"], []), key=lambda node: -node.size)
-        node = TreeNode(name=row["name"], size=row["size"], cluster_id=row["cluster_id"], children=tuple(below))
+        is_leaf = row["cluster_id"] is not None
+        if row["cluster_id"] in hidden if is_leaf else not below:
+            continue
+        size = row["size"] if is_leaf else sum(child.size for child in below)
+        node = TreeNode(name=row["name"], size=size, cluster_id=row["cluster_id"], children=tuple(below))
+        if len(below) == 1:  # the other child is hidden
+            (node,) = below
         children.setdefault(row["parent"], []).append(node)
     roots = children.get(None, [])
     return roots[0] if roots and roots[0].children else None

@@ -233,6 +233,32 @@ class Changes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Question:
+    """A yes/no question to a person, with pictures; see `method.proposals`.
+
+    Attributes:
+        kind: "merge": do both clusters show the same? "split": are the two groups different things? "move": does the
+            first group, now in `cluster_id`, belong to `other_id`? "rename": is `name` a good name?
+        rows, other_rows: row_ids of the pictures on either side, the most typical first.
+        image_ids: what a yes moves, or puts into the one part of two.
+        other_ids: what a yes puts into the other part ("split" only).
+        num_images: about how many images a yes would put right; 0 where it puts a name right.
+        probability: of a yes. The page asks first what is worth most by both, and later of a kind that it was wrong of.
+    """
+
+    kind: Literal["merge", "split", "move", "rename"]
+    cluster_id: int
+    other_id: int | None = None
+    rows: Sequence[int] = ()
+    other_rows: Sequence[int] = ()
+    image_ids: Sequence[str] = ()
+    other_ids: Sequence[str] = ()
+    name: str = ""
+    num_images: int = 0
+    probability: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportData:
     """Everything on the page. What is empty or None leaves its section out.
 
@@ -246,6 +272,8 @@ class ReportData:
         clusters: in any order; the page shows the largest first.
         images: by row_id, at least every row that `rows_shown` names.
         low_confidence, outliers: row_ids, the most doubtful first.
+        is_editable: whether the page offers to correct it, as it does for a run that listens to edits.
+        questions: what to ask a person first, the most useful first; shown where the page is editable.
         settings: the configuration, flat ("method.name" -> "dxmc"); versions: package -> version.
     """
 
@@ -270,6 +298,8 @@ class ReportData:
     k_evidence: KEvidence | None = None
     tree: TreeNode | None = None
     changes: Changes | None = None
+    is_editable: bool = False
+    questions: Sequence[Question] = ()
     timings: Sequence[StageTiming] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -290,7 +320,8 @@ def picture_groups(data: ReportData) -> list[list[int]]:
     near_duplicates = [row for cluster in ordered for group in cluster.near_duplicates for row in group]
     cards = [[*cluster.exemplars, *cluster.border] for cluster in ordered]
     lists = [list(found.rows) for found in data.quality_lists]
-    return [*cards, list(data.low_confidence), list(data.outliers), *lists, near_duplicates]
+    asked = [[*question.rows, *question.other_rows] for question in data.questions]
+    return [*cards, list(data.low_confidence), list(data.outliers), *lists, *asked, near_duplicates]
 
 
 def map_rows(data: ReportData) -> list[int]:
@@ -318,6 +349,8 @@ def check_report_data(data: ReportData) -> None:
         raise ValueError(f"the report shows row {missing}, not found in ReportData.images; add every row of rows_shown")
     named = [near for cluster in data.clusters for near in cluster.nearest_clusters]
     named += [image.cluster_id for image in data.images.values() if image.cluster_id is not None]
+    named += [question.cluster_id for question in data.questions]
+    named += [question.other_id for question in data.questions if question.other_id is not None]
     named += [] if data.changes is None else list(data.changes.born)
     unknown = next((cluster_id for cluster_id in named if cluster_id not in cluster_ids), None)
     if unknown is not None:

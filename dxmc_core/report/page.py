@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import escape
 
 from dxmc_core.durations import duration
 from dxmc_core.report import wording
@@ -15,6 +16,8 @@ from dxmc_core.report.palette import COLORS
 PAGE_MARK = b'<p class="brand"><strong>dxmc</strong>'
 #: The body of a report that has pages of members beside it.
 _WITH_MEMBERS = b'<body class="with-members">'
+#: A page connects to nowhere; that of `dxmc review` to itself.
+_NO_CONNECTION, _OWN_CONNECTION = b"default-src 'none'; img-src", b"default-src 'none'; connect-src 'self'; img-src"
 
 
 @cache
@@ -62,6 +65,12 @@ def csp_hash(text: str) -> str:
 def without_members(page: bytes) -> bytes:
     """A report that goes where the pages of members do not: it no longer shows the links to them."""
     return page.replace(_WITH_MEMBERS, b"<body>", 1)
+
+
+def for_review(page: bytes, *, author: str) -> bytes:
+    """A report as `dxmc review` serves it: its script may post to where it came from, and knows that it is to do so."""
+    body = f'<body data-review="yes" data-author="{escape(author)}"'.encode()
+    return page.replace(_NO_CONNECTION, _OWN_CONNECTION, 1).replace(b"<body", body, 1)
 
 
 def writable_text(html: str) -> str:

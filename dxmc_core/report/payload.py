@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dxmc_core.report.data import ReportCluster, ReportData, ReportImage, rows_shown
+from dxmc_core.report.data import Question, ReportCluster, ReportData, ReportImage, rows_shown
 from dxmc_core.report.thumbnails import Sprites, Tile
 
 #: Map positions travel as integers of this range.
@@ -31,6 +31,8 @@ def build_payload(
         "images": [_image(data.images[row], cluster_index, sprites.tiles.get(row)) for row in rows],
         "clusters": [_cluster(cluster, color, image_index) for cluster, color in zip(clusters, colors, strict=True)],
         "map": _map(data, image_index),
+        "made": f"{data.title} {data.created_at.isoformat()}",
+        "questions": [_question(question, cluster_index, image_index) for question in data.questions],
     }
 
 
@@ -71,6 +73,22 @@ def _image(image: ReportImage, cluster_index: Mapping[int, int], tile: Tile | No
         _number(image.outlier_score),
         image.label,
         None if tile is None else [tile.sheet, tile.x, tile.y, tile.width, tile.height],
+    ]
+
+
+def _question(question: Question, cluster_index: Mapping[int, int], image_index: Mapping[int, int]) -> list[Any]:
+    """[kind, cluster, other or null, pictures, other pictures, ids, other ids, name, images, probability]."""
+    return [
+        question.kind,
+        cluster_index[question.cluster_id],
+        None if question.other_id is None else cluster_index[question.other_id],
+        [image_index[row] for row in question.rows],
+        [image_index[row] for row in question.other_rows],
+        list(question.image_ids),
+        list(question.other_ids),
+        question.name,
+        question.num_images,
+        _number(question.probability),
     ]
 
 

@@ -30,8 +30,10 @@ _MAP_SHEET_TILES = 64
 #: Nouns of evidence that a card has room for.
 NUM_EVIDENCE = 3
 
-_STYLES = ("page.css", "map.css", "cards.css", "print.css")
+_STYLES = ("page.css", "map.css", "cards.css", "editing.css", "print.css")
 _SCRIPTS = ("page.js", "pictures.js", "viewer.js", "cards.js", "map.js", "start.js")
+#: What an editable page has besides.
+_EDITING_SCRIPTS = ("edits.js", "editing.js", "questions.js", "start_editing.js")
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def render_report(data: ReportData, *, max_bytes: int = DEFAULT_MAX_BYTES) -> st
     clusters = by_size(data.clusters)
     colors = deal_colors(_map_centers(data, clusters), len(clusters))
     sprites = _pack(data, max_bytes)
-    style, script = style_sheet(_STYLES), joined_templates(_SCRIPTS)
+    style = style_sheet(_STYLES)
+    script = joined_templates((*_SCRIPTS, *_EDITING_SCRIPTS) if data.is_editable else _SCRIPTS)
     html = (
         environment()
         .get_template("report.html")

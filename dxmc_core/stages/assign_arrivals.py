@@ -15,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.generations import GenerationRecord
 from dxmc_core.artifacts.heads import load_heads
+from dxmc_core.artifacts.joined_images import ImageRows, image_tables_of
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
@@ -28,6 +30,7 @@ from dxmc_core.method.cluster_identity import same_identities
 from dxmc_core.method.cluster_sample import nearest_clusters
 from dxmc_core.method.drift import AssignmentFigures, far_distance, held_out_distances
 from dxmc_core.method.preparation import text_counterparts_as_stored
+from dxmc_core.reclustering import SinceFull
 from dxmc_core.stages.assign_clusters import assignment_table
 from dxmc_core.stages.previous_clusters import Comparison, with_cluster_ids
 from dxmc_core.stages.settings.assign_clusters import IDS_GIVEN, AssignClustersConfig
@@ -54,7 +57,8 @@ class Kept:
 
 
 def keep_assignments(base: RunDir, images: StageDir, output: StageDir, *, fingerprint: str) -> Kept:
-    """Write the assignments of unchanged images again, under the row ids that the images have now.
+    """Write the assignments of unchanged images again, under the row ids that the images have now: those that the
+    clustering gave, as edits are applied anew.
 
     Args:
         base: a finished run over the same source.
@@ -67,7 +71,12 @@ def keep_assignments(base: RunDir, images: StageDir, output: StageDir, *, finger
     manifest = assigned.require_manifest()
     parts, rows = [], np.zeros(catalogs[1].num_rows, dtype=bool)
     for part, row_ids in take_over_rows(
-        assigned, manifest.tables["assignments"], output, "assignments", new_rows, fingerprint=fingerprint
+        assigned,
+        manifest.tables[schemas.as_clustered("assignments", manifest.tables)],
+        output,
+        "assignments",
+        new_rows,
+        fingerprint=fingerprint,
     ):
         parts.append(part)
         rows[row_ids] = True
@@ -135,7 +144,9 @@ class AssignArrivals:
         self._parts: Sequence[Part] = images.require_manifest().tables["images"]
         self._kept_rows, self._far = kept_rows, far
         self._heads = load_heads(base.stage("train_heads"))
-        centers = base.stage("assign_clusters").read_table("centers")
+        self._image_rows = ImageRows.open(images, image_tables_of(base.stage("train_heads")))
+        assigned = base.stage("assign_clusters")
+        centers = assigned.read_table(schemas.as_clustered("centers", assigned.require_manifest().tables))
         self._cluster_ids = centers["cluster_id"].to_numpy()
         self._centers = matrix_of(centers["embedding"])
         self._mean_distances = centers["mean_distance"].to_numpy()
@@ -148,7 +159,7 @@ class AssignArrivals:
         rows = self._images.read_part(self._parts[index])
         rows = rows.filter(pa.array(~self._kept_rows[rows["row_id"].to_numpy()]))
         texts = None if self._describe is None else self._describe(matrix_of(rows["embedding"]))
-        table = assignment_table(rows, texts, self._heads, self._centers, self._mean_distances)
+        table = assignment_table(rows, texts, self._heads, self._image_rows, self._centers, self._mean_distances)
         table = with_cluster_ids(table, self._cluster_ids)
         part = self._output.write_part("assignments", table, fingerprint=self._fingerprint)
         return {"part": index, "figures": asdict(figures_of([table], far=self._far)), **part.model_dump()}
@@ -173,14 +184,25 @@ def figures_of(assignments: Iterable[pa.Table], *, far: float) -> AssignmentFigu
 
 def reference_figures(assigned: StageDir) -> tuple[AssignmentFigures, float]:
     """Figures over all assignments of a full clustering, and the distance from which on an image is far out."""
-    columns = ("cluster_id", *_FIGURE_COLUMNS)
-    table = assigned.read_table("assignments", columns, schema=schemas.ASSIGNMENTS)
-    centers = assigned.read_table("centers", ["cluster_id", "mean_distance"])
+    columns, tables = ("cluster_id", *_FIGURE_COLUMNS), assigned.require_manifest().tables
+    table = assigned.read_table(schemas.as_clustered("assignments", tables), columns, schema=schemas.ASSIGNMENTS)
+    centers = assigned.read_table(schemas.as_clustered("centers", tables), ["cluster_id", "mean_distance"])
     labels = _Labels(centers["cluster_id"].to_numpy())(table["cluster_id"].to_numpy())
     confidences, margins, distances = (table[name].to_numpy() for name in _FIGURE_COLUMNS)
     distances = held_out_distances(distances, labels, centers["mean_distance"].to_numpy())
     far = far_distance(distances)
     return AssignmentFigures.of(confidences, margins, distances, far=far), far
+
+
+def since_full(base: RunDir, record: GenerationRecord | None) -> SinceFull:
+    """What is known of the last full clustering; of one that dxmc run made it is measured now.
+
+    Args:
+        record: what the run says of itself, where it is a generation.
+    """
+    if record is not None:
+        return SinceFull.from_dict(record.metrics["since_full"])
+    return SinceFull(*reference_figures(base.stage("assign_clusters")))
 
 
 class _Labels:

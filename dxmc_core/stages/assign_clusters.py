@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import load_heads
+from dxmc_core.artifacts.joined_images import ImageRows, image_tables_of
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
@@ -40,12 +41,18 @@ def sample_images(images: StageDir, *, max_images: int, seed: int) -> RowMatrix:
     return RowMatrix(matrix.row_ids[chosen], matrix.values[chosen])
 
 
-def assign_sample(sample: RowMatrix, heads: Heads, counterparts: RowMatrix | None) -> ClusterSample:
-    """Assign a sample and measure the clusters in it."""
+def assign_sample(
+    sample: RowMatrix, heads: Heads, counterparts: RowMatrix | None, joined: np.ndarray | None = None
+) -> ClusterSample:
+    """Assign a sample and measure the clusters in it.
+
+    Args:
+        joined: (n, sum of D) embeddings that the heads take, where those are of several encoders.
+    """
     texts = None
     if counterparts is not None:
         texts = counterparts.values[counterparts.positions_of(sample.row_ids)]
-    found = decide(heads, sample.values, texts)
+    found = decide(heads, sample.values if joined is None else joined, texts)
     return ClusterSample.of(sample.row_ids, sample.values, found, num_clusters=heads.num_clusters)
 
 
@@ -80,6 +87,7 @@ class AssignImages:
     ) -> None:
         self._heads = load_heads(heads)
         self._images = images
+        self._image_rows = ImageRows.open(images, image_tables_of(heads))
         self._image_parts: Sequence[Part] = images.require_manifest().tables["images"]
         self._semantic_space = semantic_space
         self._text_parts: Sequence[Part] = (
@@ -100,23 +108,30 @@ class AssignImages:
         if self._heads.needs_text:
             # Text counterparts are written part by part from the same images, so the rows agree.
             texts = matrix_of(self._semantic_space.read_part(self._text_parts[index])["embedding"])
-        table = assignment_table(rows, texts, self._heads, self._centers, self._mean_distances)
+        table = assignment_table(rows, texts, self._heads, self._image_rows, self._centers, self._mean_distances)
         part = self._output.write_part("assignments", table, fingerprint=self._fingerprint)
         sizes = np.bincount(table["cluster_id"].to_numpy(), minlength=self._heads.num_clusters)
         return {"part": index, "sizes": sizes.tolist(), **part.model_dump()}
 
 
 def assignment_table(
-    rows: pa.Table, texts: np.ndarray | None, heads: Heads, centers: np.ndarray, mean_distances: np.ndarray
+    rows: pa.Table,
+    texts: np.ndarray | None,
+    heads: Heads,
+    image_rows: ImageRows,
+    centers: np.ndarray,
+    mean_distances: np.ndarray,
 ) -> pa.Table:
     """Rows of `assignments`, with labels for ids, of rows of `images`.
 
     Args:
         texts: (n, D) their text counterparts, where the heads need them.
+        image_rows: what further encoders made of them, where the heads need that.
         centers, mean_distances: (K, D) and (K,), as in `ClusterSample`.
     """
     embeddings = matrix_of(rows["embedding"])
-    labels, confidences, runner_up, margins = decide(heads, embeddings, texts)
+    joined = image_rows.joined(rows["row_id"].to_numpy(), embeddings)
+    labels, confidences, runner_up, margins = decide(heads, joined, texts)
     distances = 1 - np.einsum("nd,nd->n", embeddings.astype(np.float32), centers[labels])
     return pa.table(
         {

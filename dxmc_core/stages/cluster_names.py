@@ -1,9 +1,11 @@
 """Names that clusters keep: those of the run before, and those that a person gave, read from a small file."""
 
 import csv
+import hashlib
 import io
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ import yaml
 
 from dxmc_core.artifacts.storage import read_user_file
 from dxmc_core.artifacts.user_tables import column_names, read_columns, require_once
+from dxmc_core.edits.model import MAX_CLUSTER_ID, ClusterRef, Edit, Rename, require_name
 from dxmc_core.errors import InputError, named
 from dxmc_core.method.name_choice import numbered, spelling_key, told_apart
 from dxmc_core.user_values import as_text
@@ -19,8 +22,6 @@ from dxmc_core.user_values import as_text
 PERSON = "person"
 _UNNAMED = "unnamed"
 _COLUMNS = ("cluster_id", "name")
-_MAX_ID = 2**31 - 1
-_MAX_NAME_LENGTH = 200
 _EXPECTED = "expected .yaml with `17: red cars` a line, or .csv or .parquet with the columns cluster_id and name"
 
 
@@ -87,11 +88,13 @@ def _checked(pairs: Iterable[tuple[str, str]], uri: str) -> dict[int, str]:
     ids_by_name: dict[str, int] = {}
     for text, raw in pairs:
         where = f"assign_clusters.renames: {uri}: cluster_id {text!r}"
-        if not (text.strip().isascii() and text.strip().isdigit() and int(text) <= _MAX_ID):
-            raise InputError(f"{where} is not a number in 0..{_MAX_ID}")
-        cluster_id, name = int(text), raw.strip()
-        if not name or len(name) > _MAX_NAME_LENGTH or not name.isprintable():
-            raise InputError(f"{where}: expected a name of 1 to {_MAX_NAME_LENGTH} printable characters, found {raw!r}")
+        if not (text.strip().isascii() and text.strip().isdigit() and int(text) <= MAX_CLUSTER_ID):
+            raise InputError(f"{where} is not a number in 0..{MAX_CLUSTER_ID}")
+        cluster_id = int(text)
+        try:
+            name = require_name(raw)
+        except ValueError as error:
+            raise InputError(f"{where}: {error}") from error
         if cluster_id in renames:
             raise InputError(f"{where} is there twice; give it one name")
         other = ids_by_name.setdefault(name.casefold(), cluster_id)
@@ -99,6 +102,17 @@ def _checked(pairs: Iterable[tuple[str, str]], uri: str) -> dict[int, str]:
             raise InputError(f"{where} has the name of cluster {other}, {name!r}; no two names may be alike")
         renames[cluster_id] = name
     return renames
+
+
+def rename_edits(renames: Mapping[int, str]) -> tuple[Edit, ...]:
+    """Names from such a file as the edits that they are."""
+    found = []
+    for cluster_id, name in renames.items():
+        edit_id = hashlib.sha256(f"{cluster_id} {name}".encode()).hexdigest()[:8]
+        action = Rename(cluster=ClusterRef(id=cluster_id), name=name)
+        at = datetime.fromtimestamp(0, UTC)  # the file does not say when
+        found.append(Edit(id=edit_id, author="assign_clusters.renames", at=at, action=action))
+    return tuple(found)
 
 
 def require_known(renames: Mapping[int, str], ids_given: int) -> None:

@@ -6,26 +6,33 @@ The catalog is written first and gives every image a dense `row_id`. Chunks of i
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import embedding_column
+from dxmc_core.artifacts.schemas import IMAGES
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import check_free_space
 from dxmc_core.errors import ArtifactError, InputError
-from dxmc_core.images.catalog import Catalog, catalog_tables, freeze_catalog, stage_catalog
-from dxmc_core.images.decode import ImageRejectedError
+from dxmc_core.images.catalog import Catalog, catalog_rows, catalog_tables, freeze_catalog, stage_catalog
+from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.quarantine import Quarantine
 from dxmc_core.images.selection import Selection
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.method.unit_rows import to_unit_norm
 from dxmc_core.method.work import Work
-from dxmc_core.stages.embedded_rows import TABLES, EmbeddedRows
+from dxmc_core.stages.embedded_rows import REJECTS, EmbeddedRows
 from dxmc_core.stages.embedding_files import EmbeddingFile, read_embedding_file
-from dxmc_core.stages.embedding_workers import WriteEmbeddings, rejection_without_direction, with_rejections
+from dxmc_core.stages.embedding_workers import (
+    WriteEmbeddings,
+    column_of,
+    rejection_without_direction,
+    with_rejections,
+)
 from dxmc_core.workload import POOL_BYTES, POOL_STARTS, PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
 _IMPORT_PART_ROWS = 8192
@@ -41,17 +48,25 @@ _REJECT_EXAMPLES = 3
 _COMMON_REASONS = 3
 
 
-def check_disk(run_dir_uri: str, *, num_rows: int, embedding_width: int) -> None:
-    """Raises InputError when the run's artifacts would not fit the disk of a local run directory."""
-    counterparts_too = 2
-    bytes_per_row = counterparts_too * embedding_width * np.dtype(np.float16).itemsize + _OTHER_BYTES_PER_ROW
+def check_disk(run_dir_uri: str, *, num_rows: int, embedding_widths: Sequence[int]) -> None:
+    """Raises InputError when the run's artifacts would not fit the disk of a local run directory.
+
+    Args:
+        embedding_widths: of every encoder; counterparts are as wide as the first.
+    """
+    columns = sum(embedding_widths) + embedding_widths[0]
+    bytes_per_row = columns * np.dtype(np.float16).itemsize + _OTHER_BYTES_PER_ROW
     check_free_space(run_dir_uri, num_rows * bytes_per_row + _OTHER_BYTES)
 
 
 def import_embeddings(
-    source: EmbeddingsSource, stage_dir: StageDir, *, fingerprint: str
+    source: EmbeddingsSource, stage_dir: StageDir, *, fingerprint: str, tables: Sequence[str] = (IMAGES,)
 ) -> tuple[Catalog, EmbeddedRows]:
-    """Bring a file of embeddings into the artifacts: normalised, float16; rows that are not finite or zero rejected."""
+    """Bring a file of embeddings into the artifacts: normalised, float16; rows that are not finite or zero rejected.
+
+    Args:
+        tables: that there will be; this is of the first.
+    """
     file = _selected(read_embedding_file(source.uri, label_from=source.label_from), source)
     count = len(file.embeddings)
     rows = pa.table(
@@ -67,10 +82,10 @@ def import_embeddings(
     )
     catalog = freeze_catalog(stage_catalog(stage_dir, catalog_tables([rows]), fingerprint=fingerprint))
     write = WriteEmbeddings(stage_dir, fingerprint=fingerprint)
-    done = EmbeddedRows(count)
+    done = EmbeddedRows(count, tables)
     for start in range(0, count, _IMPORT_PART_ROWS):
         stop = min(start + _IMPORT_PART_ROWS, count)
-        written = write(_normalized_rows(catalog.rows(start, stop), file.embeddings[start:stop]))
+        written = write(_normalized_rows(catalog.rows(start, stop), file.embeddings[start:stop], IMAGES))
         for receipt in written.to_pylist():
             done.add_receipt(receipt)
     return catalog, done
@@ -93,13 +108,39 @@ def _selected(file: EmbeddingFile, source: EmbeddingsSource) -> EmbeddingFile:
     )
 
 
-def _normalized_rows(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
+def import_further(table: str, uri: str, catalog: Catalog, done: EmbeddedRows, *, fingerprint: str) -> None:
+    """Bring a file of embeddings in for what a further encoder would do, and count it as done.
+
+    Images are found by their ids; those that the file does not have are rejected.
+    """
+    file = read_embedding_file(uri)
+    place_of = {image_id: place for place, image_id in enumerate(file.image_ids)}
+    write = WriteEmbeddings(catalog.stage_dir, fingerprint=fingerprint, tables=(table,))
+    missing = [tables for tables in done.missing() if table in tables]
+    for chunk in [chunk for tables in missing for chunk in done.chunks(_IMPORT_PART_ROWS, tables)]:
+        rows = catalog_rows(catalog, chunk)
+        places = np.array([place_of.get(image_id, -1) for image_id in rows["image_id"].to_pylist()])
+        rejections = {
+            row: ImageRejectedError(RejectReason.MISSING, f"{uri} has no embedding of it")
+            for row in np.flatnonzero(places < 0).tolist()
+        }
+        for receipt in write(_normalized_rows(rows, file.embeddings[places], table, rejections)).to_pylist():
+            done.add_receipt(receipt)
+
+
+def _normalized_rows(
+    rows: pa.Table, embeddings: np.ndarray, table_name: str, rejected: Mapping[int, ImageRejectedError] | None = None
+) -> pa.Table:
+    """Rows as `WriteEmbeddings` takes them; those that are `rejected`, by position, and those without a direction."""
     unit, usable = to_unit_norm(embeddings)
     rejections: list[ImageRejectedError | None] = [None] * len(embeddings)
     for row in np.flatnonzero(~usable).tolist():
         rejections[row] = rejection_without_direction(embeddings[row])
+    for row, rejection in (rejected or {}).items():
+        rejections[row], usable[row] = rejection, False
     table = with_rejections(rows.select(["row_id", "image_id", "uri"]), rejections)
-    return table.append_column("embedding", embedding_column(unit.astype(np.float16), mask=~usable))
+    column = embedding_column(unit.astype(np.float16), mask=~usable)
+    return table.append_column(column_of("embedding", table_name), column)
 
 
 def publish_embeddings(
@@ -114,21 +155,36 @@ def publish_embeddings(
     stage_dir = catalog.stage_dir
     if done.num_left:
         raise ArtifactError(f"{done.num_left} catalog rows are in neither images nor rejects; run again")
-    if not done.num_rows_of("images"):
-        found = describe_rejects(stage_dir, done.parts("rejects"))
+    if not done.num_images:
+        found = describe_rejects(stage_dir, done.parts(REJECTS))
         raise InputError(f"none of the {catalog.num_rows} images could be read: {found}")
+    done.replace_rejected(partial(_without_rows, stage_dir, fingerprint=fingerprint))
+    tables = {table: done.parts(table) for table in (*done.tables, REJECTS)}
     return stage_dir.publish(
         fingerprint=fingerprint,
         inputs={},
-        tables={"catalog": catalog.manifest.tables["catalog"], **{table: done.parts(table) for table in TABLES}},
+        tables={"catalog": catalog.manifest.tables["catalog"], **tables},
         metrics={
-            "images": done.num_rows_of("images"),
-            "rejects": done.num_rows_of("rejects"),
-            "reject_reasons": dict(count_rejects(stage_dir, done.parts("rejects"))[0].most_common()),
+            "images": done.num_images,
+            "rejects": done.num_rejects,
+            "reject_reasons": dict(count_rejects(stage_dir, tables[REJECTS])[0].most_common()),
             "rows_resumed": num_resumed,
             **catalog.manifest.metrics,
         },
         seconds=seconds,
+    )
+
+
+def _without_rows(
+    stage_dir: StageDir, table_name: str, part: Part, row_ids: np.ndarray, *, fingerprint: str
+) -> Part | None:
+    """The part of a table without these rows; itself where it has none of them, None where it has no others."""
+    table = stage_dir.read_part(part)
+    left = ~np.isin(table["row_id"].to_numpy(), row_ids)
+    if left.all():
+        return part
+    return (
+        stage_dir.write_part(table_name, table.filter(pa.array(left)), fingerprint=fingerprint) if left.any() else None
     )
 
 
@@ -192,7 +248,7 @@ def cost(load: Workload, machine: Machine) -> StageCost:
         # Files are fetched while the cores are busy with others.
         waiting = count * rates.fetch_s / cores - encoder.seconds - decoding.seconds
         work = [encoder, decoding, CostPart("fetching images", max(waiting, 0.0))]
-    disk = count * (load.width * 2.0 + _CATALOG_BYTES_PER_ROW)
+    disk = count * ((load.width + sum(load.further_widths)) * 2.0 + _CATALOG_BYTES_PER_ROW)
     workers = machine.gpus or machine.cores
     return StageCost(
         "embed_images",

@@ -18,6 +18,7 @@ from dxmc_core.artifacts.user_tables import (
     read_columns,
     require_once,
 )
+from dxmc_core.encoders import EmbeddedConfig, FurtherEncoderConfig, embedding_width
 from dxmc_core.errors import InputError, named, on_one_line
 from dxmc_core.images.listing import uri_beside
 from dxmc_core.user_values import as_labels, as_text
@@ -90,6 +91,13 @@ def embedding_file_shape(uri: str) -> tuple[int, int]:
             return parquet.metadata.num_rows, matrix_of_lists(pa.chunked_array([batch.column(0)])).shape[1]
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"cannot read {uri}: {on_one_line(error)}; check source.uri") from error
+
+
+def embedding_width_of(config: FurtherEncoderConfig) -> int | None:
+    """D of an encoder or of a file in the place of one; None when only loading the model would tell."""
+    if isinstance(config, EmbeddedConfig):
+        return embedding_file_shape(config.uri)[1]
+    return embedding_width(config)
 
 
 def _values(uri: str, name: str, arrays: dict[str, np.ndarray], count: int) -> list[Any] | None:

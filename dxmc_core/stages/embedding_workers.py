@@ -4,12 +4,16 @@
 and a chunk is written while the next one is encoded. `DecodeChunks` and `EmbedDecoded` are the two halves of it, for
 GPUs that need more cores than a process uses well. What is in memory at a time is bounded: the files by their bytes,
 what is being decoded by its pixels, crops by their number.
+
+Where there are several encoders, each process has all of them: a picture is fetched and decoded once, resized for each
+model, and goes through one after the other. So no model waits for another, whichever of them takes longer. An encoder
+goes by the table that its embeddings are for.
 """
 
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -47,21 +51,30 @@ _DECODED_BYTES = 80 << 20
 logger = logging.getLogger(__name__)
 
 File = bytes | ImageRejectedError
-Decoded = tuple[np.ndarray, Measures]
+Decoded = tuple[dict[str, np.ndarray], Measures]
+
+
+def column_of(name: str, table: str) -> str:
+    """The column of a batch that belongs to a table: pixels for `images`, pixels-NAME for `images-NAME`."""
+    return name + table.removeprefix(schemas.IMAGES)
 
 
 class DecodeImages:
     """Catalog rows to crops: decodes and resizes the files that `fetch` yields for them, in the order of the rows.
 
-    Yields tables of the columns row_id, image_id, uri, pixels (uint8 (image_size, image_size, 3) as bytes), those of
-    `schemas.MEASURES` (all null for a reject), reason and message (null for an image). Each has `batch_size` images but
-    the last of a chunk; rejects take no place in a batch, so the batches of a chunk do not depend on which of its
-    rejects a killed run had written.
+    Yields tables of the columns row_id, image_id, uri, pixels for each table (uint8 (image_size, image_size, 3) as
+    bytes), those of `schemas.MEASURES` (all null for a reject), reason and message (null for an image). Each has
+    `batch_size` images but the last of a chunk; rejects take no place in a batch, so the batches of a chunk do not
+    depend on which of its rejects a killed run had written.
+
+    Args:
+        preprocess: the resizing of each encoder, by its table.
+        image_size: the largest that one of them makes.
     """
 
     def __init__(
         self,
-        preprocess: Callable[[Image.Image], np.ndarray],
+        preprocess: Mapping[str, Callable[[Image.Image], np.ndarray]],
         fetch: Callable[[pa.Table], Iterable[File]],
         *,
         image_size: int,
@@ -70,9 +83,8 @@ class DecodeImages:
         fast_jpeg: bool = False,
         num_threads: int = 1,
     ) -> None:
-        self._preprocess = preprocess
+        self._preprocess = dict(preprocess)
         self._fetch = fetch
-        self._image_size = image_size
         self._batch_size = batch_size
         self._max_pixels = max_pixels
         self._min_size = image_size if fast_jpeg else None
@@ -100,11 +112,11 @@ class DecodeImages:
         files = self._files(chunks, file_bytes)
         decoded = map_ahead(decode, files, threads=self._threads, ahead=self._batch_size)
         for index, of_chunk in itertools.groupby(decoded, key=lambda item: item[0]):
-            batch = _Batch(self._batch_size, self._image_size)
+            batch = _Batch(self._batch_size, self._preprocess)
             for _, rows, row, result in of_chunk:
                 if batch.is_full and not isinstance(result, ImageRejectedError):
                     yield index, batch.table(rows)
-                    batch = _Batch(self._batch_size, self._image_size, first_row=row)
+                    batch = _Batch(self._batch_size, self._preprocess, first_row=row)
                 batch.add(result)
             yield index, batch.table(rows)
 
@@ -126,8 +138,8 @@ class DecodeImages:
             opened = open_image(file, max_pixels=self._max_pixels, min_size=self._min_size)
             with self._pixels.using(opened.num_pixels):
                 picture = opened.decode()
-                crop = self._preprocess(picture)
-                return crop, measure(opened.size, picture, crop)
+                crops = {table: resize(picture) for table, resize in self._preprocess.items()}
+                return crops, measure(opened.size, picture, next(iter(crops.values())))
         except ImageRejectedError as error:
             return error
 
@@ -161,10 +173,12 @@ def _one_ahead(items: Iterable[Any]) -> Iterator[Any]:
 
 
 class _Batch:
-    """Crops side by side in memory as the model takes them, and the rows of a chunk that they and rejects came from."""
+    """Crops side by side in memory as models take them, and the rows of a chunk that they and rejects came from."""
 
-    def __init__(self, batch_size: int, image_size: int, *, first_row: int = 0) -> None:
-        self._crops = np.empty((batch_size, image_size, image_size, 3), dtype=np.uint8)
+    def __init__(self, batch_size: int, tables: Iterable[str], *, first_row: int = 0) -> None:
+        self._batch_size = batch_size
+        self._tables = list(tables)
+        self._crops: dict[str, np.ndarray] = {}
         self._first_row = first_row
         self._num_images = 0
         self._rejections: list[ImageRejectedError | None] = []
@@ -172,7 +186,7 @@ class _Batch:
 
     @property
     def is_full(self) -> bool:
-        return self._num_images == len(self._crops)
+        return self._num_images == self._batch_size
 
     def add(self, result: Decoded | ImageRejectedError) -> None:
         """Take what became of the next row."""
@@ -180,7 +194,11 @@ class _Batch:
             self._rejections.append(result)
             self._measures.append(None)
             return
-        self._crops[self._num_images], measures = result
+        crops, measures = result
+        for table, crop in crops.items():
+            if table not in self._crops:
+                self._crops[table] = np.empty((self._batch_size, *crop.shape), dtype=np.uint8)
+            self._crops[table][self._num_images] = crop
         self._num_images += 1
         self._rejections.append(None)
         self._measures.append(measures)
@@ -189,7 +207,9 @@ class _Batch:
         """The batch as `DecodeImages` yields it, given all rows of its chunk."""
         table = rows.slice(self._first_row, len(self._rejections)).select(["row_id", "image_id", "uri"])
         is_image = np.array([rejection is None for rejection in self._rejections])
-        table = table.append_column("pixels", _pixels_column(self._crops[: self._num_images], is_image))
+        for name in self._tables:
+            crops = self._crops[name][: self._num_images] if self._num_images else np.empty((0, 0), dtype=np.uint8)
+            table = table.append_column(column_of("pixels", name), _pixels_column(crops, is_image))
         for name, type_ in schemas.MEASURES.items():
             table = table.append_column(
                 name, pa.array([found and getattr(found, name) for found in self._measures], type_)
@@ -233,22 +253,30 @@ def _crops_of(column: pa.ChunkedArray, image_size: int) -> np.ndarray:
 
 
 class EncodeImages:
-    """Pixels to embeddings: replaces the column `pixels` by `embedding` (unit norm, float16; null for a reject)."""
+    """Pixels to embeddings: each column `pixels` by one `embedding` (unit norm, float16; null for a reject).
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+    What one encoder rejects is rejected for all.
+    """
+
+    def __init__(self, encoders: Mapping[str, Encoder]) -> None:
+        self._encoders = dict(encoders)
 
     def __call__(self, decoded: pa.Table) -> pa.Table:
-        is_image = decoded["pixels"].is_valid().to_numpy()
-        embeddings = np.zeros((decoded.num_rows, self._encoder.embedding_width), dtype=np.float16)
-        table = decoded.drop_columns(["pixels"])
-        if is_image.any():
-            crops = _crops_of(decoded["pixels"], self._encoder.image_size)
-            embeddings[is_image] = self._encoder.encode_images(crops)
-            has_direction = np.isfinite(embeddings).all(axis=1) & embeddings.any(axis=1)
-            table = _without_direction(table, embeddings, np.flatnonzero(is_image & ~has_direction))
+        is_image = decoded["reason"].is_null().to_numpy()
+        table = decoded.drop_columns([column_of("pixels", name) for name in self._encoders])
+        found: dict[str, np.ndarray] = {}
+        for name, encoder in self._encoders.items():
+            found[name] = np.zeros((decoded.num_rows, encoder.embedding_width), dtype=np.float16)
+            pixels = decoded[column_of("pixels", name)]
+            rows = np.flatnonzero(pixels.is_valid().to_numpy())
+            if len(rows):
+                found[name][rows] = encoder.encode_images(_crops_of(pixels, encoder.image_size))
+            has_direction = np.isfinite(found[name]).all(axis=1) & found[name].any(axis=1)
+            table = _without_direction(table, found[name], np.flatnonzero(is_image & ~has_direction))
             is_image &= has_direction
-        return table.append_column("embedding", embedding_column(embeddings, mask=~is_image))
+        for name, embeddings in found.items():
+            table = table.append_column(column_of("embedding", name), embedding_column(embeddings, mask=~is_image))
+        return table
 
 
 def _without_direction(table: pa.Table, embeddings: np.ndarray, rows: np.ndarray) -> pa.Table:
@@ -268,27 +296,41 @@ class WriteEmbeddings:
 
     The result has one row a part written: `table`, the part's fields, and its row ids packed (row_start, row_bits). The
     rejects go first: a row whose part was not written is simply done again.
+
+    Args:
+        tables: of the encoders whose embeddings there are.
     """
 
-    def __init__(self, stage_dir: StageDir, *, fingerprint: str) -> None:
+    def __init__(self, stage_dir: StageDir, *, fingerprint: str, tables: Iterable[str] = (schemas.IMAGES,)) -> None:
         self._stage_dir = stage_dir
         self._fingerprint = fingerprint
+        self._tables = list(tables)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         is_reject = rows["reason"].is_valid()
         rejects = rows.filter(is_reject).select(schemas.REJECTS.names).cast(schemas.REJECTS)
-        found = schemas.with_measures(rows.filter(pc.invert(is_reject)))
-        base = schemas.images(found.schema.field("embedding").type.list_size)
-        whole = pa.schema([*base, *schemas.MEASURES.items()])
-        images = found.select(whole.names).cast(whole)
-        return pa.Table.from_pylist(
-            [self._written(name, table) for name, table in (("rejects", rejects), ("images", images)) if table.num_rows]
-        )
+        found = rows.filter(pc.invert(is_reject))
+        written = {"rejects": rejects, **{name: _images(found, name) for name in self._tables}}
+        return pa.Table.from_pylist([self._written(name, table) for name, table in written.items() if table.num_rows])
 
     def _written(self, name: str, table: pa.Table) -> dict[str, Any]:
         part = self._stage_dir.write_part(name, table, fingerprint=self._fingerprint)
         row_start, row_bits = pack_rows(table["row_id"].to_numpy())
         return {"table": name, **part.model_dump(), "row_start": row_start, "row_bits": row_bits}
+
+
+def _images(rows: pa.Table, name: str) -> pa.Table:
+    """Embedded rows as the table of an encoder has them; measures go with the first."""
+    embeddings = rows[column_of("embedding", name)]
+    base = schemas.images(embeddings.type.list_size)
+    table = rows.select(["row_id", "image_id"]).append_column("embedding", embeddings)
+    if name != schemas.IMAGES:
+        return table.cast(base)
+    whole = pa.schema([*base, *schemas.MEASURES.items()])
+    measured = schemas.with_measures(rows).select(list(schemas.MEASURES))
+    for column in measured.schema:
+        table = table.append_column(column, measured[column.name])
+    return table.cast(whole)
 
 
 class EmbedImages:
@@ -298,13 +340,14 @@ class EmbedImages:
     the next.
 
     Args:
+        encoders: by the tables that their embeddings are for.
         batch_size: images of one forward pass; by default 32 on the CPU, and on a GPU what is best there.
         num_threads: cores that this process may use: threads that decode, and on the CPU those of the model.
     """
 
     def __init__(
         self,
-        encoder: EncoderConfig,
+        encoders: Mapping[str, EncoderConfig],
         source: ImageSource,
         catalog: Catalog,
         *,
@@ -313,21 +356,21 @@ class EmbedImages:
         batch_size: int | None,
         num_threads: int,
     ) -> None:
-        model = _load_tuned(encoder, device, batch_size, num_threads=num_threads, largest=catalog.chunk_rows)
+        models = _load_tuned(encoders, device, batch_size, num_threads=num_threads, largest=catalog.chunk_rows)
         self._catalog = catalog
         self._decode = DecodeImages(
-            model.preprocess,
+            {table: model.preprocess for table, model in models.items()},
             FetchImages(source),
-            image_size=model.image_size,
-            batch_size=model.batch_size,
+            image_size=max(model.image_size for model in models.values()),
+            batch_size=max(model.batch_size for model in models.values()),
             max_pixels=source.max_pixels,
             fast_jpeg=source.fast_jpeg,
             num_threads=num_threads,
         )
-        self._encode = EncodeImages(model)
+        self._encode = EncodeImages(models)
         self._encoders = ThreadPoolExecutor(GPU_BATCHES, "dxmc-encode") if _is_gpu(device) else None
         self._turns = _turns_of(device)
-        self._write = WriteEmbeddings(catalog.stage_dir, fingerprint=fingerprint)
+        self._write = WriteEmbeddings(catalog.stage_dir, fingerprint=fingerprint, tables=encoders)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="dxmc-write")
 
     def __call__(self, chunks: pa.Table) -> pa.Table:
@@ -356,15 +399,18 @@ class DecodeChunks:
     fetched while another is decoded.
     """
 
-    def __init__(self, encoder: EncoderConfig, source: ImageSource, catalog: Catalog, *, num_threads: int) -> None:
+    def __init__(
+        self, encoders: Mapping[str, EncoderConfig], source: ImageSource, catalog: Catalog, *, num_threads: int
+    ) -> None:
         reuse_freed_memory()
-        preprocess = load_preprocess(encoder)
+        preprocess = {table: load_preprocess(encoder) for table, encoder in encoders.items()}
+        sizes = [resize.image_size for resize in preprocess.values()]
         self._catalog = catalog
         self._decode = DecodeImages(
             preprocess,
             FetchImages(source),
-            image_size=preprocess.image_size,
-            batch_size=decoded_chunk_rows(preprocess.image_size),
+            image_size=max(sizes),
+            batch_size=decoded_chunk_rows(*sizes),
             max_pixels=source.max_pixels,
             fast_jpeg=source.fast_jpeg,
             num_threads=num_threads,
@@ -376,9 +422,13 @@ class DecodeChunks:
         return pa.concat_tables([table for _, table in self._decode.stream(rows)])
 
 
-def decoded_chunk_rows(image_size: int) -> int:
-    """Rows of a chunk that is decoded in one process and encoded in another: a power of two, as batches are."""
-    most = max(_DECODED_BYTES // (3 * image_size**2), 1)
+def decoded_chunk_rows(*image_sizes: int) -> int:
+    """Rows of a chunk that is decoded in one process and encoded in another: a power of two, as batches are.
+
+    Args:
+        image_sizes: of every encoder.
+    """
+    most = max(_DECODED_BYTES // sum(3 * size**2 for size in image_sizes), 1)
     return 1 << (most.bit_length() - 1)
 
 
@@ -391,7 +441,7 @@ class EmbedDecoded:
 
     def __init__(
         self,
-        encoder: EncoderConfig,
+        encoders: Mapping[str, EncoderConfig],
         stage_dir: StageDir,
         *,
         fingerprint: str,
@@ -400,10 +450,10 @@ class EmbedDecoded:
         num_threads: int,
         chunk_rows: int,
     ) -> None:
-        model = _load_tuned(encoder, device, batch_size, num_threads=num_threads, largest=chunk_rows)
-        self._encode = EncodeImages(model)
+        models = _load_tuned(encoders, device, batch_size, num_threads=num_threads, largest=chunk_rows)
+        self._encode = EncodeImages(models)
         self._turns = _turns_of(device)
-        self._write = WriteEmbeddings(stage_dir, fingerprint=fingerprint)
+        self._write = WriteEmbeddings(stage_dir, fingerprint=fingerprint, tables=encoders)
 
     def __call__(self, decoded: pa.Table) -> pa.Table:
         with self._turns:
@@ -421,14 +471,16 @@ def _turns_of(device: str) -> threading.Semaphore:
 
 
 def _load_tuned(
-    config: EncoderConfig, device: str, batch_size: int | None, *, num_threads: int, largest: int
-) -> Encoder:
-    """The encoder; its batch size, where none is given, is found by trying on a GPU."""
-    encoder = load_encoder(config, device=device, batch_size=batch_size, num_threads=num_threads)
-    if batch_size is None and _is_gpu(device):
-        size = tune_batch_size(encoder, largest=largest)
-        logger.info("a batch has %d images on this GPU", size)
-    return encoder
+    encoders: Mapping[str, EncoderConfig], device: str, batch_size: int | None, *, num_threads: int, largest: int
+) -> dict[str, Encoder]:
+    """The encoders; their batch sizes, where none is given, are found by trying on a GPU."""
+    models = {}
+    for table, config in encoders.items():
+        models[table] = load_encoder(config, device=device, batch_size=batch_size, num_threads=num_threads)
+        if batch_size is None and _is_gpu(device):
+            size = tune_batch_size(models[table], largest=largest)
+            logger.info("a batch of %s has %d images on this GPU", table, size)
+    return models
 
 
 def _whole_chunks(batches: Iterable[tuple[int, pa.Table]]) -> Iterator[pa.Table]:

@@ -1,6 +1,6 @@
 """Clusters of an earlier run whose ids and names the clusters of this run keep: reading, comparing, renumbering."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,15 +54,18 @@ class Comparison:
         }
 
 
-def compare_with_previous(run_dir_uri: str, output: StageDir, parts: Sequence[Part], sizes: np.ndarray) -> Comparison:
+def compare_with_previous(
+    run_dir_uri: str, assigned: Iterable[pa.Table], sizes: np.ndarray, *, fixed_ids: np.ndarray | None = None
+) -> Comparison:
     """Ids for the labels of this run, by the images it shares with an earlier run.
 
     Images are the same when their image_id is, of which a 64-bit hash is compared: an earlier image takes 12 bytes of
     memory, and for 100 million images the chance that one of them is mistaken for another is below 1 in 1,000.
 
     Args:
-        parts: of `assignments`, with labels for cluster ids, not published yet.
+        assigned: tables with the columns image_id and cluster_id, which holds labels.
         sizes: (K,) images of each label.
+        fixed_ids: as in `keep_identities`.
 
     Raises:
         InputError: the earlier run is not finished, or shares no image with this one.
@@ -73,10 +76,9 @@ def compare_with_previous(run_dir_uri: str, output: StageDir, parts: Sequence[Pa
         raise InputError(f"assign_clusters.keep_ids_from: {stage.storage.uri} is not finished, or no longer there")
     clusters = stage.read_table("clusters", ["cluster_id", "name", "name_source", "size"], schema=schemas.CLUSTERS)
     previous_ids = clusters["cluster_id"].to_numpy()
-    labels = (output.read_part(part, ["image_id", "cluster_id"]) for part in parts)
     overlaps = count_overlaps(
         stage.iter_parts("assignments", ["image_id", "cluster_id"], schema=schemas.ASSIGNMENTS),
-        labels,
+        assigned,
         previous_ids=previous_ids,
         num_clusters=len(sizes),
     )
@@ -88,7 +90,7 @@ def compare_with_previous(run_dir_uri: str, output: StageDir, parts: Sequence[Pa
         )
     return Comparison(
         run_dir_uri,
-        keep_identities(overlaps, previous_ids, sizes, ids_given=manifest.metrics[IDS_GIVEN]),
+        keep_identities(overlaps, previous_ids, sizes, ids_given=manifest.metrics[IDS_GIVEN], fixed_ids=fixed_ids),
         {row["cluster_id"]: row for row in clusters.to_pylist()},
         num_new=int(sizes.sum()) - num_common,
         num_removed=manifest.rows("assignments") - num_common,
@@ -96,7 +98,7 @@ def compare_with_previous(run_dir_uri: str, output: StageDir, parts: Sequence[Pa
 
 
 def count_overlaps(
-    previous: Iterator[pa.Table], now: Iterator[pa.Table], *, previous_ids: np.ndarray, num_clusters: int
+    previous: Iterable[pa.Table], now: Iterable[pa.Table], *, previous_ids: np.ndarray, num_clusters: int
 ) -> csr_array:
     """Images of each previous cluster by new label: (P, K), rows in the order of `previous_ids`.
 

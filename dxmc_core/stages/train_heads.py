@@ -15,26 +15,32 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.best_start import START_NAME, deserialize_start, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME, load_heads, serialize_heads
 from dxmc_core.artifacts.host_arrays import HostArrays
-from dxmc_core.artifacts.matrices import Allocate, load_matrix, noun_columns
+from dxmc_core.artifacts.joined_images import load_images
+from dxmc_core.artifacts.matrices import Allocate, RowMatrix, load_matrix, noun_columns, width_of
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.edits.constraints import constraints_of
+from dxmc_core.edits.model import Edit
+from dxmc_core.edits.references import named_images
 from dxmc_core.errors import ArtifactError, DxmcError, InputError
 from dxmc_core.method.best_start import NUM_LOOKS, BestStart, num_rows_looked_at, start_bytes, start_work
 from dxmc_core.method.distributed import broadcast_number
 from dxmc_core.method.fit import fit_heads, heads_of_copies
-from dxmc_core.method.hyperparameters import method_reads, method_settings
+from dxmc_core.method.hyperparameters import joins_encoders, method_reads, method_settings
 from dxmc_core.method.kmeans import kmeans_bytes, kmeans_work
 from dxmc_core.method.near_duplicates import one_of_each
 from dxmc_core.method.objectives.best import find_start_of
 from dxmc_core.method.preparation import hypernym_pairs
 from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training import EpochReport, TrainingState
-from dxmc_core.method.training_data import MATRICES, TrainingData
+from dxmc_core.method.training_data import KNOWN, MATRICES, TrainingData
 from dxmc_core.method.work import Work
 from dxmc_core.stages.settings.train_heads import MethodConfig
 from dxmc_core.vocabulary import hypernym_table
@@ -52,7 +58,9 @@ class TrainingJob:
     """Everything a worker needs to take part in training. Small and picklable.
 
     Attributes:
+        image_tables: of the encoders whose embeddings are joined, the first one's first.
         warm_start: the finished stage of an earlier run, whose heads training starts from where the method can.
+        edits: what people say of images, for `best`, which alone learns from it.
     """
 
     method: MethodConfig
@@ -66,6 +74,8 @@ class TrainingJob:
     checkpoint_every_s: float = 10.0
     count_near_duplicates_once: bool = False
     warm_start: StageDir | None = None
+    image_tables: tuple[str, ...] = (schemas.IMAGES,)
+    edits: tuple[Edit, ...] = ()
 
     @property
     def num_epochs(self) -> int:
@@ -83,12 +93,14 @@ class TrainingJob:
 
 def load_training_data(job: TrainingJob, host: HostArrays) -> TrainingData:
     """What the method reads, once a host; neighbours become positions."""
-    arrays = host.share(("image_embeddings", *MATRICES), partial(_read_matrices, job))
-    return TrainingData.from_arrays(**arrays)
+    arrays = host.share(("image_embeddings", *MATRICES, *KNOWN), partial(_read_matrices, job))
+    is_one = len(job.image_tables) == 1
+    widths = [] if is_one else [width_of(job.images, table) for table in job.image_tables]
+    return TrainingData.from_arrays(**arrays, encoder_widths=widths)
 
 
 def _read_matrices(job: TrainingJob, allocate: Allocate) -> dict[str, np.ndarray]:
-    images = load_matrix(job.images, "images", allocate=allocate)
+    images = load_images(job.images, job.image_tables, allocate=allocate)
     arrays = {"image_embeddings": images.values}
     if "text_counterparts" in job.reads:
         arrays["text_counterparts"] = load_matrix(job.semantic_space, "text_counterparts", allocate=allocate).values
@@ -105,7 +117,27 @@ def _read_matrices(job: TrainingJob, allocate: Allocate) -> dict[str, np.ndarray
         arrays["selected_nouns"] = noun_columns(job.semantic_space.read_table("selected_nouns"))[2]
     if "noun_embeddings" in job.reads:
         arrays |= _nouns(job.semantic_space)
+    if job.edits:
+        arrays |= _known(job, images)
     return _one_of_each_group(job, images.row_ids, arrays) if job.count_near_duplicates_once else arrays
+
+
+def _known(job: TrainingJob, images: RowMatrix) -> dict[str, np.ndarray]:
+    """What people know of the images."""
+    named = pa.array(named_images(job.edits), pa.string())
+    row_ids: dict[str, int] = {}
+    for part in job.images.iter_parts("images", ["row_id", "image_id"]):
+        found = part.filter(pc.is_in(part["image_id"], named))
+        row_ids.update(zip(found["image_id"].to_pylist(), found["row_id"].to_pylist(), strict=True))
+    positions = images.positions_of(np.array(list(row_ids.values()), dtype=np.int64)).tolist()
+    known = constraints_of(job.edits, dict(zip(row_ids, positions, strict=True)))
+    if known is None:
+        return {}
+    logger.info(
+        "train_heads: people know of %d images, in %d groups, which belong together or apart",
+        len(known.rows), len(known.apart),
+    )  # fmt: skip
+    return dict(zip(KNOWN, known.as_pairs(), strict=True))
 
 
 def _one_of_each_group(job: TrainingJob, row_ids: np.ndarray, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -121,10 +153,17 @@ def _one_of_each_group(job: TrainingJob, row_ids: np.ndarray, arrays: dict[str, 
             f"num_clusters to {len(kept)} or less, or train_heads.count_near_duplicates_once to false"
         )
     logger.info("train_heads: %d of %d images, one of each group of near duplicates", len(kept), len(groups))
-    rows = {name: arrays[name][kept] for name in ("image_embeddings", "text_counterparts") if name in arrays}
+    rows: dict[str, np.ndarray] = {
+        name: arrays[name][kept] for name in ("image_embeddings", "text_counterparts") if name in arrays
+    }
     neighbors = {
         name: one_of_each(groups, arrays[name]) for name in ("image_neighbors", "text_neighbors") if name in arrays
     }
+    if "known_images" in arrays:
+        # What is known of a copy is known of the image that stands for it.
+        positions, of_groups = arrays["known_images"].T
+        positions, first = np.unique(np.searchsorted(kept, groups[positions]), return_index=True)
+        rows["known_images"] = np.stack([positions, of_groups[first]], axis=1)
     return arrays | rows | neighbors
 
 
@@ -349,12 +388,14 @@ def _best_cost(load: Workload) -> tuple[Work, float, list[str]]:
     has_text = "text_counterparts" in load.reads
     work = start_work(
         *sizes,
+        further_widths=load.further_widths,
         num_nouns=load.num_selected_nouns if has_text else 0,
         has_neighbors="image_neighbors" in load.reads,
     )
     looked_at = num_rows_looked_at(load.num_images, load.num_clusters)
     which = "all images" if looked_at == load.num_images else f"a sample of {looked_at:,} images"
-    return work, start_bytes(*sizes, has_text=has_text), [f"looks at {which}, up to {NUM_LOOKS} times"]
+    memory = start_bytes(*sizes, has_text=has_text, further_widths=load.further_widths)
+    return work, memory, [f"looks at {which}, up to {NUM_LOOKS} times"]
 
 
 def _centroids_cost(load: Workload) -> tuple[Work, float, list[str]]:
@@ -389,4 +430,5 @@ def _training_files(load: Workload) -> float:
     """Bytes of the matrices that are mapped: embeddings and counterparts in float16, neighbours in int32."""
     matrices = 1 + ("text_counterparts" in load.reads)
     neighbors = ("image_neighbors" in load.reads) + ("text_neighbors" in load.reads)
-    return load.num_images * (2.0 * load.width * matrices + 4.0 * load.num_neighbors * neighbors)
+    further = sum(load.further_widths) if joins_encoders(load.method) else 0
+    return load.num_images * (2.0 * (load.width * matrices + further) + 4.0 * load.num_neighbors * neighbors)

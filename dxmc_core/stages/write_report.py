@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import load_rows, read_rows
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, SEMANTIC_SPACE, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.edits.references import hidden_clusters
 from dxmc_core.evaluation import MAX_SCORED_IMAGES, evaluate_run, label_column
 from dxmc_core.images.sources import EmbeddingsSource, ImagesSource, SourceConfig
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.method.metrics import label_free_work
+from dxmc_core.method.proposals import proposals_work
 from dxmc_core.method.work import Work
 from dxmc_core.report import (
     Changes,
@@ -48,6 +51,7 @@ from dxmc_core.report import (
     training_curves,
     tree_of,
 )
+from dxmc_core.stages.questions import MAX_OF_CLUSTER, MAX_SAMPLE, report_questions
 from dxmc_core.stages.settings.write_report import WriteReportConfig
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 
@@ -89,6 +93,7 @@ def build_report(
     source: SourceConfig,
     members_folder: str = "",
     quality_issues: pa.Table | None = None,
+    questions: pa.Table | None = None,
 ) -> str:
     """The page of a finished run as HTML.
 
@@ -96,12 +101,15 @@ def build_report(
         settings: the run's configuration as plain values.
         source: where thumbnails are made from; embeddings have some where URIs came with them.
         quality_issues: the table of that name, where anything was measured.
+        questions: the table of that name; by default none are asked.
         members_folder: where the pages of `member_pages.WriteMembers` lie, relative to the page.
 
     Raises:
         ArtifactError: a stage is not finished or damaged.
     """
     data = _without_images(run_dir, config, settings=settings, seed=seed, quality_issues=quality_issues)
+    if questions is not None:
+        data = replace(data, questions=report_questions(questions, {cluster.cluster_id for cluster in data.clusters}))
     rows = np.sort(np.array(rows_shown(data), dtype=np.int64))
     images = _report_images(run_dir, rows, source=source, config=config)
     data = replace(data, images=images, members_folder=members_folder)
@@ -128,6 +136,10 @@ def _without_images(
     stage = run_dir.stage("assign_clusters")
     assignments = stage.read_table("assignments", schema=schemas.ASSIGNMENTS.append(schemas.INLIER_CLUSTER_ID))
     clusters = stage.read_table("clusters", schema=schemas.CLUSTERS).to_pylist()
+    hidden = hidden_clusters(stage) & {row["cluster_id"] for row in clusters}
+    if len(hidden) == len(clusters):
+        hidden = set()  # a report of nothing helps nobody
+    assignments, clusters = _without_hidden(assignments, clusters, hidden)
     cluster_ids = assignments["cluster_id"].to_numpy()
     row_ids = assignments["row_id"].to_numpy()
     label_counts = count_labels(cluster_ids, label_column(run_dir, assignments))
@@ -163,15 +175,32 @@ def _without_images(
         map_points=_map_points(run_dir, row_ids, cluster_ids, max_points=config.max_map_points, seed=seed),
         low_confidence=row_ids[low].tolist(),
         outliers=row_ids[far].tolist(),
-        quality_lists=_quality_lists(quality_issues, duplicates) if _has_files(settings) else (),
+        quality_lists=_quality_lists(_rows_among(quality_issues, row_ids), duplicates) if _has_files(settings) else (),
         curves=training_curves(history),
         k_evidence=_k_evidence(run_dir) if settings["num_clusters"] == "auto" else None,
-        tree=tree_of(stage.read_table("cluster_tree", schema=schemas.CLUSTER_TREE).to_pylist()),
-        changes=_changes(stage),
+        tree=tree_of(stage.read_table("cluster_tree", schema=schemas.CLUSTER_TREE).to_pylist(), hidden=hidden),
+        changes=_changes(stage, hidden),
+        is_editable=True,
         timings=_timings(run_dir, settings),
         settings=flatten_settings(settings),
         versions={package: version(package) for package in _SHOWN_PACKAGES},
     )
+
+
+def _without_hidden(
+    assignments: pa.Table, clusters: list[dict[str, Any]], hidden: set[int]
+) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """The images and clusters that people have not hidden."""
+    is_hidden = pc.is_in(assignments["cluster_id"], pa.array(sorted(hidden), pa.int32()))
+    shown = [row for row in clusters if row["cluster_id"] not in hidden]
+    for row in shown:
+        row["nearest_clusters"] = [other for other in row["nearest_clusters"] if other not in hidden]
+    return assignments.filter(pc.invert(is_hidden)), shown
+
+
+def _rows_among(table: pa.Table | None, row_ids: np.ndarray) -> pa.Table | None:
+    """The rows of a table whose images are among some."""
+    return None if table is None else table.filter(pa.array(np.isin(table["row_id"].to_numpy(), row_ids)))
 
 
 def _quality_lists(issues: pa.Table | None, duplicates: Mapping[int, list[list[int]]]) -> list[QualityList]:
@@ -195,6 +224,7 @@ def _quality_lists(issues: pa.Table | None, duplicates: Mapping[int, list[list[i
 
 def _near_duplicates(run_dir: RunDir, row_ids: np.ndarray, cluster_ids: np.ndarray) -> dict[int, list[list[int]]]:
     table = run_dir.stage("mine_neighbors").read_table("near_duplicates", schema=schemas.NEAR_DUPLICATES)
+    table = table.filter(pa.array(np.isin(table["row_id"].to_numpy(), row_ids)))
     rows = table["row_id"].to_numpy()
     order = np.argsort(row_ids, kind="stable")
     own = cluster_ids[order[np.searchsorted(row_ids, rows, sorter=order)]]
@@ -240,12 +270,17 @@ def _map_points(
     return MapPoints(row_ids=rows.row_ids[projection.positions], xy=projection.xy, projection=projection.method)
 
 
-def _changes(stage: StageDir) -> Changes | None:
-    """What became of the clusters of the earlier run that this one keeps ids from, or None when there is none."""
+def _changes(stage: StageDir, hidden: set[int]) -> Changes | None:
+    """What became of the clusters of the earlier run that this one keeps ids from, or None when there is none.
+
+    Args:
+        hidden: clusters that are not shown.
+    """
     figures = stage.require_manifest().metrics.get("lineage")
     if figures is None:
         return None
-    lineage = stage.read_table("lineage", schema=schemas.LINEAGE).to_pylist()
+    rows = stage.read_table("lineage", schema=schemas.LINEAGE).to_pylist()
+    lineage = [row for row in rows if row["cluster_id"] not in hidden]
     return Changes(
         previous_run=figures["previous_run"],
         num_new=figures["new_images"],
@@ -320,6 +355,7 @@ def cost(load: Workload, machine: Machine) -> StageCost:
         shown = min(load.num_images, load.num_clusters * load.images_per_cluster + load.max_map_points)
     members = min(load.num_images, load.max_member_images) if load.encoder is not None else 0
     scored = min(load.num_images, MAX_SCORED_IMAGES)
+    compared = min(load.num_images, MAX_SAMPLE, MAX_OF_CLUSTER * load.num_clusters)
     decoding = (shown + members) * (machine.rates.fetch_s + machine.rates.decode_s / machine.cores)
     held = load.num_images * float(_BYTES_PER_ASSIGNMENT) + shown * float(_BYTES_PER_THUMBNAIL)
     return StageCost(
@@ -329,9 +365,10 @@ def cost(load: Workload, machine: Machine) -> StageCost:
             CostPart("reading pictures", decoding),
             machine.on_cpus("thumbnails", Work(moved_bytes=_MOVED_PER_THUMBNAIL * (shown + members / 2))),
             machine.on_cpus("scores", label_free_work(scored, load.width, load.num_clusters)),
+            machine.on_cpus("questions", proposals_work(compared, load.width)),
             machine.on_cpus("the map", map_work(min(load.num_images, load.max_map_points)), num_cores=1),
         ),
-        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + held + scored * load.width * 8.0,
+        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + held + max(scored, compared) * load.width * 8.0,
         disk_bytes=min(float(load.report_bytes), shown * float(_BYTES_PER_THUMBNAIL)) + members * _BYTES_PER_MEMBER,
         note=f"{shown:,} pictures, {members:,} on the pages of members" if shown else "embeddings have no pictures",
     )

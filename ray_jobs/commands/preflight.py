@@ -16,7 +16,7 @@ from ray_jobs.arguments import add_run_arguments, at_least_one, not_negative, po
 if TYPE_CHECKING:
     from dxmc_core.config import PipelineConfig
     from dxmc_core.images.catalog import Listing
-    from dxmc_core.workload import Machine, Rates, Workload
+    from dxmc_core.workload import EncoderWork, Machine, Rates, Workload
 
 NAME = "preflight"
 SUMMARY = "Estimate time, memory, disk and cost of a run, and warn of what would run out."
@@ -135,12 +135,12 @@ def _measured(rates: "Rates", config: "PipelineConfig", listing: "Listing | None
 def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Workload":
     """The sizes of a run; those of images are to be given, those of a file of embeddings are read from it."""
     from dxmc_core.config import AUTO
-    from dxmc_core.encoders import embedding_width, encoder_work
+    from dxmc_core.encoders import embedding_width
     from dxmc_core.images.sources import EmbeddingsSource
     from dxmc_core.method.hyperparameters import method_reads, method_settings
-    from dxmc_core.stages.embedding_files import embedding_file_shape
+    from dxmc_core.stages.embedding_files import embedding_file_shape, embedding_width_of
     from dxmc_core.vocabulary import load_vocabulary
-    from dxmc_core.workload import EncoderWork, Workload
+    from dxmc_core.workload import Workload
 
     source, method, assign = config.source, config.method, config.assign_clusters
     if isinstance(source, EmbeddingsSource):
@@ -157,8 +157,11 @@ def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Wor
         width=width,
         num_clusters=num_clusters,
         num_nouns=num_nouns,
-        encoder=None if isinstance(source, EmbeddingsSource) else _encoder_name(config),
-        encoder_work=encoder_work(config.encoder) if config.needs_encoder else EncoderWork(),
+        encoder=None if isinstance(source, EmbeddingsSource) else _encoder_names(config),
+        encoder_work=_encoder_work(config),
+        further_widths=tuple(
+            embedding_width_of(encoder) or _USUAL_WIDTH for encoder in config.further_encoders.values()
+        ),
         nouns_to_encode=num_nouns if config.vocabulary_needs_encoder and not _nouns_are_cached(config) else 0,
         chooses_k=config.num_clusters == AUTO,
         k_max_images=config.suggest_k.max_images,
@@ -182,8 +185,18 @@ def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Wor
     )
 
 
-def _encoder_name(config: "PipelineConfig") -> str:
-    return config.encoder.kind if config.encoder.kind == "offline" else config.encoder.model
+def _encoder_names(config: "PipelineConfig") -> str:
+    encoders = config.encoder_of_table.values()
+    return " and ".join(getattr(encoder, "model", encoder.kind) for encoder in encoders)
+
+
+def _encoder_work(config: "PipelineConfig") -> "EncoderWork":
+    from dxmc_core.encoders import encoder_work
+    from dxmc_core.workload import EncoderWork
+
+    if not config.needs_encoder:
+        return EncoderWork()
+    return EncoderWork.of_all(encoder_work(encoder) for encoder in config.encoder_of_table.values())
 
 
 def _nouns_are_cached(config: "PipelineConfig") -> bool:

@@ -57,6 +57,7 @@ def execute(arguments: argparse.Namespace) -> None:
     if arguments.html is not None and not arguments.query:
         raise InputError("--html shows one search; give it with a QUERY")
     from dxmc_core.search import open_run  # late, as the parser of every command needs this module
+    from ray_jobs.progress import waiting_for_a_person
 
     options = {
         "kind": QueryKind(arguments.kind) if arguments.kind else None,
@@ -65,7 +66,8 @@ def execute(arguments: argparse.Namespace) -> None:
     }
     with open_run(arguments.run_dir) as run:
         if arguments.interactive:
-            _answer_lines(run, options, as_json=arguments.json)
+            with waiting_for_a_person():
+                _answer_lines(run, options, as_json=arguments.json)
         elif arguments.queries:
             _answer_file(run, arguments.queries, options, as_json=arguments.json)
         else:

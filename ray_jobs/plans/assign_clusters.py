@@ -2,8 +2,9 @@
 
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.edits.file import read_edits
 from dxmc_core.errors import InputError
-from dxmc_core.stages.cluster_names import read_renames, require_known
+from dxmc_core.stages.cluster_names import require_known
 from dxmc_core.stages.settings import assign_clusters as settings
 from dxmc_core.stages.settings.assign_clusters import IDS_GIVEN, previous_manifest
 from ray_jobs.context import RunContext
@@ -21,15 +22,16 @@ def check(context: RunContext) -> None:
     """Look at what lies outside the run directory before anything runs.
 
     Raises:
-        InputError: the earlier run or the file of names cannot be used.
+        InputError: the earlier run, the edits or the file of names cannot be used.
     """
+    read_edits(context.run_dir)
     uri = context.config.assign_clusters.keep_ids_from
     previous = previous_manifest(uri) if uri is not None else None
     inputs_of_stage(context)
     if not (context.choice_of_k and context.manifest(*context.choice_of_k) is None):
         # An earlier run's ids are followed by at most one for each cluster of this run.
         before = previous.metrics[IDS_GIVEN] if previous is not None else 0
-        require_known(renames_of(context), before + context.num_clusters)
+        require_known(context.renames, before + context.num_clusters)
 
 
 def fingerprint(context: RunContext) -> str:
@@ -37,14 +39,8 @@ def fingerprint(context: RunContext) -> str:
         context.config.assign_clusters,
         naming=context.config.naming,
         inputs=inputs_of_stage(context),
-        renames=renames_of(context),
+        edits=[edit.essence for edit in context.edits],
     )
-
-
-def renames_of(context: RunContext) -> dict[int, str]:
-    """Names that a person gives, by cluster id."""
-    uri = context.config.assign_clusters.renames
-    return read_renames(uri) if uri is not None else {}
 
 
 def inputs_of_stage(context: RunContext) -> dict[str, str]:

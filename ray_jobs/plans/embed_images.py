@@ -2,10 +2,11 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.encoders import require_weights
+from dxmc_core.encoders import FurtherEncoderConfig, require_weights
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.stages.settings import embed_images as settings
 from dxmc_core.stages.settings.embed_images import embeddings_digest, source_identity
@@ -25,8 +26,17 @@ def reads(_context: RunContext) -> tuple[str, ...]:
 
 
 def fingerprint(context: RunContext) -> str:
+    return _fingerprint(context, context.config.further_encoders)
+
+
+def first_fingerprint(context: RunContext) -> str:
+    """What `fingerprint` would be with the first encoder alone."""
+    return _fingerprint(context, {})
+
+
+def _fingerprint(context: RunContext, further: Mapping[str, FurtherEncoderConfig]) -> str:
     source = context.config.source
-    identity = source_identity(source, context.config.encoder)
+    identity = source_identity(source, context.config.encoder, further)
     if isinstance(source, EmbeddingsSource):
         return settings.fingerprint(identity, embeddings_digest(source))
     from dxmc_core.images.decode import optional_decoders  # late, as it brings Pillow
@@ -44,10 +54,13 @@ def check(context: RunContext) -> None:
     """
     source, manifest = context.config.source, context.manifest(NAME)
     if isinstance(source, EmbeddingsSource):
+        for file in context.config.further_encoders.values():
+            require_weights(file)
         return
     before = context.base.stage(NAME).manifest() if context.base is not None else None
     if all(found is None or found.fingerprint != fingerprint(context) for found in (manifest, before)):
-        require_weights(context.config.encoder)
+        for encoder in context.config.encoder_of_table.values():
+            require_weights(encoder)
     if manifest is None or manifest.fingerprint != fingerprint(context):
         return
     from dxmc_core.stages.embed_images import require_few_rejects

@@ -3,6 +3,8 @@
 from typing import Any
 
 from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.edits.constraints import is_learned
+from dxmc_core.edits.model import Edit
 from dxmc_core.stages.settings import train_heads as settings
 from dxmc_core.stages.settings.train_heads import check_num_clusters, stages_read
 from ray_jobs.context import RunContext
@@ -10,6 +12,8 @@ from ray_jobs.context import RunContext
 NAME = "train_heads"
 #: Under this name the manifest's inputs hold the fingerprint of the heads that training started from.
 WARM_START = "warm_start"
+#: Under this name the manifest's metrics hold the ids of the edits that training has learned from.
+LEARNED = "learned_edits"
 
 
 def reads(context: RunContext) -> tuple[str, ...]:
@@ -31,7 +35,13 @@ def fingerprint(context: RunContext) -> str:
         seed=config.seed,
         inputs=inputs_of_stage(context),
         count_near_duplicates_once=config.train_heads.count_near_duplicates_once,
+        edits=[edit.essence for edit in learned_edits(context)],
     )
+
+
+def learned_edits(context: RunContext) -> tuple[Edit, ...]:
+    """The edits that training learns from: of the methods, `best` can."""
+    return tuple(filter(is_learned, context.edits)) if context.config.method.name == "best" else ()
 
 
 def inputs_of_stage(context: RunContext) -> dict[str, str]:
@@ -61,5 +71,7 @@ def _told(start: dict[str, Any] | None) -> str:
     if start is None:
         return ""
     text = f", text counts {start['text_weight']:.2f}" if start["text_agreement"] is not None else ""
+    weights = ", ".join(f"{weight:.2f}" for weight in start.get("encoder_weights", ()))
+    text += f", further encoders count {weights}" if weights else ""
     sizes = "" if start["size_exponent"] == 1 else ", classes of very different sizes"
     return f" in {start['num_looks']} looks at {start['num_rows']:,} images{text}{sizes}"

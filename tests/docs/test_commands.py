@@ -45,8 +45,10 @@ NOT_RUN = {
     "python -m pip": "installs packages; tests/deploy resolves them",
     "python benchmarks/": "takes long; tests/benchmarks runs the benchmarks small",
     "dxmc run --config FILE": "FILE stands for any",
+    "dxmc edit runs/demo": "the numbers of clusters are examples; tests/ray_jobs/commands/test_edit.py edits a run",
     "dxmc search runs/laptop dog --where": "no cluster of the demo's photographs is called beach",
     "dxmc search runs/laptop --interactive": "asks the keyboard; tests/ray_jobs/commands/test_search.py answers",
+    "dxmc review ": "waits for a browser; tests/dxmc_core/edits/test_server.py asks it",
     "clip-retrieval ": "another program, which is not installed",
     "embedding-atlas ": "another program, which is not installed",
 }

@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
     for row in range(240):
         Image.new("RGB", (32, 24), (row, 80, 120)).save(tmp_path / f"photos/{row}.png")
     np.savez(tmp_path / "images.npz", embeddings=images.astype(np.float32))
+    np.savez(tmp_path / "other.npz", embeddings=images[:, :20] + 0.1 * generator.normal(size=(240, 20)))
     np.savez(tmp_path / "nouns.npz", embeddings=centers.astype(np.float32), nouns=np.array(WORDS))
     heads = tmp_path / "runs/mine/train_heads/heads.safetensors"
     heads.parent.mkdir(parents=True)

@@ -87,7 +87,7 @@ def test_another_kind_of_source_keeps_what_both_have(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["encoder.kind=offlin"], "encoder.kind: unknown kind 'offlin'; expected one of open_clip, offline"),
+        (["encoder.kind=offlin"], "encoder.kind: unknown kind 'offlin'; expected one of open_clip, timm, offline"),
         (["encoder.kind=offline", "encoder.model=x"], "unknown key 'encoder.model'; valid keys: kind"),
         (["encoder.modell=x", "encoder.kind=offline"], "unknown key 'encoder.modell'; valid keys: kind"),
         (["method.name=keans"], "unknown method 'keans'"),
@@ -189,3 +189,55 @@ def test_a_vocabulary_may_be_left_out():
 def test_without_a_vocabulary_there_is_no_index_of_the_text():
     with pytest.raises(InputError, match=r"^x: vocabulary is null, and mine_neighbors\.text_search_index"):
         parse_config({**MINIMAL, "vocabulary": None, "mine_neighbors": {"text_search_index": True}}, where="x")
+
+
+DINO = {"kind": "timm", "model": "vit_base_patch14_dinov2.lvd142m"}
+
+
+def test_the_first_of_several_encoders_is_the_encoder(tmp_path):
+    config = parse_config({**MINIMAL, "encoders": [{"model": "ViT-B-32"}, {**DINO, "name": "dinov2"}]}, where="x")
+    assert (config.encoder.kind, config.encoder.model) == ("open_clip", "ViT-B-32")
+    assert list(config.encoder_of_table) == ["images", "images-dinov2"]
+    # As it is written into a run directory, and read from there.
+    again = parse_config(config.model_dump(mode="json"), where="x")
+    assert again == config
+    alone = parse_config({**MINIMAL, "encoder": {"model": "ViT-B-32"}}, where="x")
+    assert alone.further_encoders == {}
+    assert parse_config({**MINIMAL, "encoders": [{"model": "ViT-B-32"}]}, where="x").encoder == alone.encoder
+
+
+def test_encoders_are_called_by_kind_and_model():
+    further = [DINO, {"kind": "offline"}, {"model": "ViT-B/16"}]
+    config = parse_config({**MINIMAL, "encoders": [{}, *further]}, where="x")
+    assert list(config.further_encoders) == [
+        "images-timm-vit_base_patch14_dinov2.lvd142m",
+        "images-offline",
+        "images-open_clip-vit-b-16",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoders": [{}, DINO, DINO]}, "two are called 'timm-vit_base_patch14_dinov2.lvd142m'; give each a name"),
+        ({"encoders": [{}, DINO], "encoder": {"kind": "offline"}}, "encoder and encoders are both given"),
+        ({"encoders": [{}, {**DINO, "name": "a/b"}]}, r"encoders\.name: "),
+        ({"encoders": [{}, {**DINO, "modle": "x"}]}, r"unknown key 'encoders\.modle'; did you mean 'model'\?"),
+        ({"encoders": [{"modle": "x"}, DINO]}, r"x: unknown key 'encoders\.modle'; did you mean 'model'\?$"),
+        ({"encoders": [{"kind": "embeddings", "uri": "x.npz"}, {}]}, "encoder.kind: unknown kind 'embeddings'"),
+        ({"encoders": [DINO, {}]}, "encoder of kind timm reads no text"),
+        ({"encoder": DINO}, "encoder of kind timm reads no text, .* set vocabulary to null"),
+        ({"encoder": {"kind": "timm"}}, r"'encoder\.model' is missing"),
+        (
+            {"encoders": [{}, DINO], "source": {"kind": "embeddings", "uri": "x.npz"}},
+            r"the source holds embeddings and no images for further encoders to see; give theirs as \{kind: embeddings",
+        ),
+    ],
+)
+def test_unusable_encoders(change, message):
+    with pytest.raises(InputError, match=message):
+        parse_config({**MINIMAL, **change}, where="x")
+
+
+def test_an_encoder_without_text_does_without_a_vocabulary():
+    assert parse_config({**MINIMAL, "encoder": DINO, "vocabulary": None}, where="x").encoder.kind == "timm"

@@ -90,11 +90,11 @@ def test_settings_that_decide_the_clusters_are_told_from_those_that_show_them():
     )
     for other in shown:
         assert clustering_settings(settings(**other)) == clustering_settings(base)
-    assert [describing_settings(settings(**other), {}) == describing_settings(base, {}) for other in shown] == [
+    assert [describing_settings(settings(**other), ()) == describing_settings(base, ()) for other in shown] == [
         True,
         False,
         False,
     ]
-    assert describing_settings(base, {3: "cars"}) != describing_settings(base, {})
+    assert describing_settings(base, [{"rename": 3}]) != describing_settings(base, ())
     moved = settings(assign_clusters={"keep_ids_from": "elsewhere", "renames": "names.yaml"})
-    assert describing_settings(moved, {}) == describing_settings(base, {})
+    assert describing_settings(moved, ()) == describing_settings(base, ())

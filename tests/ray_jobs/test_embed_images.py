@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 import yaml
 from PIL import Image
 
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.encoders import TimmConfig, load_encoder
 
 pytestmark = pytest.mark.ray
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -32,13 +35,13 @@ def photos(tmp_path_factory) -> Path:
     return folder
 
 
-def embed(cluster, photos, run_dir, **resources):
+def embed(cluster, photos, run_dir, *, further=(), **resources):
     """Run the job on the session's cluster; the tables it published."""
     config = run_dir.with_suffix(".yaml")
     values = {
         "run_dir": str(run_dir),
         "source": {"uri": str(photos)},
-        "encoder": {"kind": "offline"},
+        "encoders": [{"kind": "offline"}, *further],
         "resources": resources,
     }
     config.write_text(yaml.safe_dump(values))
@@ -60,6 +63,24 @@ def test_images_decoded_in_other_processes_give_the_same_tables(ray_cluster, pho
     assert apart[1].equals(alone[1])
     assert apart[0].drop_columns("embedding").equals(alone[0].drop_columns("embedding"))
     assert apart[0].equals(alone[0])
+
+
+def test_an_encoder_that_is_added_embeds_alone(ray_cluster, photos, tmp_path):
+    """In the layout for GPUs, whose processes hand several crops of a picture on."""
+    before = embed(ray_cluster, photos, tmp_path / "run", decode_workers=1, embed_workers=1)
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "tiny.pt")
+    tiny = {"kind": "timm", "model": "test_vit", "pretrained": str(tmp_path / "tiny.pt"), "name": "tiny"}
+    after = embed(ray_cluster, photos, tmp_path / "run", further=[tiny], decode_workers=1, embed_workers=1)
+    assert after[0].equals(before[0])
+    assert after[1].equals(before[1])
+    stage = RunDir.at(str(tmp_path / "run")).stage("embed_images")
+    added = stage.read_table("images-tiny")
+    assert added["image_id"].equals(after[0]["image_id"])
+    assert stage.require_manifest().metrics["changes"]["taken_over"] == NUM_PHOTOS - 2
+    encoder = load_encoder(TimmConfig(**tiny), device="cpu")
+    picture = encoder.preprocess(Image.open(photos / added["image_id"][5].as_py()))
+    np.testing.assert_allclose(added["embedding"][5].as_py(), encoder.encode_images(picture[None])[0], atol=2e-3)
 
 
 @pytest.mark.slow

@@ -112,14 +112,35 @@ def test_when_no_host_with_the_cores_is_left_the_wait_ends(clock, monkeypatch):
         waiting.look()
 
 
-def test_a_host_that_is_gone_is_not_waited_for(clock):
-    waiting = Waiting(Ask(2, first_asked="node2-2"))
+@pytest.mark.parametrize("first_asked", ["node2-2", None])
+def test_until_a_task_has_begun_any_host_that_leaves_may_have_it(clock, monkeypatch, first_asked):
+    there = [host(2, name="head", is_head=True), host(2, name="node2"), host(2, name="node3")]
+    monkeypatch.setattr(hosts, "hosts", lambda: there)
+    began = None
+    waiting = Waiting(Ask(2, first_asked=first_asked), began_on=lambda: began)
+    for _ in range(2):
+        clock[0] += 10
+        waiting.look()
+        there.append(host(2, name="node4"))
+    there.pop()
+    there.remove(host(2, name="node3"))
+    clock[0] += 10
+    with pytest.raises(NoHostLeftError, match=r"may have been asked for 2 cores is gone; there are 3 hosts \(head"):
+        waiting.look()
+    began = "node2-2"
     clock[0] += 10
     waiting.look()
-    waiting = Waiting(Ask(2, first_asked="node3-2"))
+    there.remove(host(2, name="node2"))
     clock[0] += 10
-    with pytest.raises(NoHostLeftError, match=r"the host that was asked for 2 cores is gone; there are 2 hosts \(head"):
+    with pytest.raises(NoHostLeftError, match="is gone"):
         waiting.look()
+
+
+def test_what_is_no_single_task_does_not_end_with_a_host(clock, monkeypatch):
+    waiting = Waiting(Ask(2))
+    monkeypatch.setattr(hosts, "hosts", lambda: [host(2, name="head")])
+    clock[0] += 10
+    waiting.look()
 
 
 def test_a_pool_that_has_no_room_any_more_is_told_and_goes_on_waiting(monkeypatch, caplog):

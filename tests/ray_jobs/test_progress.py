@@ -93,6 +93,21 @@ def test_work_that_says_nothing_is_spoken_for(monkeypatch, caplog):
     assert {line.partition(",")[0] for line in caplog.messages} == {"assign_clusters       naming the clusters"}
 
 
+def test_nothing_is_shown_while_a_person_is_waited_for(monkeypatch, caplog):
+    monkeypatch.setattr(progress, "_FIRST_LINE_S", 0.0)
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "_REFRESH_EVERY_S", 0.01)
+    caplog.set_level(logging.INFO)
+    with named("review"), Progress("at work"), progress.waiting_for_a_person(), shown():
+        time.sleep(0.1)
+        assert caplog.messages == []
+        assert "doing" not in snapshot()
+        with Progress("applying edits"):
+            while not caplog.messages:
+                time.sleep(0.01)
+    assert {line.partition(",")[0] for line in caplog.messages} == {"review                applying edits"}
+
+
 WAITING = """
 import sys, time
 from ray_jobs import progress, program

@@ -114,6 +114,28 @@ def test_nights_of_assignments_a_new_group_and_the_way_back(dxmc, planted, tmp_p
     assert json.loads(dxmc("evaluate", str(place.home), "--json").stdout)["images"] == len(second)
 
 
+@pytest.mark.ray
+def test_what_a_person_corrects_is_kept_by_later_nights(dxmc, planted, tmp_path):
+    place = Place(planted, tmp_path, dxmc.environment)
+    rows = np.arange(600)
+    place.nights(place.file(rows[rows % 10 < 8]))
+    before = place.ids(1)
+    first, second = before[100], before[0]
+    dxmc("edit", str(place.home), "merge", str(first), str(second), "--name", "fruit on wheels")
+    (night,) = place.nights(place.file(rows))
+    assert (night["generation"], night["mode"]) == (3, "assign")
+    dxmc("recluster", "--config", place.config, "--mode", "full")
+    for number in (2, 3, 4):
+        ids = place.ids(number)
+        assert {ids[row] for row in ids if row < 200} == {first}
+        names = {row["cluster_id"]: row["name"] for row in place.stage(number).read_table("clusters").to_pylist()}
+        assert len(names) == 5
+        assert names[first] == "fruit on wheels"
+    dxmc("edit", str(place.home), "undo")
+    ids = place.ids(5)
+    assert {ids[row] for row in ids if row < 100}.isdisjoint(ids[row] for row in ids if 100 <= row < 200)
+
+
 def test_what_cannot_be_done_is_said_before_ray_starts(planted, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     place = Place(planted, tmp_path, {})

@@ -34,7 +34,8 @@ def test_every_schema_has_its_table(script):
         for name, value in vars(schemas).items()
         if getattr(value, "__annotations__", {}).get("return") is schemas.pa.Schema
     }
-    assert {table.name for table in script.TABLES} == {name.lower() for name in made}
+    of_further_encoders = {"images-NAME"}  # with the schema of `images`
+    assert {table.name for table in script.TABLES} - of_further_encoders == {name.lower() for name in made}
 
 
 def test_a_column_without_a_description_is_an_error(script, monkeypatch):

@@ -43,7 +43,7 @@ def test_settings_that_other_pages_name_are_on_it(script, page):
     known = set(re.findall(r"^\| `([^`]+)` \|", script.PAGE.read_text(), re.MULTILINE))
     sections = {name.split(".")[0] for name in known if "." in name}
     named = set(re.findall(rf"(?<![\w./])((?:{'|'.join(sections)})\.[a-z_]+)", page.read_text()))
-    kinds = {"source.kind", "encoder.kind", "vocabulary.kind", "naming.kind"}
+    kinds = {"source.kind", "encoder.kind", "encoders.kind", "vocabulary.kind", "naming.kind"}
     assert named - known - kinds == set()
 
 

@@ -21,9 +21,11 @@ _REQUIRED = {
 }
 #: OpenAI's own CLIP weights are TorchScript, whose reader makes tensors and script objects, not Python ones.
 #: An index of FAISS is arrays, of which size and checksum are compared before it is opened.
+#: Edits are read by PyYAML's BaseLoader, which makes text, lists and mappings alone.
 _ALLOWED = {
     "dxmc_core/encoders/open_clip_model.py": "torch.jit.load",
     "dxmc_core/artifacts/index_file.py": "faiss.read_index",
+    "dxmc_core/edits/file.py": "yaml.load",
 }
 
 

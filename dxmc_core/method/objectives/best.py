@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dxmc_core.method.best_start import BestStart, find_start, labels_of
+from dxmc_core.method.best_start import BestStart, find_start, labels_of, labels_of_known
+from dxmc_core.method.constraints import Constraints
 from dxmc_core.method.distributed import global_mean
 from dxmc_core.method.heads import DiscriminantHead, Heads
 from dxmc_core.method.hyperparameters import BestHyperparameters
@@ -70,7 +71,11 @@ class BestObjective(Objective):
 
     def _take_start(self, start: BestStart, data: TrainingData) -> None:
         if self.hyperparameters.num_epochs:
-            self.targets = torch.from_numpy(labels_of(start.discriminant, data.image_embeddings.cpu().numpy()))
+            labels = labels_of(start.discriminant, data.image_embeddings.cpu().numpy())
+            known = known_of(data)
+            if known is not None:
+                labels[known.rows] = labels_of_known(start, known, num_images=len(labels), seed=self.seed)
+            self.targets = torch.from_numpy(labels)
         self.log_shares.copy_(torch.from_numpy(np.maximum(start.cluster_shares, PROBABILITY_FLOOR)).log())
         found = start.discriminant
         self.heads.start_from(
@@ -107,15 +112,23 @@ def find_start_of(
     return find_start(
         data.image_embeddings.cpu().numpy(),
         num_clusters=num_clusters,
+        encoder_widths=data.encoder_widths,
         image_neighbors=_array(data.image_neighbors),
         text_counterparts=_array(data.text_counterparts),
         selected_nouns=_array(data.selected_nouns),
+        known=known_of(data),
         seed=seed,
         device=device,
         resume_from=resume_from,
         on_look=on_look,
         on_step=on_step,
     )
+
+
+def known_of(data: TrainingData) -> Constraints | None:
+    """What people know of the images, where they know anything."""
+    images, apart = _array(data.known_images), _array(data.apart_groups)
+    return None if images is None or apart is None else Constraints.of_pairs(images, apart)
 
 
 def _array(matrix: Tensor | None) -> np.ndarray | None:

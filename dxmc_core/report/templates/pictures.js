@@ -53,6 +53,9 @@ function sheetImage(sheet, onReady) {
   return picture.complete && picture.naturalWidth > 0 ? picture : null;
 }
 
+/** Called with every tile that is made. */
+const tileListeners = [];
+
 /** A button that shows an image and opens it in the viewer, as the `position`-th of the images `list`. */
 function tileButton(list, position, aspect = 1) {
   const image = images[list[position]];
@@ -65,5 +68,6 @@ function tileButton(list, position, aspect = 1) {
   }
   button.dataset.image = list[position];
   button.addEventListener("click", () => openViewer(list, position));
+  for (const listener of tileListeners) listener(button);
   return button;
 }

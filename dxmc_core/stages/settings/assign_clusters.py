@@ -1,5 +1,8 @@
 """Settings of assign_clusters, and what lies outside of the run that it depends on."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from pydantic import Field
 
 from dxmc_core.artifacts.generations import open_run_dir
@@ -30,23 +33,29 @@ class AssignClustersConfig(Settings):
     the table `lineage` tells what became of the others. This run's own directory means what it held before, if
     anything. By default ids are 0..K-1."""
     renames: str | None = None
-    """A .yaml, .csv or .parquet file of names that a person gives to cluster ids; they come before all others."""
+    """A .yaml, .csv or .parquet file of names that a person gives to cluster ids. They count as edits that come
+    before those of edits.yaml."""
 
 
 def fingerprint(
-    config: AssignClustersConfig, *, naming: NounNaming | LlmNaming, inputs: dict[str, str], renames: dict[int, str]
+    config: AssignClustersConfig,
+    *,
+    naming: NounNaming | LlmNaming,
+    inputs: dict[str, str],
+    edits: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Of the settings and inputs.
 
     Args:
         naming: what clusters are named by; how a model is asked does not matter.
         inputs: fingerprints of the stages read, that of an earlier run's assignments included.
-        renames: what the file `config.renames` holds; its place does not matter, nor that of the earlier run.
+        edits: what people say, those of the file `config.renames` included (`Edit.essence`); neither the file's place
+            matters nor that of the earlier run.
     """
     settings = config.model_dump(mode="json", exclude={"keep_ids_from", "renames"})
     settings["naming"] = naming.model_dump(mode="json", exclude={"api_key_env", "timeout_s", "attempts"})
-    if renames:
-        settings["renames"] = {str(cluster_id): name for cluster_id, name in sorted(renames.items())}
+    if edits:
+        settings["edits"] = list(edits)
     return fingerprint_of("assign_clusters", settings, inputs)
 
 

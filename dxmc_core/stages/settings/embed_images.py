@@ -1,20 +1,31 @@
 """What embed_images depends on."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.storage import stat_file
-from dxmc_core.encoders import EncoderConfig, encoder_identity
+from dxmc_core.encoders import EncoderConfig, FurtherEncoderConfig, encoder_identity
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource, identity_of
 
 
-def source_identity(source: ImageSource | EmbeddingsSource, encoder: EncoderConfig | None) -> dict:
-    """What the embeddings depend on, JSON-able: the settings of source and encoder."""
-    return {
+def source_identity(
+    source: ImageSource | EmbeddingsSource,
+    encoder: EncoderConfig | None,
+    further: Mapping[str, FurtherEncoderConfig] | None = None,
+) -> dict:
+    """What the embeddings depend on, JSON-able: the settings of source and encoders.
+
+    Args:
+        further: encoders beside the first, by their tables.
+    """
+    identity = {
         "source": identity_of(source),
         "encoder": encoder_identity(encoder) if encoder is not None and source.kind != "embeddings" else None,
     }
+    if further:
+        identity["further_encoders"] = {table: encoder_identity(other) for table, other in further.items()}
+    return identity
 
 
 def embeddings_digest(source: EmbeddingsSource) -> str:

@@ -1,6 +1,7 @@
 """Settings of train_heads: the method, and how training is kept safe."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -74,12 +75,19 @@ def fingerprint(
     seed: int,
     inputs: dict[str, str],
     count_near_duplicates_once: bool = False,
+    edits: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Of the resolved settings, so that writing a default out changes nothing, and of what the method reads."""
+    """Of the resolved settings, so that writing a default out changes nothing, and of what the method reads.
+
+    Args:
+        edits: what people say and the method learns from (`Edit.essence`).
+    """
     resolved = asdict(method_settings(method.name, num_clusters=num_clusters, num_images=num_images, **method.settings))
     settings = {"name": method.name, "settings": resolved, "num_clusters": num_clusters, "seed": seed}
     if count_near_duplicates_once:
         settings["count_near_duplicates_once"] = True
+    if edits:
+        settings["edits"] = list(edits)
     return fingerprint_of("train_heads", settings, inputs)
 
 

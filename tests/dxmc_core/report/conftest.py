@@ -141,5 +141,5 @@ def open_page(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 def _note_request(url: str, problems: list[str]) -> None:
-    if not url.startswith(("file:", "data:")):
+    if not url.startswith(("file:", "data:", "blob:")):
         problems.append(f"request to {url}")

@@ -47,7 +47,7 @@ def embed(stage, source, *, max_chunks=None):
     done = EmbeddedRows.of(catalog, fingerprint=FINGERPRINT)
     num_resumed = done.num_done
     worker = EmbedImages(
-        OfflineConfig(kind="offline"),
+        {"images": OfflineConfig(kind="offline")},
         source,
         catalog,
         fingerprint=FINGERPRINT,

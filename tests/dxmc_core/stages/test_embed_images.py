@@ -14,15 +14,17 @@ from dxmc_core.artifacts.storage import Storage
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.catalog import list_source, read_catalog
-from dxmc_core.images.renewal import renew_catalog
+from dxmc_core.images.renewal import FurtherEncoders, renew_catalog
 from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
 from dxmc_core.stages import embedding_workers
-from dxmc_core.stages.embed_images import import_embeddings, publish_embeddings
+from dxmc_core.stages.embed_images import import_embeddings, import_further, publish_embeddings
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import DecodeChunks, EmbedDecoded, EmbedImages, decoded_chunk_rows
 from dxmc_core.stages.settings.embed_images import embeddings_digest, fingerprint
 
-FINGERPRINT = "a" * 32
+FINGERPRINT, LATER = "a" * 32, "d" * 32
+OFFLINE, FURTHER = OfflineConfig(kind="offline"), OfflineConfig(kind="offline", name="further")
+BOTH = {"images": OFFLINE, "images-further": FURTHER}
 
 
 @pytest.fixture
@@ -33,7 +35,23 @@ def stage(tmp_path):
 @pytest.fixture(autouse=True)
 def encoder(monkeypatch, mean_color):
     """The tiny encoder of the tests in the place of any that is configured."""
-    monkeypatch.setattr(embedding_workers, "load_encoder", lambda *_, **__: mean_color)
+    encoders = {None: mean_color, "further": FirstPixel()}
+    monkeypatch.setattr(embedding_workers, "load_encoder", lambda config, **_: encoders[config.name])
+
+
+class FirstPixel:
+    """Another tiny encoder: one of larger crops that sees nothing in dark pictures."""
+
+    embedding_width, image_size, batch_size = 4, 10, 8
+
+    def preprocess(self, image):
+        return np.asarray(image.resize((10, 10)))
+
+    def encode_images(self, pixels):
+        color = pixels[:, 0, 0].astype(np.float32)
+        vectors = np.concatenate([color, 255 - color[:, :1]], axis=1)
+        vectors[color.max(axis=1) < 90] = 0
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
 @pytest.fixture
@@ -53,22 +71,22 @@ def catalog_of(stage, photos):
     return renew_catalog(stage, list_source(ImagesSource(uri=str(photos))), fingerprint=FINGERPRINT)
 
 
-def embed(catalog, *, stop_after=None):
+def embed(catalog, *, stop_after=None, encoders=None, done=None, fingerprint=FINGERPRINT):
     """Do what is left of a catalog, or some chunks of it, as the job does; everything that is done then."""
-    done = EmbeddedRows.of(catalog, fingerprint=FINGERPRINT)
+    done = done or EmbeddedRows.of(catalog, fingerprint=fingerprint)
     embed_images = EmbedImages(
-        OfflineConfig(kind="offline"),
+        encoders or {"images": OFFLINE},
         ImagesSource(uri="", max_pixels=10_000),
         catalog,
-        fingerprint=FINGERPRINT,
+        fingerprint=fingerprint,
         device="cpu",
         batch_size=16,
         num_threads=2,
     )
-    chunks = itertools.islice(done.chunks(catalog.chunk_rows), stop_after)
+    chunks = itertools.islice(done.chunks(catalog.chunk_rows, encoders and tuple(encoders)), stop_after)
     for receipts in embed_images.stream(chunks):
         for receipt in receipts.to_pylist():
-            assert done.add_receipt(receipt)
+            assert done.add_receipt(receipt) or encoders
     return done
 
 
@@ -190,10 +208,15 @@ def test_two_kinds_of_workers_write_what_one_kind_does(stage, photos, tmp_path, 
     monkeypatch.setattr(embedding_workers, "load_preprocess", lambda *_: Preprocess())
     apart = StageDir(Storage(str(tmp_path / "apart/embed_images")), "embed_images")
     catalog = catalog_of(apart, photos)
-    config = OfflineConfig(kind="offline")
-    decode = DecodeChunks(config, ImagesSource(uri="", max_pixels=10_000), catalog, num_threads=2)
+    decode = DecodeChunks({"images": OFFLINE}, ImagesSource(uri="", max_pixels=10_000), catalog, num_threads=2)
     write = EmbedDecoded(
-        config, apart, fingerprint=FINGERPRINT, device="cpu", batch_size=16, num_threads=1, chunk_rows=32
+        {"images": OFFLINE},
+        apart,
+        fingerprint=FINGERPRINT,
+        device="cpu",
+        batch_size=16,
+        num_threads=1,
+        chunk_rows=32,
     )
     done = EmbeddedRows(catalog.num_rows)
     for chunk in done.chunks(32):
@@ -204,9 +227,150 @@ def test_two_kinds_of_workers_write_what_one_kind_does(stage, photos, tmp_path, 
         assert apart.read_table(table).equals(stage.read_table(table))
 
 
+DARK = {"023.png", "080.png"}
+
+
+@pytest.fixture
+def some_dark(photos):
+    """Two pictures that the further encoder rejects, and no other one."""
+    for path in photos.glob("*.png"):
+        if path.name not in {"007.png", "050.png", "149.png"}:
+            color = np.asarray(Image.open(path))[0, 0].tolist()
+            Image.new("RGB", (20, 12), (10, 20, 30) if path.name in DARK else (*color[:2], 200)).save(path)
+    return photos
+
+
+def assert_same_rows(stage, num_images):
+    first, further = load_matrix(stage, "images"), load_matrix(stage, "images-further")
+    assert len(first) == num_images
+    assert np.array_equal(first.row_ids, further.row_ids)
+    rejects = stage.read_table("rejects")
+    assert sorted([*first.row_ids, *rejects["row_id"].to_pylist()]) == list(range(150))
+    assert {*rejects["image_id"].to_pylist()} == {"007.png", "050.png", "149.png"} | DARK
+    return first, further
+
+
+def test_two_encoders_write_tables_of_the_same_rows(stage, some_dark, tmp_path):
+    """What one of them rejects is rejected for both; otherwise each writes what it would alone."""
+    catalog = catalog_of(stage, some_dark)
+    done = EmbeddedRows(catalog.num_rows, tuple(BOTH))
+    manifest = publish(catalog, embed(catalog, encoders=BOTH, done=done))
+    assert manifest.metrics["images"] == 145
+    found = assert_same_rows(stage, 145)
+    assert stage.read_table("images-further").column_names == ["row_id", "image_id", "embedding"]
+    assert "sharpness" in stage.read_table("images").column_names
+    for table, matrix in zip(BOTH, found, strict=True):
+        alone = StageDir(Storage(str(tmp_path / table)), "embed_images")
+        of_one = catalog_of(alone, some_dark)
+        done = EmbeddedRows(of_one.num_rows, (table,))
+        publish(of_one, embed(of_one, encoders={table: BOTH[table]}, done=done))
+        expected = load_matrix(alone, table)
+        kept = np.isin(expected.row_ids, matrix.row_ids)
+        np.testing.assert_array_equal(matrix.values, expected.values[kept])
+
+
+def test_tables_that_were_lost_are_written_again_and_no_others(stage, some_dark):
+    catalog = catalog_of(stage, some_dark)
+    whole = embed(catalog, encoders=BOTH, done=EmbeddedRows(catalog.num_rows, tuple(BOTH)))
+    lost = whole.parts("images-further")[1]
+    stage.storage.delete(lost.name)
+    resumed = EmbeddedRows.of(catalog, fingerprint=FINGERPRINT, tables=tuple(BOTH))
+    assert resumed.num_left == lost.rows
+    assert resumed.missing() == [("images-further",)]
+    embed(catalog, encoders={"images-further": FURTHER}, done=resumed)
+    assert resumed.parts("images-further")[1] == lost
+    publish(catalog, resumed)
+    assert_same_rows(stage, 145)
+
+
+def test_an_encoder_that_is_added_sees_all_images_and_the_first_none_again(stage, some_dark):
+    catalog = catalog_of(stage, some_dark)
+    before = publish(catalog, embed(catalog))
+    assert before.metrics["images"] == 147
+
+    listing = list_source(ImagesSource(uri=str(some_dark)))
+    further = FurtherEncoders({"images-further": {"kind": "further"}}, first_fingerprint=FINGERPRINT)
+    renewed = renew_catalog(stage, listing, fingerprint=LATER, further=further)
+    done = EmbeddedRows.of(renewed, fingerprint=LATER, tables=tuple(BOTH))
+    assert (done.num_images, done.num_rejects) == (0, 3)
+    assert done.missing() == [("images-further",)]
+    embed(renewed, encoders={"images-further": FURTHER}, done=done, fingerprint=LATER)
+    assert done.num_left == 0
+    manifest = publish_embeddings(renewed, done, fingerprint=LATER, seconds=1.0)
+    assert manifest.metrics["images"] == 145
+    first, _ = assert_same_rows(stage, 145)
+
+    changed = FurtherEncoders({"images-further": {"kind": "changed"}}, first_fingerprint=FINGERPRINT)
+    renewed = renew_catalog(stage, listing, fingerprint="e" * 32, further=changed)
+    done = EmbeddedRows.of(renewed, fingerprint="e" * 32, tables=tuple(BOTH))
+    assert done.missing() == [("images-further",), ("images", "images-further")]
+    assert (done.num_images, done.num_rejects, done.num_left) == (0, 0, 150)
+    assert sum(part.rows for part in done.parts("images")) == len(first)
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Embeddings of all but two of the pictures, in another order, one of them zeros."""
+    names = [f"{index:03}.png" for index in range(149, -1, -1) if index not in (30, 31)]
+    values = np.random.default_rng(1).normal(size=(148, 5)).astype(np.float32)
+    values[names.index("040.png")] = 0
+    np.savez(tmp_path / "other.npz", embeddings=values, image_ids=names)
+    return str(tmp_path / "other.npz"), dict(zip(names, values, strict=True))
+
+
+def test_a_file_may_take_the_place_of_a_further_encoder(stage, photos, elsewhere):
+    uri, values = elsewhere
+    catalog = catalog_of(stage, photos)
+    done = EmbeddedRows(catalog.num_rows, ("images", "images-other"))
+    import_further("images-other", uri, catalog, done, fingerprint=FINGERPRINT)
+    assert done.missing() == [("images",)]
+    assert done.num_rejects == 3
+    # As if killed here.
+    done = EmbeddedRows.of(catalog, fingerprint=FINGERPRINT, tables=done.tables)
+    publish(catalog, embed(catalog, encoders={"images": OFFLINE}, done=done))
+    first, other = load_matrix(stage, "images"), load_matrix(stage, "images-other")
+    assert np.array_equal(first.row_ids, other.row_ids)
+    rejects = dict(
+        zip(*(stage.read_table("rejects")[name].to_pylist() for name in ("image_id", "reason")), strict=True)
+    )
+    assert rejects == {
+        "007.png": "empty",
+        "030.png": "missing",
+        "031.png": "missing",
+        "040.png": "zero_norm",
+        "050.png": "not_an_image",
+        "149.png": "truncated",
+    }
+    expected = np.stack([values[f"{row:03}.png"] for row in other.row_ids.tolist()])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(other.values, expected, atol=1e-3)
+
+
+def test_two_files_of_embeddings_become_two_tables(stage, tmp_path):
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=(40, 6)), generator.normal(size=(40, 3))
+    second[4] = np.nan
+    for name, values in (("first", first), ("second", second)):
+        np.savez(tmp_path / f"{name}.npz", embeddings=values.astype(np.float32))
+    source = EmbeddingsSource(kind="embeddings", uri=str(tmp_path / "first.npz"))
+    tables = ("images", "images-second")
+    catalog, done = import_embeddings(source, stage, fingerprint=FINGERPRINT, tables=tables)
+    import_further("images-second", str(tmp_path / "second.npz"), catalog, done, fingerprint=FINGERPRINT)
+    assert publish(catalog, done).metrics["images"] == 39
+    for table, values in zip(tables, (first, second), strict=True):
+        found = load_matrix(stage, table)
+        assert found.row_ids.tolist() == [row for row in range(40) if row != 4]
+        expected = values[found.row_ids] / np.linalg.norm(values[found.row_ids], axis=1, keepdims=True)
+        np.testing.assert_allclose(found.values, expected, atol=1e-3)
+
+
 @pytest.mark.parametrize(("image_size", "expected"), [(224, 512), (384, 128), (32, 16_384), (6000, 1)])
 def test_rows_of_a_decoded_chunk_fit_what_ray_sends_whole(image_size, expected):
     assert decoded_chunk_rows(image_size) == expected
+
+
+def test_crops_of_several_encoders_share_a_decoded_chunk():
+    assert decoded_chunk_rows(224, 224) == decoded_chunk_rows(224) / 2
 
 
 def test_patterns_leave_rows_of_an_embedding_file_out(stage, tmp_path):

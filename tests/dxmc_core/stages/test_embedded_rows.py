@@ -26,9 +26,9 @@ def done_of(num_rows, *parts):
 
 def test_a_row_counts_by_the_first_part_that_has_it():
     done, added = done_of(10, [4, 5, 6], [0, 1], [1, 2], [4, 5, 6], [7])
-    assert added == [True, True, False, False, True]
+    assert added == [3, 2, 0, 0, 1]
     assert [part.rows for part in done.parts("images")] == [2, 3, 1]
-    assert (done.num_done, done.num_left, done.num_rows_of("images"), done.num_rows_of("rejects")) == (6, 4, 6, 0)
+    assert (done.num_done, done.num_left, done.num_images, done.num_rejects) == (6, 4, 6, 0)
 
 
 def test_counts_by_chunk_and_table():
@@ -38,10 +38,42 @@ def test_counts_by_chunk_and_table():
     assert done.counts(4).tolist() == [[2, 1], [1, 0], [0, 1]]
 
 
+def test_with_several_encoders_a_row_is_done_when_all_have_it_or_one_rejects_it():
+    done = EmbeddedRows(6, ("images", "images-b"))
+    assert done.add("images", part_of([0, 1, 2]), np.array([0, 1, 2])) == 0
+    assert done.missing() == [("images", "images-b"), ("images-b",)]
+    assert [chunk["row_start"] for chunk in done.chunks(3, ("images-b",))] == [0]
+    assert done.add("images-b", part_of([0, 1, 4]), np.array([0, 1, 4])) == 2
+    assert done.missing() == [("images", "images-b"), ("images-b",), ("images",)]
+    assert done.add("rejects", part_of([2, 3]), np.array([2, 3])) == 2
+    assert done.add("rejects", part_of([1]), np.array([1])) == 0
+    assert done.add("images-b", part_of([3]), np.array([3])) == 0
+    assert (done.num_images, done.num_rejects, done.num_left) == (2, 2, 2)
+    assert done.counts(3).tolist() == [[2, 1], [0, 1]]
+
+
+def test_parts_are_written_anew_without_rows_that_were_rejected_afterwards():
+    done = EmbeddedRows(4, ("images", "images-b"))
+    done.add("images", part_of([0, 1]), np.array([0, 1]))
+    done.add("images", part_of([2]), np.array([2]))
+    done.add("rejects", part_of([1, 2, 3]), np.array([1, 2, 3]))
+    done.add("images-b", part_of([0]), np.array([0]))
+    asked = []
+
+    def replaced(table, part, rejected):
+        asked.append((table, part.rows, rejected.tolist()))
+        return None if part.name == "images/[2]" else part
+
+    done.replace_rejected(replaced)
+    assert asked == [("images", 2, [1, 2]), ("images", 1, [1, 2]), ("images-b", 1, [1, 2])]
+    assert [part.name for part in done.parts("images")] == ["images/[0, 1]"]
+    done.replace_rejected(lambda *_: pytest.fail("there is nothing left to replace"))
+
+
 @pytest.mark.parametrize("foreign", [[9, 10], [-1, 3], []])
 def test_parts_of_another_catalog_are_left_out(foreign):
     done, added = done_of(10, np.array(foreign, dtype=np.int64).tolist())
-    assert added == [False]
+    assert added == [0]
     assert done.num_done == 0
 
 

@@ -62,7 +62,9 @@ def test_stored_embeddings_are_the_references(checkpoint, photos, reference, tmp
     source = ImagesSource(uri=str(photos))
     catalog = renew_catalog(stage, list_source(source), fingerprint=FINGERPRINT)
     config = OpenClipConfig(model=MODEL, pretrained=str(checkpoint), precision=precision)
-    embed = EmbedImages(config, source, catalog, fingerprint=FINGERPRINT, device="cpu", batch_size=8, num_threads=1)
+    embed = EmbedImages(
+        {"images": config}, source, catalog, fingerprint=FINGERPRINT, device="cpu", batch_size=8, num_threads=1
+    )
     done = EmbeddedRows(catalog.num_rows)
     for receipts in embed.stream(done.chunks(catalog.chunk_rows)):
         for receipt in receipts.to_pylist():

@@ -38,7 +38,13 @@ def fetch_from(files):
 
 def decoder(mean_color, fetch, *, batch_size=4, **kwargs):
     return DecodeImages(
-        mean_color.preprocess, fetch, image_size=8, batch_size=batch_size, max_pixels=10_000, num_threads=2, **kwargs
+        {"images": mean_color.preprocess},
+        fetch,
+        image_size=8,
+        batch_size=batch_size,
+        max_pixels=10_000,
+        num_threads=2,
+        **kwargs,
     )
 
 
@@ -57,7 +63,7 @@ def test_rejects_keep_their_rows_and_take_no_place_in_a_batch(mean_color):
     assert [reason for reason in whole["reason"].to_pylist() if reason] == REASONS
     assert [message is None for message in whole["message"].to_pylist()] == whole["pixels"].is_valid().to_pylist()
 
-    encoded = pa.concat_tables([EncodeImages(mean_color)(table) for table in tables])
+    encoded = pa.concat_tables([EncodeImages({"images": mean_color})(table) for table in tables])
     expected = iter(mean_color.encode_images(np.full((1, 8, 8, 3), (row, 0, 0), np.uint8))[0] for row in range(9))
     for reason, embedding in zip(encoded["reason"].to_pylist(), encoded["embedding"].to_pylist(), strict=True):
         if reason is None:
@@ -70,7 +76,7 @@ def test_batches_may_be_joined_cut_and_sent_before_they_are_encoded(mean_color):
     """Ray cuts and joins tables on their way from worker to worker."""
     files = [png((row, 3, 0)) if row % 5 else b"bad" for row in range(20)]
     tables = list(decoder(mean_color, fetch_from(files))(rows_of(files)))
-    encode = EncodeImages(mean_color)
+    encode = EncodeImages({"images": mean_color})
     expected = pa.concat_tables([encode(table) for table in tables])
     joined = pa.concat_tables(tables)
     assert encode(joined).equals(expected)
@@ -96,7 +102,7 @@ def test_chunk_of_rejects_only(mean_color, tmp_path):
 
     stage = StageDir(Storage(str(tmp_path)), "embed_images")
     [table] = decoder(mean_color, fetch_from(BAD))(rows_of(BAD))
-    receipts = WriteEmbeddings(stage, fingerprint="a" * 32)(EncodeImages(mean_color)(table)).to_pylist()
+    receipts = WriteEmbeddings(stage, fingerprint="a" * 32)(EncodeImages({"images": mean_color})(table)).to_pylist()
     assert [(receipt["table"], receipt["rows"]) for receipt in receipts] == [("rejects", 4)]
 
 
@@ -141,6 +147,8 @@ def test_large_pictures_are_decoded_one_at_a_time(mean_color, monkeypatch):
         return mean_color.preprocess(image)
 
     files = [png("red")] * 12  # 144 pixels each
-    decode = DecodeImages(preprocess, fetch_from(files), image_size=8, batch_size=4, max_pixels=10_000, num_threads=4)
+    decode = DecodeImages(
+        {"images": preprocess}, fetch_from(files), image_size=8, batch_size=4, max_pixels=10_000, num_threads=4
+    )
     assert sum(table.num_rows for table in decode(rows_of(files))) == 12
     assert max(most) == 1

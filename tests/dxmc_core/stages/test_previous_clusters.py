@@ -70,13 +70,17 @@ def output(tmp_path):
     return RunDir.at(str(tmp_path / "run")).stage("assign_clusters")
 
 
+def read(output, parts):
+    return [output.read_part(part) for part in parts]
+
+
 def write_parts(output, parts):
     return [output.write_part("assignments", assignments(*part), fingerprint=FINGERPRINT) for part in parts]
 
 
 def test_clusters_keep_their_ids_whatever_the_order_of_images_and_parts(previous, output):
     parts = write_parts(output, [(["e", "new", "c"], [0, 2, 1]), (["b", "d", "a"], [1, 0, 1])])
-    comparison = compare_with_previous(previous, output, parts, np.array([2, 3, 1]))
+    comparison = compare_with_previous(previous, read(output, parts), np.array([2, 3, 1]))
     assert comparison.identities.cluster_ids.tolist() == [2, 5, 9]
     assert comparison.metrics() == {
         "previous_run": previous, "churn": 0.0, "kept": 2, "born": 1, "died": 1,
@@ -87,7 +91,7 @@ def test_clusters_keep_their_ids_whatever_the_order_of_images_and_parts(previous
 
 def test_renumbered_parts_hold_the_same_images_with_final_ids(previous, output):
     parts = write_parts(output, [(["a", "b"], [1, 1]), (["d", "e"], [0, 0])])
-    comparison = compare_with_previous(previous, output, parts, np.array([2, 2]))
+    comparison = compare_with_previous(previous, read(output, parts), np.array([2, 2]))
     mapper = RenumberAssignments(
         output, fingerprint=FINGERPRINT, parts=parts, cluster_ids=comparison.identities.cluster_ids
     )
@@ -104,7 +108,7 @@ def test_renumbered_parts_hold_the_same_images_with_final_ids(previous, output):
 
 def test_the_lineage_names_both_sides(previous, output):
     parts = write_parts(output, [(["a", "b", "c", "d", "e"], [0, 0, 0, 0, 1])])
-    comparison = compare_with_previous(previous, output, parts, np.array([4, 1]))
+    comparison = compare_with_previous(previous, read(output, parts), np.array([4, 1]))
     table = lineage_table(comparison, clusters({5: 4, 9: 1}, {5: "name 5", 9: "fresh"}))
     assert table.schema == schemas.LINEAGE
     rows = [
@@ -128,13 +132,13 @@ def test_without_an_earlier_run_the_lineage_is_empty():
 def test_runs_without_common_images_are_refused(previous, output):
     parts = write_parts(output, [(["x", "y"], [0, 1])])
     with pytest.raises(InputError, match="shares no image_id"):
-        compare_with_previous(previous, output, parts, np.array([1, 1]))
+        compare_with_previous(previous, read(output, parts), np.array([1, 1]))
 
 
 def test_an_earlier_run_that_is_not_finished(tmp_path, output):
     assert previous_manifest(str(tmp_path / "none")) is None
     with pytest.raises(InputError, match="is not finished"):
-        compare_with_previous(str(tmp_path / "none"), output, [], np.array([1, 1]))
+        compare_with_previous(str(tmp_path / "none"), [], np.array([1, 1]))
 
 
 def test_an_earlier_run_that_did_not_count_its_ids(tmp_path):
@@ -148,7 +152,7 @@ def test_an_earlier_run_that_is_damaged(previous, output):
     part = stage.require_manifest().tables["assignments"][0]
     stage.storage.write_bytes(part.name, b"PAR1")
     with pytest.raises(ArtifactError, match="is damaged"):
-        compare_with_previous(previous, output, write_parts(output, [(["a"], [0])]), np.array([1, 0]))
+        compare_with_previous(previous, read(output, write_parts(output, [(["a"], [0])])), np.array([1, 0]))
 
 
 def test_labels_become_ids_in_every_column_that_holds_some():

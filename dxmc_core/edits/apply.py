@@ -1,0 +1,486 @@
+"""Edits applied to a clustering, one after the other: arrays in, arrays out.
+
+A clustering gives every image a label; an edit moves images to other labels, joins labels or makes new ones. What the
+clustering itself says is left as it is, so that without an edit all is as if it had never been there.
+"""
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from dxmc_core.edits.model import (
+    Apart,
+    ClusterRef,
+    Edit,
+    Examples,
+    Hide,
+    Merge,
+    Move,
+    Pin,
+    Rename,
+    Split,
+    Together,
+)
+from dxmc_core.method.kmeans import spherical_kmeans
+
+#: What became of an edit: it holds; nothing that it names is here now; or later edits say otherwise of all its images.
+State = Literal["applied", "waiting", "overruled"]
+_SPLIT_EXAMPLES = 10
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """What is known of N images and K clusters before any edit.
+
+    Attributes:
+        labels, runner_up: (N,) int32, of each image its cluster and the next best one.
+        centers: (K, D) unit rows, zero for a cluster without images.
+        cluster_ids: (K,) by label; None where ids are given after the edits.
+        names: of clusters, by label.
+        positions: of those images that edits name, 0..N-1 by image_id.
+        embeddings_of: unit rows (n, D) of images by position (n,), ascending.
+        image_ids_of: of images by position (n,), ascending.
+        learned: ids of edits whose images the clustering has learned from.
+    """
+
+    labels: np.ndarray
+    runner_up: np.ndarray
+    centers: np.ndarray
+    cluster_ids: np.ndarray | None
+    names: Mapping[int, str]
+    positions: Mapping[str, int]
+    embeddings_of: Callable[[np.ndarray], np.ndarray]
+    image_ids_of: Callable[[np.ndarray], Sequence[str]]
+    learned: Set[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an edit.
+
+    Attributes:
+        label: of the cluster that it is about; None where there is none.
+        num_images: that it names itself, or that its cluster held where it names none.
+        num_missing: of those that it names, how many are not among the images.
+        num_elsewhere: how many the clustering by itself puts into another cluster than the edit.
+        num_overruled: how many later edits put elsewhere.
+    """
+
+    edit: Edit
+    state: State
+    label: int | None
+    num_images: int = 0
+    num_missing: int = 0
+    num_elsewhere: int = 0
+    num_overruled: int = 0
+    note: str = ""
+
+    @property
+    def message(self) -> str:
+        """What a person should know of it; empty where all is as it was meant."""
+        told = [self.note] if self.note else []
+        counts = (
+            (self.num_missing, "not among the images"),
+            (self.num_elsewhere, "in another cluster by the data alone"),
+            (self.num_overruled, "elsewhere by a later edit"),
+        )
+        told += [
+            f"{count:,} of {self.num_images:,} {'is' if count == 1 else 'are'} {what}"
+            for count, what in counts
+            if count
+        ]
+        return "; ".join(told)
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A clustering after all edits.
+
+    Attributes:
+        labels: (N,) int32 in 0..K'-1; K.. are clusters that edits made.
+        origins: for each label the one that its cluster was, or mostly came from: itself for 0..K-1.
+        names: given by a person, by label; `names_by_id` where an edit has nothing but an id.
+        hidden, hidden_ids: clusters that are left out of the report.
+        placed: (N,) bool, images whose cluster a person chose.
+        edits: as they were given, with the images of pins and the examples of splits filled in.
+    """
+
+    labels: np.ndarray
+    origins: np.ndarray
+    names: dict[int, str]
+    names_by_id: dict[int, str]
+    hidden: frozenset[int]
+    hidden_ids: frozenset[int]
+    placed: np.ndarray
+    outcomes: tuple[Outcome, ...]
+    edits: tuple[Edit, ...]
+
+    @property
+    def num_labels(self) -> int:
+        """K'."""
+        return len(self.origins)
+
+
+def apply_edits(found: Clustering, edits: Sequence[Edit], *, seed: int = 0) -> Edited:
+    """All edits in their order; same input, same result."""
+    needed: list[np.ndarray] = []
+    if any(isinstance(edit.action, Split | Apart | Pin) for edit in edits):
+        # Once without looking at any embedding, so that all that will be needed are read at a time.
+        nobody = replace(found, image_ids_of=lambda positions: [""] * len(positions))
+        _Application(nobody, needed.append, seed).run(edits)
+    return _Application(found, _Cache(found.embeddings_of, needed), seed).run(edits)
+
+
+class _Cache:
+    """Embeddings that are read at once, and those that nobody foresaw."""
+
+    def __init__(self, read: Callable[[np.ndarray], np.ndarray], needed: Sequence[np.ndarray]) -> None:
+        self._read = read
+        self._positions = np.unique(np.concatenate(needed)) if needed else np.empty(0, dtype=np.int64)
+        self._rows = read(self._positions) if len(self._positions) else None
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        places = np.searchsorted(self._positions, positions)
+        if self._rows is None or not np.array_equal(self._positions.take(places, mode="clip"), positions):
+            order = np.argsort(positions, kind="stable")
+            rows = self._read(positions[order])
+            found = np.empty_like(rows)
+            found[order] = rows
+            return found.astype(np.float32)
+        return self._rows[places].astype(np.float32)
+
+
+@dataclass
+class _Placement:
+    """Images that an edit put somewhere, for what is said of it in the end."""
+
+    positions: np.ndarray
+    targets: np.ndarray
+
+
+@dataclass
+class _Application:
+    """The state between two edits. Labels of images are looked up through `alias`, so that a merge moves no image.
+
+    `embeddings_of` may give None, of a rehearsal that only asks which embeddings will be needed: what depends on them
+    is left as it is then.
+    """
+
+    found: Clustering
+    embeddings_of: Callable[[np.ndarray], np.ndarray | None]
+    seed: int
+    labels: np.ndarray = field(init=False)
+    alias: np.ndarray = field(init=False)
+    origins: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.labels = self.found.labels.astype(np.int32)
+        self.alias = np.arange(len(self.found.centers))
+        self.origins = list(range(len(self.found.centers)))
+        self.names: dict[int, str] = {}
+        self.names_by_id: dict[int, str] = {}
+        self.classes: dict[str, int] = {}
+        self.hidden: set[int] = set()
+        self.hidden_ids: set[int] = set()
+        self.placed = np.zeros(len(self.labels), dtype=bool)
+        self.found_for: dict[str, list[np.ndarray]] = {}
+        self.label_of_name = {name.casefold(): label for label, name in self.found.names.items()}
+
+    def run(self, edits: Sequence[Edit]) -> Edited:
+        told = [self._apply(edit) for edit in edits]
+        outcomes = [self._told(outcome, placement) for outcome, placement in told]
+        return Edited(
+            self.alias[self.labels].astype(np.int32),
+            np.array(self.origins),
+            {int(self.alias[label]): name for label, name in self.names.items()},
+            self.names_by_id,
+            frozenset(int(self.alias[label]) for label in self.hidden),
+            frozenset(self.hidden_ids),
+            self.placed,
+            tuple(outcomes),
+            self._filled(edits),
+        )
+
+    def _apply(self, edit: Edit) -> tuple[Outcome, _Placement | None]:
+        match edit.action:
+            case Rename() | Hide():
+                return self._describe(edit, edit.action), None
+            case Merge():
+                return self._merge(edit, edit.action), None
+            case Split():
+                return self._split(edit, edit.action)
+            case Pin():
+                return self._pin(edit, edit.action)
+            case Apart():
+                return self._part(edit, edit.action), None
+            case Move() | Together() | Examples():
+                return self._place(edit, edit.action)
+
+    def _filled(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
+        """The edits with the images that were found for them, whose ids are read all at a time."""
+        if not self.found_for:
+            return tuple(edits)
+        positions = np.unique(np.concatenate([part for parts in self.found_for.values() for part in parts]))
+        ids = dict(zip(positions.tolist(), self.found.image_ids_of(positions), strict=True))
+        filled = []
+        for edit in edits:
+            parts = [tuple(ids[position] for position in part.tolist()) for part in self.found_for.get(edit.id, ())]
+            if parts and isinstance(edit.action, Split):
+                action = Split(cluster=edit.action.cluster, examples=tuple(parts))
+                edit = edit.model_copy(update={"action": action})
+            elif parts and isinstance(edit.action, Pin):
+                edit = edit.model_copy(update={"action": edit.action.model_copy(update={"images": parts[0]})})
+            filled.append(edit)
+        return tuple(filled)
+
+    def current(self, positions: np.ndarray) -> np.ndarray:
+        return self.alias[self.labels[positions]]
+
+    def members(self, label: int) -> np.ndarray:
+        return np.flatnonzero(self.alias[self.labels] == label)
+
+    def known(self, images: Sequence[str]) -> np.ndarray:
+        found = self.found.positions
+        return np.array([found[image] for image in images if image in found], dtype=np.int64)
+
+    def resolve(self, reference: ClusterRef) -> int | None:
+        """The label that holds most of the reference's images, or that has its id where it has none."""
+        own = self._label_of_id(reference.id)
+        if not reference.images:
+            return own
+        positions = self.known(reference.images)
+        return self._majority(positions, own) if len(positions) else None
+
+    def _label_of_id(self, cluster_id: int) -> int | None:
+        ids = self.found.cluster_ids
+        if ids is None:  # of a first clustering, whose ids are its labels
+            return int(self.alias[cluster_id]) if cluster_id < len(self.found.centers) else None
+        (places,) = np.nonzero(ids == cluster_id)
+        return int(self.alias[places[0]]) if len(places) else None
+
+    def _majority(self, positions: np.ndarray, preferred: int | None = None) -> int:
+        values, counts = np.unique(self.current(positions), return_counts=True)
+        most = values[counts == counts.max()]
+        return preferred if preferred is not None and preferred in most else int(most[0])
+
+    def new_label(self, origin: int) -> int:
+        label = len(self.alias)
+        self.alias = np.append(self.alias, label)
+        self.origins.append(self.origins[origin])
+        return label
+
+    def _describe(self, edit: Edit, action: Rename | Hide) -> Outcome:
+        """A name or a mark. Those of nothing but an id are looked up once ids are given."""
+        if not action.cluster.images:
+            if isinstance(action, Rename):
+                self.names_by_id[action.cluster.id] = action.name
+            else:
+                self.hidden_ids.add(action.cluster.id)
+            return Outcome(edit, "applied", None)
+        label = self.resolve(action.cluster)
+        if label is None:
+            return _waiting(edit)
+        if isinstance(action, Rename):
+            self._name(label, action.name)
+        else:
+            self.hidden.add(label)
+        return Outcome(edit, "applied", label)
+
+    def _name(self, label: int, name: str) -> None:
+        self.names[label] = name
+        self.label_of_name[name.casefold()] = label
+
+    def _merge(self, edit: Edit, action: Merge) -> Outcome:
+        resolved = [label for ref in action.clusters if (label := self.resolve(ref)) is not None]
+        if not resolved:
+            return _waiting(edit)
+        target, *others = dict.fromkeys(resolved)
+        for other in others:
+            self.alias[self.alias == other] = target
+            name = self.names.pop(other, None)
+            if name is not None and target not in self.names:
+                self._name(target, name)
+            self.hidden.discard(other)
+        if action.name is not None:
+            self._name(target, action.name)
+        missing = len(action.clusters) - len(resolved)
+        note = f"{missing} of {len(action.clusters)} clusters are gone" if missing else ""
+        if not others:
+            note = note or "the clusters are one already"
+        return Outcome(edit, "applied", target, note=note)
+
+    def _split(self, edit: Edit, action: Split) -> tuple[Outcome, _Placement | None]:
+        if action.examples is not None:
+            parts = [positions for images in action.examples if len(positions := self.known(images))]
+            num_named = len(edit.images)
+        else:
+            label = self.resolve(action.cluster)
+            if label is None:
+                return _waiting(edit), None
+            assert action.into is not None
+            members = self.members(label)
+            rows = self.embeddings_of(members)
+            if rows is None:
+                return _waiting(edit), None
+            parts = [members[np.sort(group)] for group in _central_rows(rows, action.into, seed=self.seed)]
+            num_named = sum(map(len, parts))
+            if len(parts) < 2:
+                note = "waiting: its images are too few or too much alike"
+                return Outcome(edit, "waiting", label, len(members), note=note), None
+            self.found_for[edit.id] = parts
+        if not parts:
+            return _waiting(edit, num_missing=num_named), None
+        targets = self._divide(parts)
+        for positions, target in zip(parts, targets, strict=True):
+            self.labels[positions] = target
+        held = np.concatenate(parts)
+        placement = _Placement(held, np.repeat(targets, [len(part) for part in parts]))
+        return Outcome(edit, "applied", targets[0], num_named, num_named - len(held)), placement
+
+    def _divide(self, parts: Sequence[np.ndarray]) -> list[int]:
+        """A label for each part: those that are in one cluster by now share it out among them.
+
+        The first keeps the label, whichever is larger tonight: the parts would change their ids otherwise.
+        """
+        targets = [self._majority(part) for part in parts]
+        for label in sorted(set(targets)):
+            sharing = [index for index, target in enumerate(targets) if target == label]
+            if len(sharing) < 2:
+                continue
+            members = self.members(label)
+            rows = self.embeddings_of(members)
+            examples = [self.embeddings_of(parts[index]) for index in sharing]
+            if rows is None:
+                continue
+            means = np.stack([example.mean(axis=0) for example in examples if example is not None])
+            means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+            nearest = (rows @ means.T).argmax(axis=1)
+            for place, index in enumerate(sharing):
+                if place:
+                    targets[index] = self.new_label(label)
+                self.labels[members[nearest == place]] = targets[index]
+        return targets
+
+    def _pin(self, edit: Edit, action: Pin) -> tuple[Outcome, _Placement | None]:
+        if action.images is None:
+            label = self.resolve(action.cluster)
+            members = np.empty(0, dtype=np.int64) if label is None else self.members(label)
+            if not len(members):
+                return _waiting(edit), None
+            self.found_for[edit.id] = [members]
+            return Outcome(edit, "applied", label, len(members)), None
+        positions = self.known(action.images)
+        if not len(positions):
+            return _waiting(edit, num_missing=len(action.images)), None
+        label = self._majority(positions, self._label_of_id(action.cluster.id))
+        outcome = Outcome(edit, "applied", label, len(action.images), len(action.images) - len(positions))
+        others = np.setdiff1d(self.members(label), positions)
+        self.labels[positions] = label
+        self._send_away(others, {label})
+        return outcome, _Placement(positions, np.full(len(positions), label))
+
+    def _send_away(self, positions: np.ndarray, forbidden: Set[int]) -> None:
+        """Put images into the next best cluster that is not forbidden."""
+        barred = list(forbidden)
+        second = self.alias[self.found.runner_up[positions]]
+        is_free = ~np.isin(second, barred)
+        self.labels[positions[is_free]] = second[is_free]
+        rest = positions[~is_free]
+        if not len(rest):
+            return
+        rows = self.embeddings_of(rest)
+        if rows is None:
+            return
+        centers = self.found.centers
+        is_open = centers.any(axis=1) & ~np.isin(self.alias[: len(centers)], barred)
+        if not is_open.any():
+            self.labels[rest] = self.new_label(barred[0])
+            return
+        scores = np.where(is_open, rows @ centers.T, -np.inf)
+        self.labels[rest] = self.alias[scores.argmax(axis=1)]
+
+    def _part(self, edit: Edit, action: Apart) -> Outcome:
+        parts = [self.known(part) for part in action.parts]
+        count = sum(map(len, parts))
+        missing = len(edit.images) - count
+        if sum(len(part) > 0 for part in parts) < 2:
+            return _waiting(edit, num_missing=missing)
+        taken: set[int] = set()
+        num_moved = 0
+        for part in parts:
+            clashing = part[np.isin(self.current(part), list(taken))]
+            if len(clashing):
+                self._send_away(clashing, taken)
+                self.placed[clashing] = True
+                num_moved += len(clashing)
+            taken |= set(self.current(part).tolist())
+        return Outcome(edit, "applied", None, len(edit.images), missing, num_moved)
+
+    def _place(self, edit: Edit, action: Move | Together | Examples) -> tuple[Outcome, _Placement | None]:
+        positions = self.known(action.images)
+        missing = len(action.images) - len(positions)
+        if not len(positions):
+            return _waiting(edit, num_missing=missing), None
+        match action:
+            case Move():
+                label = self.resolve(action.to)
+            case Together():
+                label = self._majority(positions)
+            case Examples():
+                label = self._label_of_class(edit, action, positions)
+        if label is None:
+            return _waiting(edit), None
+        self.labels[positions] = label
+        self.placed[positions] = True
+        outcome = Outcome(edit, "applied", label, len(action.images), missing)
+        return outcome, _Placement(positions, np.full(len(positions), label))
+
+    def _label_of_class(self, edit: Edit, action: Examples, positions: np.ndarray) -> int | None:
+        """The cluster of a class: the one with its name, the one that has learned it, or a new one."""
+        if isinstance(action.of, ClusterRef):
+            return self.resolve(action.of)
+        key = action.of.casefold()
+        label = self.classes.get(key)
+        if label is None and edit.id in self.found.learned:
+            most = self._majority(positions)
+            label = None if most in {int(self.alias[taken]) for taken in self.classes.values()} else most
+        if label is None:
+            label = self.label_of_name.get(key)
+        if label is None:
+            label = self.new_label(self._majority(positions))
+        label = int(self.alias[label])
+        self.classes[key] = label
+        self._name(label, action.of)
+        return label
+
+    def _told(self, outcome: Outcome, placement: _Placement | None) -> Outcome:
+        """The outcome with what became of it by the edits behind it."""
+        label = None if outcome.label is None else int(self.alias[outcome.label])
+        if placement is None:
+            return replace(outcome, label=label)
+        targets = self.alias[placement.targets]
+        overruled = int((self.current(placement.positions) != targets).sum())
+        by_data = self.alias[self.found.labels[placement.positions]]
+        elsewhere = 0 if isinstance(outcome.edit.action, Split) else int((by_data != targets).sum())
+        state: State = "overruled" if overruled == len(targets) else outcome.state
+        return replace(outcome, label=label, state=state, num_elsewhere=elsewhere, num_overruled=overruled)
+
+
+def _waiting(edit: Edit, *, num_missing: int = 0) -> Outcome:
+    what = "too few of its images are" if num_missing else "a cluster that it names is not"
+    return Outcome(edit, "waiting", None, len(edit.images), num_missing, note=f"waiting: {what} here now")
+
+
+def _central_rows(rows: np.ndarray, num_parts: int, *, seed: int) -> list[np.ndarray]:
+    """Rows (n, D) cut into parts by k-means: of each the few nearest to its centre, the largest part first."""
+    if len(rows) < num_parts:
+        return []
+    labels = spherical_kmeans(rows, num_parts, num_restarts=2, num_iterations=30, seed=seed).labels
+    parts = [np.flatnonzero(labels == part) for part in range(num_parts)]
+    found = []
+    for members in sorted((part for part in parts if len(part)), key=len, reverse=True):
+        center = rows[members].mean(axis=0)
+        found.append(members[np.argsort(-(rows[members] @ center), kind="stable")[:_SPLIT_EXAMPLES]])
+    return found

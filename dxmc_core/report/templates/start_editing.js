@@ -1,0 +1,3 @@
+// After all the rest of the page.
+startEditing();
+startQuestions();
