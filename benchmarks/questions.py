@@ -2,10 +2,11 @@
 
     python benchmarks/questions.py --datasets dtd ucf101 --data DIR --cache DIR --output questions.json
 
-A person is simulated who sees six pictures on either side of a question and answers by their labels, truthfully: both
-sides are the same where most of each are of one class. Corrections are applied as `dxmc review` applies them, and new
-questions found when the 60 of a report are answered. "Proposals" are asked in the order of the page; "near" are what
-proposals are chosen from, in random order; "random" ones are about any two clusters, and any piece of a cluster.
+A person is simulated who sees six pictures on either side of a question and answers by their labels, truthfully: a side
+is of the class of most of its pictures, and a question is skipped where there is no such class. Corrections are applied
+as `dxmc review` applies them, and new questions found when the 60 of a report are answered. "Proposals" are asked in
+the order of the page; "near" are what proposals are chosen from, in random order; "random" ones are about any two
+clusters, and any piece of a cluster.
 """
 
 import argparse
@@ -35,13 +36,13 @@ class Session:
 
     Attributes:
         clusters: (N,) as corrected so far.
-        answers: how many were given, and how many were yes.
+        answers, num_yes, skipped: how many questions were answered, how many of them by yes, and how many skipped.
     """
 
     def __init__(self, embeddings: np.ndarray, clusters: np.ndarray, classes: np.ndarray) -> None:
         self._embeddings, self._classes = embeddings, classes
         self.clusters = np.unique(clusters, return_inverse=True)[1]
-        self.answers, self.num_yes = 0, 0
+        self.answers = self.num_yes = self.skipped = 0
         #: By kind of question, one and how many were yes, and how many were expected to be.
         self._counts = {kind: [1.0, 1.0] for kind in ("merge", "split", "move")}
         self._apart: list[tuple[int, int]] = []
@@ -68,19 +69,17 @@ class Session:
             yield from self._random(found, rng)
 
     def _random(self, found: Sequence[Proposal], rng: np.random.Generator) -> Iterator[Proposal]:
-        halved = [question for question in found if question.kind == "split"]
-        wholes = {}
-        for question in found:
-            if question.kind == "merge":
-                wholes |= {question.first: question.group, question.second: question.other}
-        numbers = np.array(sorted(wholes))
+        pieces = [question for question in found if question.kind == "split"]
+        wholes = [self._typical_first(np.flatnonzero(self.clusters == number)) for number in np.unique(self.clusters)]
         for _ in range(50 * _ROUND):
             kind = rng.choice(["merge", "split", "move"])
-            first, second = (int(number) for number in rng.choice(numbers, 2, replace=False))
+            first, second = (int(number) for number in rng.choice(len(wholes), 2, replace=False))
             if kind == "merge":
                 yield Proposal("merge", first, second, wholes[first], wholes[second], 0.0, 0)
                 continue
-            question = halved[rng.integers(len(halved))]
+            if not pieces:
+                continue
+            question = pieces[rng.integers(len(pieces))]
             if kind == "split":
                 yield question
             elif question.first != second:
@@ -92,6 +91,10 @@ class Session:
         num_yes, expected = self._counts[question.kind]
         return question.probability * question.num_images * num_yes / expected
 
+    def _typical_first(self, members: np.ndarray) -> np.ndarray:
+        mean = self._embeddings[members].mean(axis=0, dtype=np.float32)
+        return members[np.argsort(-(self._embeddings[members] @ mean), kind="stable")]
+
     def is_open(self, question: Proposal) -> bool:
         """Whether the answer does not follow from others."""
         same = self._cluster_of(question.group) == self._cluster_of(question.other)
@@ -100,14 +103,16 @@ class Session:
     def answer(self, question: Proposal) -> None:
         """Let the person answer, and correct the clustering."""
         classes = [self._class_of(side) for side in (question.group, question.other)]
-        same = classes[0] == classes[1] and classes[0] >= 0
-        different = classes[0] != classes[1] and min(classes) >= 0
-        is_yes = different if question.kind == "split" else same
+        pair = int(question.group[0]), int(question.other[0])
+        if min(classes) < 0:
+            self.skipped += 1
+            (self._together if question.kind == "split" else self._apart).append(pair)
+            return
+        is_yes = (classes[0] == classes[1]) != (question.kind == "split")
         self.answers += 1
         self.num_yes += is_yes
         self._counts[question.kind][0] += is_yes
         self._counts[question.kind][1] += question.probability
-        pair = int(question.group[0]), int(question.other[0])
         if not is_yes:
             (self._together if question.kind == "split" else self._apart).append(pair)
         elif question.kind == "merge":
@@ -150,19 +155,20 @@ def simulate(embeddings: np.ndarray, clusters: np.ndarray, classes: np.ndarray, 
     session, rng = Session(embeddings, clusters, classes), np.random.default_rng(seed)
     scores = {0: session.scores()}
     while session.answers < CHECKPOINTS[-1]:
-        before = session.answers
+        before = session.answers + session.skipped
         for question in session.questions(order, rng):
-            if session.answers - before == _ROUND or session.answers == CHECKPOINTS[-1]:
+            if session.answers + session.skipped - before == _ROUND or session.answers == CHECKPOINTS[-1]:
                 break
             if session.is_open(question):
                 session.answer(question)
                 if session.answers in CHECKPOINTS:
                     scores[session.answers] = session.scores()
-        if session.answers == before:  # nothing is left to ask
+        if session.answers + session.skipped == before:  # nothing is left to ask
             break
     for number in CHECKPOINTS:
         scores.setdefault(number, session.scores())
-    return {"scores": scores, "answers": session.answers, "yes": session.num_yes / max(session.answers, 1)}
+    share = session.num_yes / max(session.answers, 1)
+    return {"scores": scores, "answers": session.answers, "skipped": session.skipped, "yes": share}
 
 
 def cluster(name: str, data: Path, cache: Path | None, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

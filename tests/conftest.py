@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,22 @@ def evaluation_data() -> Path:
     if not (folder / "clip_vitb32").is_dir():
         pytest.skip(f"no evaluation data in {folder}; set DXMC_EVALUATION_DATA to the folder that holds clip_vitb32")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """The machine's Chromium, headless."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("Chromium is missing: apt-get install chromium")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=[*flags, "--disable-sync", "--no-first-run"]
+        )
+        yield browser
+        browser.close()
 
 
 @dataclass(frozen=True)

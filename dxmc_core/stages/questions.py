@@ -13,6 +13,7 @@ from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.edits.file import read_edits
 from dxmc_core.edits.model import Apart, Edit, Together
+from dxmc_core.edits.references import read_outcomes
 from dxmc_core.method.proposals import NUM_SHOWN, Proposal, propose
 from dxmc_core.report import Question
 
@@ -81,10 +82,8 @@ def report_questions(table: pa.Table, cluster_ids: Container[int]) -> list[Quest
 
 def _settled(stage: StageDir) -> list[int]:
     """Ids of the clusters that a person wants to stay as they are, or not to see."""
-    if "edits" not in stage.require_manifest().tables:
-        return []
-    edits = stage.read_table("edits", ["kind", "state", "cluster_id"]).to_pylist()
-    return [edit["cluster_id"] for edit in edits if edit["kind"] in ("pin", "hide") and edit["state"] == "applied"]
+    found = [row["cluster_id"] for row in read_outcomes(stage) if row["kind"] in ("pin", "hide")]
+    return [cluster_id for cluster_id in found if cluster_id is not None]
 
 
 def _positions_of(image_ids: pa.ChunkedArray, wanted: set[str]) -> dict[str, int]:

@@ -1,7 +1,6 @@
 """A small run as report data, with drawn pictures, and a real Chromium to open reports in."""
 
 import io
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -97,22 +96,6 @@ def make_report_data() -> Callable[..., ReportData]:
 @pytest.fixture(scope="session")
 def picture() -> Callable[..., bytes]:
     return draw_picture
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """The machine's Chromium, headless."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("Chromium is missing: apt-get install chromium")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=executable, args=[*flags, "--disable-sync", "--no-first-run"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -3,53 +3,26 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
 import yaml
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.generations import Generations, open_run_dir
-from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.edits.file import format_edits, read_edits
 from dxmc_core.errors import InputError
-from dxmc_core.stages.assign_clusters import describe_tree
 from ray_jobs import cli
 
 _FINGERPRINT = "d" * 32
 
 
 @pytest.fixture
-def run(make_color_run) -> RunDir:
+def run(make_color_run, publish_rest) -> RunDir:
     """Twelve pictures in the clusters red, green and blue, with all that a finished run has."""
     run_dir = make_color_run().run_dir
     publish_rest(run_dir)
     return run_dir
-
-
-def publish_rest(run_dir: RunDir) -> None:
-    """What `make_color_run` leaves out, for which a report asks."""
-    embedded, assigned = run_dir.stage("embed_images"), run_dir.stage("assign_clusters")
-    republish(embedded, {}, {"images": 12, "rejects": 0, "rows_resumed": 12, "reject_reasons": {}})
-    clusters = assigned.read_table("clusters", schema=schemas.CLUSTERS)
-    centers = matrix_of(assigned.read_table("centers")["embedding"])[clusters["cluster_id"].to_numpy()]
-    more = {"cluster_tree": describe_tree(centers, clusters), "lineage": schemas.LINEAGE.empty_table()}
-    republish(assigned, more, {"ids_given": 4, "mean_confidence": 0.8, "lineage": None})
-    mined, trained = run_dir.stage("mine_neighbors"), run_dir.stage("train_heads")
-    part = mined.write_part("near_duplicates", schemas.NEAR_DUPLICATES.empty_table(), fingerprint=_FINGERPRINT)
-    mined.publish(fingerprint=_FINGERPRINT, inputs={}, tables={"near_duplicates": [part]}, seconds=1.0)
-    file = trained.write_file("metrics.jsonl", b"")
-    trained.publish(fingerprint=_FINGERPRINT, inputs={}, tables={}, files={file.name: file}, seconds=1.0)
-
-
-def republish(stage: Any, tables: dict[str, pa.Table], metrics: dict[str, Any]) -> None:
-    found = stage.require_manifest()
-    written = {name: [stage.write_part(name, table, fingerprint=found.fingerprint)] for name, table in tables.items()}
-    stage.publish(
-        fingerprint=found.fingerprint, inputs={}, tables={**found.tables, **written}, metrics=metrics, seconds=1.0
-    )
 
 
 def dxmc(*arguments: object) -> None:
@@ -231,7 +204,7 @@ def test_the_way_back_leaves_the_edits_for_the_next_time(run: RunDir) -> None:
     assert members(run) == {0: f"{RED} {GREEN}", 2: BLUE}
 
 
-def test_embeddings_without_files_can_be_edited_too(make_color_run: Callable) -> None:
+def test_embeddings_without_files_can_be_edited_too(make_color_run: Callable, publish_rest: Callable) -> None:
     run_dir = make_color_run(files=False).run_dir
     publish_rest(run_dir)
     edit(run_dir, "merge", 0, 1)
