@@ -58,11 +58,12 @@ dxmc COMMAND --help                                                 shows more o
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, run the command, exit with its code."""
     parsed = make_parser().parse_args(arguments)
-    sys.exit(guarded(lambda: parsed.command(parsed), name=parsed.name, quiet=getattr(parsed, "quiet", False)))
+    command: Command = parsed.command
+    sys.exit(guarded(lambda: command.execute(parsed), name=command.NAME, quiet=getattr(parsed, "quiet", False)))
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; what it parses has `command`, the function to call with it."""
+    """The parser of the whole command line; what it parses has `command`, one of `COMMANDS`."""
     parser = argparse.ArgumentParser(
         prog="dxmc",
         description="Clusters unlabeled images by CLIP embeddings and names every cluster.",
@@ -85,7 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
         else:
             subparser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
             add_quiet(subparser)
-        subparser.set_defaults(command=command.execute, name=command.NAME)
+        subparser.set_defaults(command=command)
     return parser
 
 

@@ -40,7 +40,7 @@ class Clustering:
         cluster_ids: (K,) by label; None where ids are given after the edits.
         names: of clusters, by label.
         positions: of those images that edits name, 0..N-1 by image_id.
-        embeddings_of: unit rows (n, D) of images by position (n,), ascending.
+        embeddings_of: unit rows (n, D) float32 of images by position (n,), in any order.
         image_ids_of: of images by position (n,), ascending.
         learned: ids of edits whose images the clustering has learned from.
     """
@@ -125,31 +125,7 @@ class Edited:
 
 def apply_edits(found: Clustering, edits: Sequence[Edit], *, seed: int = 0) -> Edited:
     """All edits in their order; same input, same result."""
-    needed: list[np.ndarray] = []
-    if any(isinstance(edit.action, Split | Apart | Pin) for edit in edits):
-        # Once without looking at any embedding, so that all that will be needed are read at a time.
-        nobody = replace(found, image_ids_of=lambda positions: [""] * len(positions))
-        _Application(nobody, needed.append, seed).run(edits)
-    return _Application(found, _Cache(found.embeddings_of, needed), seed).run(edits)
-
-
-class _Cache:
-    """Embeddings that are read at once, and those that nobody foresaw."""
-
-    def __init__(self, read: Callable[[np.ndarray], np.ndarray], needed: Sequence[np.ndarray]) -> None:
-        self._read = read
-        self._positions = np.unique(np.concatenate(needed)) if needed else np.empty(0, dtype=np.int64)
-        self._rows = read(self._positions) if len(self._positions) else None
-
-    def __call__(self, positions: np.ndarray) -> np.ndarray:
-        places = np.searchsorted(self._positions, positions)
-        if self._rows is None or not np.array_equal(self._positions.take(places, mode="clip"), positions):
-            order = np.argsort(positions, kind="stable")
-            rows = self._read(positions[order])
-            found = np.empty_like(rows)
-            found[order] = rows
-            return found.astype(np.float32)
-        return self._rows[places].astype(np.float32)
+    return _Application(found, seed).run(edits)
 
 
 @dataclass
@@ -162,14 +138,9 @@ class _Placement:
 
 @dataclass
 class _Application:
-    """The state between two edits. Labels of images are looked up through `alias`, so that a merge moves no image.
-
-    `embeddings_of` may give None, of a rehearsal that only asks which embeddings will be needed: what depends on them
-    is left as it is then.
-    """
+    """The state between two edits. Labels of images are looked up through `alias`, so that a merge moves no image."""
 
     found: Clustering
-    embeddings_of: Callable[[np.ndarray], np.ndarray | None]
     seed: int
     labels: np.ndarray = field(init=False)
     alias: np.ndarray = field(init=False)
@@ -321,9 +292,7 @@ class _Application:
                 return _waiting(edit), None
             assert action.into is not None
             members = self.members(label)
-            rows = self.embeddings_of(members)
-            if rows is None:
-                return _waiting(edit), None
+            rows = self.found.embeddings_of(members)
             parts = [members[np.sort(group)] for group in _central_rows(rows, action.into, seed=self.seed)]
             num_named = sum(map(len, parts))
             if len(parts) < 2:
@@ -350,13 +319,9 @@ class _Application:
             if len(sharing) < 2:
                 continue
             members = self.members(label)
-            rows = self.embeddings_of(members)
-            examples = [self.embeddings_of(parts[index]) for index in sharing]
-            if rows is None:
-                continue
-            means = np.stack([example.mean(axis=0) for example in examples if example is not None])
+            means = np.stack([self.found.embeddings_of(parts[index]).mean(axis=0) for index in sharing])
             means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-            nearest = (rows @ means.T).argmax(axis=1)
+            nearest = (self.found.embeddings_of(members) @ means.T).argmax(axis=1)
             for place, index in enumerate(sharing):
                 if place:
                     targets[index] = self.new_label(label)
@@ -390,15 +355,12 @@ class _Application:
         rest = positions[~is_free]
         if not len(rest):
             return
-        rows = self.embeddings_of(rest)
-        if rows is None:
-            return
         centers = self.found.centers
         is_open = centers.any(axis=1) & ~np.isin(self.alias[: len(centers)], barred)
         if not is_open.any():
             self.labels[rest] = self.new_label(barred[0])
             return
-        scores = np.where(is_open, rows @ centers.T, -np.inf)
+        scores = np.where(is_open, self.found.embeddings_of(rest) @ centers.T, -np.inf)
         self.labels[rest] = self.alias[scores.argmax(axis=1)]
 
     def _part(self, edit: Edit, action: Apart) -> Outcome:

@@ -17,8 +17,9 @@ from scipy.sparse import coo_array, csr_array
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.generations import open_run_dir
+from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import Manifest, Part
-from dxmc_core.artifacts.matrices import embedding_column, load_rows, matrix_of
+from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.edits.apply import Clustering, Edited, Outcome, apply_edits
 from dxmc_core.edits.model import Edit
@@ -185,7 +186,7 @@ def edit_clusters(
         found.cluster_ids,
         _names_by_label(found, previous_run),
         rows.positions,
-        partial(_embeddings_of, images, rows.row_ids),
+        _Embeddings(images, rows.row_ids),
         partial(_image_ids_of, found),
         learned,
     )
@@ -284,12 +285,19 @@ def _names_by_label(found: ClusteredImages, previous_run: str | None) -> dict[in
     return dict(zip(labels.tolist(), clusters["name"].to_pylist(), strict=True))
 
 
-def _embeddings_of(images: StageDir, row_ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    wanted = row_ids[positions]
-    order = np.argsort(wanted, kind="stable")
-    rows = np.empty(len(order), dtype=np.int64)
-    rows[order] = np.arange(len(order))
-    return load_rows(images, "images", wanted[order]).values[rows]
+class _Embeddings:
+    """Unit rows (n, D) float32 of images by position (n,). All lie in a temporary file once any were asked for: edits
+    ask for a cluster at a time, in an order that nobody foresees."""
+
+    def __init__(self, images: StageDir, row_ids: np.ndarray) -> None:
+        self._images, self._row_ids, self._memory = images, row_ids, HostArrays()
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        return self._stored.values[self._stored.positions_of(self._row_ids[positions])].astype(np.float32)
+
+    @cached_property
+    def _stored(self) -> RowMatrix:
+        return load_matrix(self._images, schemas.IMAGES, allocate=self._memory.allocate)
 
 
 def _image_ids_of(found: ClusteredImages, positions: np.ndarray) -> list[str]:

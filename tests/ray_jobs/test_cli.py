@@ -25,7 +25,7 @@ def test_help_has_examples_that_parse(command, capsys):
         typed = example.split("   ")[0].split(" > ")[0]
         program, *arguments = shlex.split(typed)
         assert program == "dxmc"
-        assert make_parser().parse_args(arguments).command == command.execute
+        assert make_parser().parse_args(arguments).command is command
 
 
 def test_help_names_every_command(capsys):
@@ -40,6 +40,15 @@ def test_no_command_is_an_error(capsys):
     with pytest.raises(SystemExit, match="2"):
         main([])
     assert "COMMAND" in capsys.readouterr().err
+
+
+def test_progress_is_named_after_the_command_whatever_its_arguments_are_called(monkeypatch):
+    names = []
+    monkeypatch.setattr("ray_jobs.cli.guarded", lambda program, *, name, quiet: names.append(name))
+    for arguments in (["edit", "run", "rename", "4", "staff"], ["edit", "run", "merge", "3", "7", "--name", "cats"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+    assert names == ["edit", "edit"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -24,7 +24,7 @@ for file in nights:
     if file != "-":
         shutil.copyfile(file, source)
     parsed = make_parser().parse_args(["recluster", "--config", config, "--json"])
-    parsed.command(parsed)
+    parsed.command.execute(parsed)
     print("---")
 """
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_done_is_said_before_ray_starts(planted, tmp_path, monkey
 
     def recluster(*arguments):
         parsed = cli.make_parser().parse_args(["recluster", "--config", place.config, *arguments])
-        parsed.command(parsed)
+        parsed.command.execute(parsed)
 
     with pytest.raises(InputError, match="no clusters yet to assign to"):
         recluster("--mode", "assign")

@@ -27,7 +27,7 @@ def run(make_color_run, publish_rest) -> RunDir:
 
 def dxmc(*arguments: object) -> None:
     parsed = cli.make_parser().parse_args([str(argument) for argument in arguments])
-    parsed.command(parsed)
+    parsed.command.execute(parsed)
 
 
 def edit(run_dir: RunDir, *arguments: object) -> None:

@@ -20,7 +20,7 @@ def run(make_color_run, publish_rest):
     run_dir = make_color_run().run_dir
     publish_rest(run_dir)
     parsed = cli.make_parser().parse_args(["edit", run_dir.uri, "rename", "0", "crimson", "--author", "bob"])
-    parsed.command(parsed)
+    parsed.command.execute(parsed)
     return run_dir
 
 

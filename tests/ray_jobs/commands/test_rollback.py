@@ -12,7 +12,7 @@ from ray_jobs import cli
 
 def rollback(*arguments):
     parsed = cli.make_parser().parse_args(["rollback", *arguments])
-    parsed.command(parsed)
+    parsed.command.execute(parsed)
 
 
 @pytest.fixture

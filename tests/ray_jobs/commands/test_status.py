@@ -13,7 +13,7 @@ from ray_jobs.progress import Progress, named, snapshot
 
 def status(*arguments):
     parsed = cli.make_parser().parse_args(["status", *arguments])
-    parsed.command(parsed)
+    parsed.command.execute(parsed)
 
 
 @pytest.fixture
