@@ -210,7 +210,7 @@ class _Application:
         return self.alias[self.labels[positions]]
 
     def members(self, label: int) -> np.ndarray:
-        return np.flatnonzero(self.alias[self.labels] == label)
+        return np.flatnonzero((self.alias == label)[self.labels])
 
     def known(self, images: Sequence[str]) -> np.ndarray:
         found = self.found.positions

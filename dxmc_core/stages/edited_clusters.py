@@ -34,6 +34,7 @@ from dxmc_core.stages.previous_clusters import Comparison, compare_with_previous
 from dxmc_core.stages.settings.assign_clusters import IDS_GIVEN, AssignClustersConfig
 
 _TOLD_EDITS = 10
+_ROWS_PER_BLOCK = 65_536
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ def edit_clusters(
 ) -> EditedTables:
     """Apply edits to a clustering, give ids, and describe what there is then; nothing is published.
 
-    One task; arrays over the images hold some 40 bytes for each, embeddings are read part by part.
+    One task; arrays over the images hold some 40 bytes for each, embeddings lie in a temporary file.
 
     Args:
         images: the finished stage embed_images.
@@ -178,22 +179,22 @@ def edit_clusters(
         judging: as in `describe_clusters`.
     """
     rows = _Rows.read(found, edits)
-    centers = matrix_of(found.centers["embedding"])
+    embeddings = _Embeddings(images, rows.row_ids)
     known = Clustering(
         rows.labels,
         rows.runner_up,
-        centers,
+        matrix_of(found.centers["embedding"]),
         found.cluster_ids,
         _names_by_label(found, previous_run),
         rows.positions,
-        _Embeddings(images, rows.row_ids),
+        embeddings,
         partial(_image_ids_of, found),
         learned,
     )
     edited = apply_edits(known, edits, seed=seed)
     identities, comparison = _identities(found, edited, previous_run)
     is_changed = not np.array_equal(edited.labels, rows.labels)
-    measured = _measure(found, rows, edited, images) if is_changed else _Measures.unchanged(found, edited)
+    measured = _measure(found, rows, edited, embeddings) if is_changed else _Measures.unchanged(found, edited)
     writer = _Writer(found, rows, edited, measured, identities, output, fingerprint)
     written, final = [], []
     for start, table in _with_starts(found.read()):
@@ -286,14 +287,25 @@ def _names_by_label(found: ClusteredImages, previous_run: str | None) -> dict[in
 
 
 class _Embeddings:
-    """Unit rows (n, D) float32 of images by position (n,). All lie in a temporary file once any were asked for: edits
-    ask for a cluster at a time, in an order that nobody foresees."""
+    """Unit rows (n, D) float32 of images by position (n,).
+
+    All lie in a temporary file once any were asked for: edits ask for one cluster at a time, in an order that nobody
+    foresees.
+    """
 
     def __init__(self, images: StageDir, row_ids: np.ndarray) -> None:
         self._images, self._row_ids, self._memory = images, row_ids, HostArrays()
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         return self._stored.values[self._stored.positions_of(self._row_ids[positions])].astype(np.float32)
+
+    def in_blocks(self, is_wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Positions (n,) of wanted images (N,) and their rows, as they lie in the file."""
+        wanted = np.flatnonzero(is_wanted)
+        wanted = wanted[np.argsort(self._row_ids[wanted], kind="stable")]
+        for start in range(0, len(wanted), _ROWS_PER_BLOCK):
+            block = wanted[start : start + _ROWS_PER_BLOCK]
+            yield block, self(block)
 
     @cached_property
     def _stored(self) -> RowMatrix:
@@ -348,7 +360,7 @@ class _Measures:
         )
 
 
-def _measure(found: ClusteredImages, rows: _Rows, edited: Edited, images: StageDir) -> _Measures:
+def _measure(found: ClusteredImages, rows: _Rows, edited: Edited, embeddings: _Embeddings) -> _Measures:
     """Centres of the clusters that lost or gained an image, from all images that they have now."""
     is_moved = edited.labels != rows.labels
     is_affected = np.zeros(edited.num_labels, dtype=bool)
@@ -356,12 +368,12 @@ def _measure(found: ClusteredImages, rows: _Rows, edited: Edited, images: StageD
     before = _Measures.unchanged(found, edited)
     sums = np.zeros(before.centers.shape, dtype=np.float64)
     counts = np.zeros(edited.num_labels, dtype=np.int64)
-    for positions, embeddings in _embeddings_in(images, rows.row_ids, is_affected[edited.labels]):
+    for positions, block in embeddings.in_blocks(is_affected[edited.labels]):
         labels = edited.labels[positions]
         counts += np.bincount(labels, minlength=len(counts))
         shape = (edited.num_labels, len(labels))
         ones = np.ones(len(labels), dtype=np.float32)
-        sums += csr_array((ones, (labels, np.arange(len(labels)))), shape=shape) @ embeddings
+        sums += csr_array((ones, (labels, np.arange(len(labels)))), shape=shape) @ block
     norms = np.linalg.norm(sums, axis=1)
     fresh = (sums / np.maximum(norms, 1e-12)[:, None]).astype(np.float32)
     centers = np.where(is_affected[:, None], fresh, before.centers)
@@ -369,23 +381,9 @@ def _measure(found: ClusteredImages, rows: _Rows, edited: Edited, images: StageD
     own = np.where(counts > 0, 1 - norms / np.maximum(counts, 1), 0)
     mean_distances = np.where(is_affected, own, before.mean_distances).astype(np.float32)
     distances = np.zeros(len(rows.labels), dtype=np.float32)
-    for positions, embeddings in _embeddings_in(images, rows.row_ids, is_affected[edited.labels]):
-        distances[positions] = 1 - np.einsum("nd,nd->n", embeddings, centers[edited.labels[positions]])
+    for positions, block in embeddings.in_blocks(is_affected[edited.labels]):
+        distances[positions] = 1 - np.einsum("nd,nd->n", block, centers[edited.labels[positions]])
     return _Measures(centers, mean_distances, is_affected, distances)
-
-
-def _embeddings_in(
-    images: StageDir, row_ids: np.ndarray, is_wanted: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions (n,) of wanted images and their embeddings (n, D) float32, part by part."""
-    order = np.argsort(row_ids, kind="stable")
-    for part in images.require_manifest().tables["images"]:
-        in_part = images.row_ids_of(part)
-        positions = order[np.searchsorted(row_ids, in_part, sorter=order)]
-        wanted = np.flatnonzero(is_wanted[positions])
-        if len(wanted):
-            embeddings = matrix_of(images.read_part(part, ["embedding"])["embedding"])
-            yield positions[wanted], embeddings[wanted].astype(np.float32)
 
 
 @dataclass(frozen=True)
