@@ -4,8 +4,10 @@
     python benchmarks/simulated_month.py --data ... --folder ... --images-first 600 --images-per-night 40 --minutes 5
 
 Images come and go every night, one class appears, another vanishes. Some nights are killed and started again, on some
-two runs start at once. After every night the artifacts are checked, not the log. With `--minutes` it stops after a
-night and the same command goes on; the last line is a JSON document, `--markdown` writes its table.
+two runs start at once. With `--edit-days` a person corrects clusters on the mornings after five nights, with
+`--rollback-days` a night is taken back on others; each correction has to hold from then on, and in the end all are
+undone. After every night the artifacts are checked, not the log. With `--minutes` it stops after a night and the same
+command goes on; the last line is a JSON document, `--markdown` writes its table.
 """
 
 import argparse
@@ -24,9 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from month_edits import NAMES, Seen, broken, corrections
 
 from dxmc_core.artifacts.generations import Generations
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.edits.file import read_edits
+from dxmc_core.edits.references import hidden_clusters, read_outcomes
+from dxmc_core.stages.edited_clusters import is_edited
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 #: What a night is killed at: a line that the log has in every mode.
@@ -46,12 +53,14 @@ def main() -> None:
             continue
         if options.minutes and time.monotonic() - started > 60 * options.minutes:
             break
-        night = month.run_night(day, events, nights[-1] if nights else None)
+        night = month.run_night(day, events)
         nights.append(night)
         (month.folder / _RESULT).write_text(json.dumps([asdict(each) for each in nights]))
         print(
             json.dumps({"night": day, "mode": night.mode, "seconds": night.seconds, "wrong": night.wrong}), flush=True
         )
+    if len(nights) == options.nights:
+        nights[-1].wrong += month.undo_all()
     report = summarize(nights, options)
     if options.markdown:
         Path(options.markdown).write_text(as_markdown(nights))
@@ -76,6 +85,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--gone-day", type=int, default=20)
     parser.add_argument("--kill-every", type=int, default=3)
     parser.add_argument("--overlap-days", type=int, nargs="*", default=[5, 25])
+    parser.add_argument("--edit-days", type=int, nargs="*", default=[], help="five at most, in ascending order")
+    parser.add_argument("--rollback-days", type=int, nargs="*", default=[])
     parser.add_argument("--set", dest="settings", default="{}", metavar="JSON", help="further sections of the settings")
     parser.add_argument("--minutes", type=float, help="stop after the night in which these are over")
     parser.add_argument("--markdown", metavar="FILE")
@@ -196,9 +207,11 @@ class Month:
                 came.append(f"{label}/{name}")
         return came
 
-    def run_night(self, day: int, moved: tuple[int, int], before: Night | None) -> Night:
-        """Run one night, with what disturbs it, and check what it made."""
+    def run_night(self, day: int, moved: tuple[int, int]) -> Night:
+        """Run one night, with what disturbs it, check what it made, and do what a person does in the morning."""
         night = Night(day, *moved, len(self._here), [])
+        pointer = Generations(self.home).pointer()
+        before = None if pointer is None else pointer.current
         started = time.perf_counter()
         if day % self.options.kill_every == 0:
             night.events.append(self._killed(day))
@@ -210,7 +223,48 @@ class Month:
                 raise SystemExit(f"night {day} failed with exit code {code}:\n{log}")
         night.seconds = round(time.perf_counter() - started, 1)
         self._check(night, before)
+        if day in self.options.edit_days:
+            self._correct(night)
+        if day in self.options.rollback_days:
+            self._dxmc("rollback", self.home.uri)
+            night.events.append("rolled back")
         return night
+
+    def _correct(self, night: Night) -> None:
+        """Correct clusters as a person would, and look at once whether that is so."""
+        seen, edits = self._seen(), read_edits(self.home).edits
+        for typed in corrections(self.options.edit_days.index(night.day), seen, edits):
+            self._dxmc("edit", self.home.uri, *typed)
+            night.events.append(f"corrected: {typed[0]}")
+        night.wrong += broken(read_edits(self.home).edits, self._seen())
+
+    def undo_all(self) -> list[str]:
+        """Take every correction back; what of them is left."""
+        for edit in reversed(read_edits(self.home).edits):
+            self._dxmc("edit", self.home.uri, "undo", edit.id)
+        manifest = self._current().stage("assign_clusters").require_manifest()
+        left = sorted(set(self._seen().names.values()) & set(NAMES))
+        return (["it is still edited"] if is_edited(manifest) else []) + [f"{name!r} is still a name" for name in left]
+
+    def _dxmc(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "ray_jobs.cli", *arguments], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"dxmc {' '.join(arguments)} failed with exit code {done.returncode}:\n{done.stderr}")
+
+    def _current(self) -> RunDir:
+        generations = Generations(self.home)
+        pointer = generations.pointer()
+        assert pointer is not None
+        return generations.run_dir(pointer.current)
+
+    def _seen(self) -> Seen:
+        run_dir = self._current()
+        assigned = run_dir.stage("assign_clusters")
+        clusters = assigned.read_table("clusters", ["cluster_id", "name"])
+        names = dict(zip(clusters["cluster_id"].to_pylist(), clusters["name"].to_pylist(), strict=True))
+        return Seen(clusters_of(run_dir), names, hidden_clusters(assigned))
 
     def _start(self) -> subprocess.Popen:
         command = [sys.executable, "-m", "ray_jobs.recluster", "--config", str(self._config)]
@@ -242,29 +296,39 @@ class Month:
             night.wrong.append(f"two starts ended with {codes}")
         return "two starts"
 
-    def _check(self, night: Night, before: Night | None) -> None:
-        """Fill the night's figures in from its artifacts, and say what must not be."""
+    def _check(self, night: Night, before: int | None) -> None:
+        """Fill the night's figures in from its artifacts, and say what must not be.
+
+        Args:
+            before: number of the generation that was current.
+        """
         generations = Generations(self.home)
         pointer = generations.pointer()
         assert pointer is not None
         record = generations.record(pointer.current)
         assert record is not None
-        if (record.number, record.mode) != (night.day, record.mode):
-            night.wrong.append(f"generation {record.number} is current")
+        if (record.base, record.number) != (before, pointer.highest):
+            night.wrong.append(
+                f"generation {record.number} is current, and made from {record.base} in place of {before}"
+            )
         night.mode, night.reason = record.mode, record.reason
         night.embedded, night.drift = record.metrics["run"]["embedded_images"], record.metrics["run"]["drift"]
         if night.embedded > night.came:
             night.wrong.append(f"{night.embedded} images were embedded, {night.came} came")
         now = clusters_of(generations.run_dir(record.number))
-        metrics = generations.run_dir(record.number).stage("assign_clusters").require_manifest().metrics
-        night.lineage = metrics["lineage"] or {}
+        assigned = generations.run_dir(record.number).stage("assign_clusters")
+        night.lineage = assigned.require_manifest().metrics["lineage"] or {}
         if sorted(now) != sorted(self._here):
             night.wrong.append(
                 f"{len(now)} assignments, {len(self._here)} images, {len(now.keys() ^ set(self._here))} differ"
             )
         self._look_at_classes(night, now)
+        night.wrong += broken(read_edits(self.home).edits, self._seen())
         if before is not None:
-            night.wrong += wrong_ids(clusters_of(generations.run_dir(record.number - 1)), now, mode=record.mode)
+            base = generations.run_dir(before)
+            # Where a rollback went behind an edit, the night applies it again, and images move as they should.
+            if _applied(base.stage("assign_clusters")) == _applied(assigned):
+                night.wrong += wrong_ids(clusters_of(base), now, mode=record.mode)
 
     def _look_at_classes(self, night: Night, now: dict[str, int]) -> None:
         by_cluster: dict[int, Counter[str]] = defaultdict(Counter)
@@ -293,6 +357,10 @@ def clusters_of(run_dir: RunDir) -> dict[str, int]:
     if len(found) != table.num_rows:
         raise ValueError(f"{table.num_rows - len(found)} images have two assignments in {run_dir.uri}")
     return found
+
+
+def _applied(assigned: StageDir) -> list[str]:
+    return [row["edit_id"] for row in read_outcomes(assigned)]
 
 
 def wrong_ids(before: dict[str, int], now: dict[str, int], *, mode: str) -> list[str]:
