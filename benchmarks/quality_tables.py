@@ -6,7 +6,7 @@ from typing import Any
 
 from quality_data import PAPER_SETS
 
-#: METHOD section 7, the DXMC paper's Table 1 (CLIP ViT-B/32): ACC, NMI, ARI in percent.
+#: The DXMC paper's Table 1 (CLIP ViT-B/32): ACC, NMI, ARI in percent.
 _PUBLISHED_ORDER = ("stl10", "cifar10", "cifar20", "imagenet10", "imagenetdogs")
 PUBLISHED = {
     method: dict(zip(_PUBLISHED_ORDER, rows.split(), strict=True))
@@ -108,7 +108,7 @@ def _picked_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def name_of_published(dataset: str) -> str | None:
-    """The data set's name in METHOD section 7, or None when it is not there."""
+    """The data set's name in the paper's Table 1, or None when it is not there."""
     key = "".join(character for character in dataset.lower() if character.isalnum())
     return key if key in PAPER_SETS else None
 

@@ -31,7 +31,7 @@ from dxmc_core.errors import InputError, on_one_line
 from dxmc_core.method.work import Work
 from dxmc_core.workload import EncoderWork
 
-#: The seven templates of CLIP's own prompt search that DXMC and TAC average over (METHOD section 1.5).
+#: The seven templates of CLIP's own prompt search that the programs of DXMC and TAC average over.
 NOUN_TEMPLATES = (
     "itap of a {}.",
     "a bad photo of the {}.",
@@ -311,7 +311,7 @@ def _square_size(size: int | Sequence[int]) -> int:
 def _retrieval_temperature(model: Any) -> float:
     """Half the temperature that the model was trained to, which is TAC's and DXMC's 0.005 for OpenAI's CLIP.
 
-    Other models learned other scales; the bounds are those of METHOD section 2.
+    Other models learned other scales; from 0.005 to 0.05 is the range in which retrieval was found to work.
     """
     learned = math.exp(-float(model.logit_scale.detach().flatten()[0]))
     return round(min(max(learned / 2, 0.005), 0.05), 6)

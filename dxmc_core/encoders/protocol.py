@@ -25,7 +25,7 @@ class Encoder(Protocol):
         embedding_width: D.
         image_size: height and width in pixels that the model takes.
         batch_size: rows of one forward pass; may be set.
-        retrieval_temperature: softmax temperature at which nouns describe an image (METHOD section 2).
+        retrieval_temperature: softmax temperature at which nouns describe an image (DXMC eq. 4).
     """
 
     embedding_width: int

@@ -405,7 +405,7 @@ class TURTLEHyperparameters(Hyperparameters):
 
 @dataclass(frozen=True, kw_only=True)
 class CentroidSettings:
-    """Settings of kmeans and concat_kmeans (METHOD section 2: 20 restarts).
+    """Settings of kmeans and concat_kmeans; TAC's baselines take 20 restarts too.
 
     Attributes:
         num_restarts: the best of this many by objective is kept.

@@ -1,4 +1,4 @@
-"""Spherical k-means: the image centres of the semantic space and the two k-means methods (METHOD sections 1 and 2).
+"""Spherical k-means: the image centres of the semantic space and the methods kmeans and concat_kmeans.
 
 Lloyd's algorithm as matrix products over torch, on CPU or GPU. Better seeds and a race of the restarts reach the
 objective of the reference setting (faiss, 10 restarts of 300 iterations) in a fraction of its iterations.

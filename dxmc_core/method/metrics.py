@@ -1,4 +1,4 @@
-"""How good a clustering is: against labels where they exist (METHOD section 7), and without labels always."""
+"""How good a clustering is: against labels where they exist, and without labels always."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

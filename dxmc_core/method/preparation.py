@@ -19,7 +19,7 @@ from dxmc_core.method.text_counterparts import compute_text_counterparts
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 
-#: Softmax temperature of retrieval that suits OpenAI's CLIP (METHOD section 2). For embeddings that come without an
+#: Softmax temperature of retrieval that suits OpenAI's CLIP (TAC, DXMC eq. 4). For embeddings that come without an
 #: encoder: they are CLIP's more often than not.
 CLIP_RETRIEVAL_TEMPERATURE = 0.005
 
@@ -70,7 +70,7 @@ def select_semantic_space(
     device: str = "cpu",
     on_step: OnStep = no_report,
 ) -> tuple[KMeansResult, NounSelection]:
-    """Image centres by spherical k-means, and the most confident nouns of each (METHOD section 1; DXMC eq. 1-3).
+    """Image centres by spherical k-means, and the most confident nouns of each (DXMC eq. 1-3).
 
     Args:
         image_embeddings: (N, D), rows normalised here; noun_embeddings (M, D), the same.

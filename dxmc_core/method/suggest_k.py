@@ -1,4 +1,4 @@
-"""How many clusters the images fall into, judged without labels (METHOD section 8): a geometric grid of K, three scores
+"""How many clusters the images fall into, judged without labels: a geometric grid of K, three scores
 of each, and the three K that stand out.
 
 Every score grows or falls with K even where there is nothing to find. So each is also taken of a reference without

@@ -165,7 +165,7 @@ def build_semantic_space(
     device: str = "cpu",
     on_step: OnStep = no_report,
 ) -> SemanticSpace:
-    """Centres by spherical k-means, then the most confident nouns of each (METHOD section 1)."""
+    """Centres by spherical k-means, then the most confident nouns of each (DXMC eq. 1-3)."""
     width = images.width
     weights = (first_copies(images) == np.arange(len(images))).astype(np.float32) if config.count_copies_once else None
     result, selection = select_semantic_space(
