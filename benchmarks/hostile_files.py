@@ -30,7 +30,7 @@ from dxmc_core.encoders import OfflineConfig
 from dxmc_core.images.catalog import list_source
 from dxmc_core.images.renewal import renew_catalog
 from dxmc_core.images.sources import ImageSource, ImagesSource
-from dxmc_core.stages.embed_images import publish_embeddings
+from dxmc_core.stages.embed_images import all_embedded
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import EmbedImages
 
@@ -114,7 +114,9 @@ def embed_alone(source: ImageSource, run_dir: RunDir) -> RunDir:
     for receipts in embed.stream(done.chunks(catalog.chunk_rows)):
         for receipt in receipts.to_pylist():
             done.add_receipt(receipt)
-    publish_embeddings(catalog, done, fingerprint=fingerprint, seconds=0.0)
+    all_embedded(catalog, done, fingerprint=fingerprint).publish(
+        catalog.stage_dir, fingerprint=fingerprint, inputs={}, started=time.perf_counter()
+    )
     return run_dir
 
 

@@ -153,7 +153,10 @@ def main() -> None:
         config=AssignClustersConfig(),
         previous_run=run_dir.uri,
     )
-    edited.publish(edited_dir.stage("assign_clusters"), fingerprint=_FINGERPRINT, inputs={}, started=started)
+    output = edited_dir.stage("assign_clusters")
+    edited.written(output, fingerprint=_FINGERPRINT).publish(
+        output, fingerprint=_FINGERPRINT, inputs={}, started=started
+    )
     seconds = time.perf_counter() - started
     states = edited.tables["edits"]["state"].to_pylist()
     result = {

@@ -1,18 +1,18 @@
 """A night without a full clustering as Ray jobs: new images are assigned by the heads of the base, the others kept."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.index_file import METRICS_KEY
-from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.artifacts.stage_dir import StageResult, parts_in_order
 from dxmc_core.errors import ArtifactError
 from dxmc_core.method.drift import AssignmentFigures
 from dxmc_core.reclustering import SinceFull
@@ -31,7 +31,7 @@ from dxmc_core.stages.cluster_names import require_known, settle_names
 from dxmc_core.stages.edited_clusters import ClusteredImages, is_edited
 from dxmc_core.stages.mine_neighbors import near_duplicate_metrics
 from dxmc_core.stages.previous_clusters import IDS_GIVEN, Comparison, lineage_table
-from ray_jobs.assign_clusters import NAME, map_parts, publish_edited, set_apart
+from ray_jobs.assign_clusters import NAME, apply_edits, map_parts, set_apart
 from ray_jobs.cluster import run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.mine_neighbors import search_indexes
@@ -61,18 +61,19 @@ def assign_arrivals(context: RunContext, base: RunDir, since: SinceFull, *, fing
     """Write assignments of all images, by the heads of the base where it has none; nothing is published yet."""
     images, output = context.stage("embed_images"), context.stage(NAME)
     kept: Kept = run_on_host(_keep, base, context, fingerprint, doing="looking for images that are new")
-    kwargs = {
-        "images": images,
-        "output": output,
-        "fingerprint": fingerprint,
-        "base": base,
-        "kept_rows": kept.rows,
-        "top_nouns": context.config.build_semantic_space.top_nouns,
-        "far": since.far,
-    }
+    make = partial(
+        AssignArrivals,
+        images=images,
+        output=output,
+        fingerprint=fingerprint,
+        base=base,
+        kept_rows=kept.rows,
+        top_nouns=context.config.build_semantic_space.top_nouns,
+        far=since.far,
+    )
     parts = images.require_manifest().tables["images"]
     arriving = {index: parts[index] for index in parts_with_arrivals(images, kept)}
-    receipts = map_parts(AssignArrivals, kwargs, arriving)
+    receipts = map_parts(make, arriving)
     figures = sum((AssignmentFigures(**receipt["figures"]) for receipt in receipts), start=AssignmentFigures())
     since = since.with_night(figures, num_removed=kept.num_removed, min_arrivals=context.config.recluster.min_arrivals)
     return Arrivals(kept, parts_in_order(receipts), since)
@@ -82,20 +83,13 @@ def _keep(base: RunDir, context: RunContext, fingerprint: str) -> Kept:
     return keep_assignments(base, context.stage("embed_images"), context.stage(NAME), fingerprint=fingerprint)
 
 
-def publish_assignments(
-    context: RunContext,
-    base: RunDir,
-    arrivals: Arrivals,
-    *,
-    fingerprint: str,
-    inputs: Mapping[str, str],
-) -> Manifest:
-    """Publish assign_clusters with the ids and centres of the base, and of mine_neighbors what is left of the base's.
+def describe_arrivals(context: RunContext, base: RunDir, arrivals: Arrivals, *, fingerprint: str) -> StageResult:
+    """What assign_clusters is then, with the ids and centres of the base. Of its mine_neighbors what is left is
+    published.
 
     Raises:
         ArtifactError: an image has no assignment, or two (a defect; nothing is published).
     """
-    started = time.perf_counter()
     output, parts = context.stage(NAME), arrivals.all_parts
     num_assigned = sum(part.rows for part in parts)
     if num_assigned != context.num_images:
@@ -103,14 +97,12 @@ def publish_assignments(
     _publish_neighbors(context, base, arrivals.kept.near_duplicates)
     before = base.stage(NAME)
     if not context.are_names_alone or is_edited(before.require_manifest()):
-        return publish_edited(
+        return apply_edits(
             context,
             replace(ClusteredImages.published(before), stage=output, parts=parts),
             previous_run=base.uri,
             learned=base.stage("train_heads").require_manifest().metrics.get(LEARNED, []),
             fingerprint=fingerprint,
-            inputs=inputs,
-            started=started,
         )
     tables: dict[str, pa.Table]
     comparison: Comparison
@@ -119,13 +111,8 @@ def publish_assignments(
     )
     require_known(context.renames, comparison.identities.ids_given)
     parts, apart = set_apart(context, fingerprint, parts, tables["centers"], tables["clusters"])
-    return output.publish(
-        fingerprint=fingerprint,
-        inputs=inputs,
-        tables={
-            "assignments": parts,
-            **{name: [output.write_part(name, table, fingerprint=fingerprint)] for name, table in tables.items()},
-        },
+    return StageResult(
+        tables={"assignments": parts, **output.write_tables(tables, fingerprint=fingerprint)},
         metrics={
             "num_clusters": tables["centers"].num_rows,
             "clusters_with_images": tables["clusters"].num_rows,
@@ -134,7 +121,6 @@ def publish_assignments(
             "lineage": comparison.metrics(),
             **apart,
         },
-        seconds=time.perf_counter() - started,
     )
 
 
@@ -148,7 +134,7 @@ def _publish_neighbors(context: RunContext, base: RunDir, table: pa.Table) -> No
     manifest = output.publish(
         fingerprint=found.fingerprint,
         inputs=found.inputs,
-        tables={"near_duplicates": [output.write_part("near_duplicates", table, fingerprint=found.fingerprint)]},
+        tables=output.write_tables({"near_duplicates": table}, fingerprint=found.fingerprint),
         files=files,
         metrics={**found.metrics, **near_duplicate_metrics(table), METRICS_KEY: indexes},
         seconds=0.0,

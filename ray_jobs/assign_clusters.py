@@ -1,9 +1,9 @@
 """Stage 5 as a Ray job: clusters are measured on a sample in one task, then every part of the images is assigned."""
 
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from dxmc_core.artifacts.heads import load_heads
 from dxmc_core.artifacts.joined_images import image_tables_of, load_image_rows
-from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import load_matrix, read_rows
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
+from dxmc_core.artifacts.stage_dir import StageDir, StageResult, parts_in_order
 from dxmc_core.edits.model import Edit
 from dxmc_core.errors import DxmcError
 from dxmc_core.images.thumbnails import make_thumbnails
@@ -49,18 +49,17 @@ from dxmc_core.stages.previous_clusters import (
     with_cluster_ids,
 )
 from dxmc_core.stages.settings.naming import LlmNaming
-from ray_jobs.cluster import light_step, map_rows, run_on_host
+from ray_jobs.cluster import Mapper, light_step, map_rows, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
-from ray_jobs.plans.assign_clusters import NAME, inputs_of_stage
+from ray_jobs.plans.assign_clusters import NAME
 from ray_jobs.plans.train_heads import LEARNED
 from ray_jobs.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 
-def run(context: RunContext, fingerprint: str) -> Manifest:
-    started = time.perf_counter()
+def run(context: RunContext, fingerprint: str) -> StageResult:
     output = context.stage(NAME)
     sample: ClusterSample = run_on_host(_measure, context, doing="measuring the clusters on a sample")
     centers = center_table(sample)
@@ -70,15 +69,13 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
             _describe_unedited, context, sample, sizes, assignments, doing="naming the clusters"
         )
         clusters, files = captioned(context, found.clusters)
-        return publish_edited(
+        return apply_edits(
             context,
             replace(found, clusters=clusters),
             files=files,
             previous_run=_previous_run(context),
             learned=context.stage("train_heads").require_manifest().metrics.get(LEARNED, []),
             fingerprint=fingerprint,
-            inputs=inputs_of_stage(context),
-            started=started,
         )
     assignments, comparison = _keep_ids(context, fingerprint, assignments, sizes)
     identities = Identities.first(len(sizes)) if comparison is None else comparison.identities
@@ -105,13 +102,8 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         "lineage": lineage_table(comparison, clusters),
         "centers": centers,
     }
-    return output.publish(
-        fingerprint=fingerprint,
-        inputs=inputs_of_stage(context),
-        tables={
-            "assignments": assignments,
-            **{name: [output.write_part(name, table, fingerprint=fingerprint)] for name, table in tables.items()},
-        },
+    return StageResult(
+        tables={"assignments": assignments, **output.write_tables(tables, fingerprint=fingerprint)},
         files=files,
         metrics={
             "num_clusters": len(sizes),
@@ -121,7 +113,6 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
             "lineage": None if comparison is None else comparison.metrics(),
             **apart,
         },
-        seconds=time.perf_counter() - started,
     )
 
 
@@ -138,16 +129,17 @@ def _measure(context: RunContext) -> ClusterSample:
 def _assign(context: RunContext, fingerprint: str, centers: pa.Table) -> tuple[list[Part], np.ndarray]:
     """Assign every image; the parts, with labels for ids, and the size of each label (K,)."""
     images, output = context.stage("embed_images"), context.stage(NAME)
-    kwargs = {
-        "images": images,
-        "semantic_space": context.stage("build_semantic_space"),
-        "output": output,
-        "fingerprint": fingerprint,
-        "heads": context.stage("train_heads"),
-        "centers": output.write_part("centers", centers, fingerprint=fingerprint),
-    }
+    make = partial(
+        AssignImages,
+        images=images,
+        semantic_space=context.stage("build_semantic_space"),
+        output=output,
+        fingerprint=fingerprint,
+        heads=context.stage("train_heads"),
+        centers=output.write_part("centers", centers, fingerprint=fingerprint),
+    )
     parts = images.require_manifest().tables["images"]
-    receipts = map_parts(AssignImages, kwargs, dict(enumerate(parts)))
+    receipts = map_parts(make, dict(enumerate(parts)))
     return parts_in_order(receipts), np.sum([receipt["sizes"] for receipt in receipts], axis=0)
 
 
@@ -162,13 +154,14 @@ def _keep_ids(
     comparison: Comparison = run_on_host(
         _compare, previous_run, output, assignments, sizes, doing="comparing with the earlier run"
     )
-    kwargs = {
-        "output": output,
-        "fingerprint": fingerprint,
-        "parts": assignments,
-        "cluster_ids": comparison.identities.cluster_ids,
-    }
-    return parts_in_order(map_parts(RenumberAssignments, kwargs, dict(enumerate(assignments)))), comparison
+    make = partial(
+        RenumberAssignments,
+        output=output,
+        fingerprint=fingerprint,
+        parts=assignments,
+        cluster_ids=comparison.identities.cluster_ids,
+    )
+    return parts_in_order(map_parts(make, dict(enumerate(assignments)))), comparison
 
 
 def _previous_run(context: RunContext) -> str | None:
@@ -184,25 +177,23 @@ def _compare(previous_run: str, output: StageDir, parts: Sequence[Part], sizes: 
     return compare_with_previous(previous_run, labels, sizes)
 
 
-def publish_edited(
+def apply_edits(
     context: RunContext,
     found: ClusteredImages,
     *,
     previous_run: str | None,
     learned: Sequence[str],
     fingerprint: str,
-    inputs: Mapping[str, str],
-    started: float,
     files: Mapping[str, Part] | None = None,
-) -> Manifest:
-    """Publish assign_clusters with the edits of people applied to what a clustering gave."""
+) -> StageResult:
+    """What a clustering gave, with the edits of people applied."""
     edited: EditedTables = run_on_host(
         _edit, context, found, context.edits, previous_run, frozenset(learned), fingerprint, doing="applying edits"
     )
     context.keep_edits(edited.edits)
     require_known(context.renames, edited.ids_given)
     tell_of_edits(edited)
-    return edited.publish(context.stage(NAME), fingerprint=fingerprint, inputs=inputs, started=started, files=files)
+    return edited.written(context.stage(NAME), fingerprint=fingerprint, files=files)
 
 
 def _edit(
@@ -227,13 +218,13 @@ def _edit(
     )
 
 
-def map_parts(mapper: type, kwargs: dict[str, Any], parts: Mapping[int, Part]) -> list[dict[str, Any]]:
+def map_parts(make: Callable[[], Mapper], parts: Mapping[int, Part]) -> list[dict[str, Any]]:
     """Have a mapper of this stage do parts, given with their indexes; what it reports of each."""
     num_images = sum(part.rows for part in parts.values())
     receipts = []
     with Progress("assigning", num_images, unit="images", first="starting workers") as progress:
         rows = [{"part": index} for index in parts]
-        for row in map_rows(rows, light_step(mapper, kwargs, num_images)):
+        for row in map_rows(rows, light_step(make, num_images)):
             receipts.append(row)
             progress.add(row["rows"])
     return receipts
@@ -317,8 +308,8 @@ def set_apart(
     if min_cluster_size is None:
         return assignments, {}
     inliers = Inliers.of(centers, clusters, min_cluster_size=min_cluster_size)
-    kwargs = {"output": context.stage(NAME), "fingerprint": fingerprint, "parts": assignments, "inliers": inliers}
-    receipts = map_parts(SetApart, kwargs, dict(enumerate(assignments)))
+    make = partial(SetApart, output=context.stage(NAME), fingerprint=fingerprint, parts=assignments, inliers=inliers)
+    receipts = map_parts(make, dict(enumerate(assignments)))
     return parts_in_order(receipts), {"images_set_apart": sum(receipt["num_apart"] for receipt in receipts)}
 
 

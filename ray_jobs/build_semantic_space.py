@@ -1,14 +1,14 @@
 """Stage 2 as a Ray job: nouns encoded by a pool of actors (once per vocabulary), centres in one task, images mapped."""
 
 import logging
-import time
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows, matrix_of
-from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
+from dxmc_core.artifacts.stage_dir import StageDir, StageResult, parts_in_order
 from dxmc_core.errors import InputError
 from dxmc_core.method.steps import OnStep
 from dxmc_core.stages.build_semantic_space import (
@@ -36,8 +36,7 @@ _NOUNS_PER_BLOCK = 512
 logger = logging.getLogger(__name__)
 
 
-def run(context: RunContext, fingerprint: str) -> Manifest:
-    started = time.perf_counter()
+def run(context: RunContext, fingerprint: str) -> StageResult:
     config = context.config
     images, output = context.stage("embed_images"), context.stage(NAME)
     nouns = _embedded_nouns(context, images)
@@ -58,18 +57,11 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     selected = output.write_part("selected_nouns", space.selected_nouns, fingerprint=fingerprint)
     receipts = _map_counterparts(context, selected, temperature, fingerprint=fingerprint)
     tables = {
-        "nouns": [output.write_part("nouns", nouns, fingerprint=fingerprint)],
-        "image_centers": [output.write_part("image_centers", space.image_centers, fingerprint=fingerprint)],
+        **output.write_tables({"nouns": nouns, "image_centers": space.image_centers}, fingerprint=fingerprint),
         "selected_nouns": [selected],
         "text_counterparts": parts_in_order(receipts),
     }
-    return output.publish(
-        fingerprint=fingerprint,
-        inputs=context.inputs_of("embed_images") or {},
-        tables=tables,
-        metrics={**space.metrics, "temperature": temperature},
-        seconds=time.perf_counter() - started,
-    )
+    return StageResult(tables, {**space.metrics, "temperature": temperature})
 
 
 def _select(
@@ -114,12 +106,13 @@ def _encode_nouns(context: RunContext, vocabulary: Vocabulary) -> pa.Table:
     resources = context.config.resources
     gpus = num_gpus(resources)
     num_workers = gpus or num_cores()
-    kwargs = {
-        "encoder": context.config.encoder,
-        "device": "cuda" if gpus else "cpu",
-        "batch_size": None,
-        "num_threads": None if gpus else 1,
-    }
+    make = partial(
+        EncodeNouns,
+        encoder=context.config.encoder,
+        device="cuda" if gpus else "cpu",
+        batch_size=None,
+        num_threads=None if gpus else 1,
+    )
     count = len(vocabulary.nouns)
     blocks = [
         {"start": start, "noun": vocabulary.nouns[start : start + _NOUNS_PER_BLOCK]}
@@ -128,7 +121,7 @@ def _encode_nouns(context: RunContext, vocabulary: Vocabulary) -> pa.Table:
     encoded: dict[int, np.ndarray] = {}
     temperature = CLIP_RETRIEVAL_TEMPERATURE
     with Progress("encoding nouns", count, unit="nouns", first="starting workers and loading the encoder") as progress:
-        for row in map_rows(blocks, Step(EncodeNouns, kwargs, num_workers, num_gpus=gpus / num_workers)):
+        for row in map_rows(blocks, Step(make, num_workers, num_gpus=gpus / num_workers)):
             encoded[row["start"]] = np.frombuffer(row["embeddings"], dtype=np.float16).reshape(row["count"], -1)
             temperature = row["temperature"]
             progress.add(row["count"])
@@ -140,24 +133,21 @@ def _map_counterparts(context: RunContext, selected_nouns: Part, temperature: fl
     images = context.stage("embed_images")
     parts = images.require_manifest().tables["images"]
     gpus = num_gpus(context.config.resources)
-    kwargs = {
-        "images": images,
-        "output": context.stage(NAME),
-        "fingerprint": fingerprint,
-        "selected_nouns": selected_nouns,
-        "temperature": temperature,
-        "top_nouns": context.config.build_semantic_space.top_nouns,
-        "device": "cuda" if gpus else "cpu",
-    }
+    make = partial(
+        ComputeTextCounterparts,
+        images=images,
+        output=context.stage(NAME),
+        fingerprint=fingerprint,
+        selected_nouns=selected_nouns,
+        temperature=temperature,
+        top_nouns=context.config.build_semantic_space.top_nouns,
+        device="cuda" if gpus else "cpu",
+    )
     count = sum(part.rows for part in parts)
     receipts = []
     with Progress("mixing text counterparts", count, unit="images", first="starting workers") as progress:
         rows = [{"part": index} for index in range(len(parts))]
-        if gpus:
-            step = Step(ComputeTextCounterparts, kwargs, gpus, num_gpus=1)
-        else:
-            step = light_step(ComputeTextCounterparts, kwargs, context.num_images)
-        for row in map_rows(rows, step):
+        for row in map_rows(rows, Step(make, gpus, num_gpus=1) if gpus else light_step(make, context.num_images)):
             receipts.append(row)
             progress.add(row["rows"])
     return receipts

@@ -462,12 +462,15 @@ def using_cores(cores: int) -> Iterator[None]:
         yield
 
 
+Mapper = Callable[[pa.Table], pa.Table]
+
+
 @dataclass(frozen=True)
 class Step:
     """One kind of worker that rows pass through.
 
     Attributes:
-        mapper: a class whose instances map a `pyarrow.Table` to one; each worker makes one, from `kwargs`.
+        make: makes what maps tables; called once by each worker, so what it holds has to be picklable.
         num_workers: processes; of whole hosts, as many at most as there is room for.
         num_cpus: cores of each; of whole hosts, what these have.
         num_gpus: GPUs of each.
@@ -477,8 +480,7 @@ class Step:
             so that none has these cores any more, what is not done is done by new workers on the hosts that are left.
     """
 
-    mapper: type
-    kwargs: dict[str, Any]
+    make: Callable[[], Mapper]
     num_workers: int
     num_cpus: float = 1
     num_gpus: float = 0
@@ -499,11 +501,11 @@ class Step:
         return replace(self, num_cpus=size, num_workers=min(self.num_workers, max(Ask(size).room(hosts()), 1)))
 
 
-def light_step(mapper: type, kwargs: dict[str, Any], num_images: int) -> Step:
+def light_step(make: Callable[[], Mapper], num_images: int) -> Step:
     """Workers for a light pass over the images: one task is done with few before a pool of all cores starts."""
     if num_images < SMALL_NUM_IMAGES:
-        return Step(mapper, kwargs, num_workers=1, on_whole_hosts=True)
-    return Step(mapper, kwargs, num_workers=num_cores())
+        return Step(make, num_workers=1, on_whole_hosts=True)
+    return Step(make, num_workers=num_cores())
 
 
 def map_rows(rows: Sequence[dict], *steps: Step) -> Iterator[dict]:
@@ -541,7 +543,7 @@ def _map(rows: Mapping[int, dict], steps: Sequence[Step]) -> Iterator[tuple[int 
         ask = _whole_host() if first.on_whole_hosts and not first.num_gpus else first.ask
         cores = max(int(ask.cores), 1)
         mailbox = Mailbox(uuid.uuid4().hex)
-        arguments = (list(rows.values()), first.mapper, first.kwargs, cores, _required, mailbox)
+        arguments = (list(rows.values()), first.make, cores, _required, mailbox)
         try:
             tables = _streamed(_map_here, _task_options(ask), *arguments, ask=ask, began_on=mailbox.host)
             yield from zip(list(rows), tables, strict=True)
@@ -579,11 +581,11 @@ def _streamed(
 
 
 def _map_here(
-    rows: Sequence[dict], mapper: type, kwargs: dict[str, Any], cores: int, required: RequiredFiles, mailbox: Mailbox
+    rows: Sequence[dict], make: Callable[[], Mapper], cores: int, required: RequiredFiles, mailbox: Mailbox
 ) -> Iterator[pa.Table]:
     mailbox.begin()
     with using_cores(cores):
-        guarded = _GuardedMapper(mapper, kwargs, required)
+        guarded = _GuardedMapper(make, required)
         for row in rows:
             yield guarded(pa.Table.from_pylist([row]))
 
@@ -602,7 +604,7 @@ def _map_in_actors(rows: Sequence[dict], steps: Sequence[Step]) -> Iterator[pa.T
     for step in steps:
         dataset = dataset.map_batches(
             _GuardedMapper,
-            fn_constructor_kwargs={"mapper": step.mapper, "kwargs": step.kwargs, "required": _required},
+            fn_constructor_kwargs={"make": step.make, "required": _required},
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
@@ -655,10 +657,10 @@ class _GuardedMapper:
     mapper is made at the first call.
     """
 
-    def __init__(self, mapper: type, kwargs: dict[str, Any], required: RequiredFiles) -> None:
-        self._make = lambda: mapper(**kwargs)
+    def __init__(self, make: Callable[[], Mapper], required: RequiredFiles) -> None:
+        self._make = make
         self._required = required
-        self._mapper: Callable[[pa.Table], pa.Table] | None = None
+        self._mapper: Mapper | None = None
         self._making = threading.Lock()
 
     def __call__(self, rows: pa.Table) -> pa.Table:

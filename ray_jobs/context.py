@@ -1,12 +1,9 @@
-"""What every job shares: the configuration, the run directory, and the rule by which a stage is skipped or rebuilt."""
+"""What every job shares: the configuration, the run directory, and what is known of the run."""
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dxmc_core.artifacts.generations import CURRENT_NAME, RECORD_NAME, folders_of, open_run_dir
@@ -23,7 +20,6 @@ from dxmc_core.stages.cluster_names import read_renames, rename_edits
 from dxmc_core.stages.settings.build_semantic_space import cache_uri
 from dxmc_core.stages.settings.embed_images import source_identity
 from dxmc_core.stages.settings.train_heads import distinct_num_clusters
-from ray_jobs.progress import Progress, named
 
 if TYPE_CHECKING:
     from dxmc_core.images.catalog import Listing
@@ -48,6 +44,10 @@ class RunContext:
     counts_distinct: bool = True
     _manifests: dict[str, Manifest] = field(default_factory=dict)
     _num_clusters: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a task is sent: without the listing, some 30 bytes for each image, which the driver alone asks for."""
+        return {**self.__dict__, "listing": None}
 
     @classmethod
     def of(cls, config: PipelineConfig) -> "RunContext":
@@ -254,93 +254,3 @@ def _difference(part: str, found: dict | None, wanted: dict | None) -> str:
     found, wanted = found or {}, wanted or {}
     key = next((key for key in {**found, **wanted} if found.get(key) != wanted.get(key)), "kind")
     return f"{part}.{key} = {found.get(key)!r}, the configuration says {wanted.get(key)!r}"
-
-
-@dataclass(frozen=True)
-class StageState:
-    """Where a stage stands: "done", "stale" (its settings or inputs changed), "missing", or "waiting" for another."""
-
-    name: str
-    state: str
-    fingerprint: str | None
-    manifest: Manifest | None
-
-
-def stage_states(context: RunContext, jobs: dict[str, ModuleType], *, with_source: bool = True) -> list[StageState]:
-    """The state of every stage, in order; one that reads a stage that will be rebuilt is waiting.
-
-    Args:
-        with_source: look whether the source has changed, for which one of images has to be listed; otherwise what is
-            embedded counts as done.
-    """
-    states: list[StageState] = []
-    unfinished: set[str] = set()
-    for name in context.stages:
-        job = jobs[name]
-        manifest = context.manifest(name)
-        if unfinished.intersection(job.reads(context)):
-            states.append(StageState(name, "waiting", None, manifest))
-            unfinished.add(name)
-            continue
-        if with_source or name != "embed_images" or context.config.source.kind == "embeddings":
-            fingerprint = job.fingerprint(context)
-        else:
-            fingerprint = None if manifest is None else manifest.fingerprint
-        state = "missing"
-        if manifest is not None:
-            state = "done" if manifest.fingerprint == fingerprint else "stale"
-        if state != "done":
-            unfinished.add(name)
-        states.append(StageState(name, state, fingerprint, manifest))
-    return states
-
-
-def check_outside(context: RunContext, jobs: Sequence[tuple[str, ModuleType]]) -> None:
-    """Let the jobs that read something outside the run directory look at it before the first of them starts.
-
-    Raises:
-        InputError: something cannot be used.
-    """
-    for name, job in jobs:
-        if hasattr(job, "check"):
-            with named(name), Progress("looking at what it depends on"):
-                job.check(context)
-
-
-def run_stages(context: RunContext, jobs: Sequence[tuple[str, ModuleType]], start_ray: Callable[[], None]) -> int:
-    """Run the given stages in order, skipping those whose fingerprint matches; the number that ran.
-
-    Raises:
-        InputError: a stage that one of them reads has not been run.
-    """
-    num_run = 0
-    for name, job in jobs:
-        for needed in job.reads(context):
-            if context.manifest(needed) is None:
-                raise InputError(
-                    f"{name} reads {needed}, which {context.run_dir.uri} does not have; run {needed} first: "
-                    "dxmc run --config FILE"
-                )
-        with named(name), Progress("looking at what is done"):
-            fingerprint = job.fingerprint(context)
-        manifest = context.manifest(name)
-        if manifest is not None and manifest.fingerprint == fingerprint:
-            logger.info("%-21s up to date", name)
-            continue
-        if num_run == 0:
-            start_ray()
-        num_run += 1
-        context.stage(name).begin(fingerprint)
-        with _logged(name, fingerprint), Progress("at work"):
-            context.published(job.run(context, fingerprint))
-        logger.info("%-21s done: %s", name, job.summary(context))
-    return num_run
-
-
-@contextmanager
-def _logged(name: str, fingerprint: str) -> Iterator[None]:
-    logger.info("%-21s starts (fingerprint %s)", name, fingerprint[:12])
-    started = time.perf_counter()
-    with named(name):
-        yield
-    logger.info("%-21s took %.1f s", name, time.perf_counter() - started)

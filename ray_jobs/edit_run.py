@@ -24,7 +24,7 @@ from ray_jobs.context import RunContext, describing_of
 from ray_jobs.plans import plan_of
 from ray_jobs.plans.train_heads import LEARNED
 from ray_jobs.progress import Progress, snapshot
-from ray_jobs.report_files import call_here, map_pages_here, publish_report
+from ray_jobs.report_files import call_here, make_report, map_pages_here
 
 _ASSIGN = "assign_clusters"
 
@@ -136,11 +136,13 @@ def _make(context: RunContext, base: RunDir, record: GenerationRecord | None) ->
         )
     context.keep_edits(edited.edits)
     tell_of_edits(edited)
-    context.published(edited.publish(output, fingerprint=fingerprint, inputs=inputs, started=started))
-    plan = plan_of("write_report")
-    fingerprint = plan.fingerprint(context)
-    context.stage(plan.NAME).begin(fingerprint)
-    context.published(publish_report(context, fingerprint, call=call_here, map_pages=map_pages_here))
+    made = edited.written(output, fingerprint=fingerprint)
+    context.published(made.publish(output, fingerprint=fingerprint, inputs=inputs, started=started))
+    plan, started = plan_of("write_report"), time.perf_counter()
+    report, fingerprint = context.stage(plan.NAME), plan.fingerprint(context)
+    report.begin(fingerprint)
+    made = make_report(context, fingerprint, call=call_here, map_pages=map_pages_here)
+    context.published(made.publish(report, fingerprint=fingerprint, inputs=plan.inputs(context), started=started))
     return read_outcomes(output)
 
 

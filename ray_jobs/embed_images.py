@@ -1,22 +1,22 @@
 """Stage 1 as a Ray job: catalog first, then chunks of it through pools of workers; `Layout` says which."""
 
 import logging
-import time
 from dataclasses import dataclass
+from functools import partial
 
 from dxmc_core import allocator
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.encoders import EmbeddedConfig, EncoderConfig, encoder_identity, load_preprocess
 from dxmc_core.images.catalog import Catalog, read_catalog
 from dxmc_core.images.quarantine import OUT_OF_REACH, Quarantine, forget_transient_rejects, scouts_first
 from dxmc_core.images.renewal import FurtherEncoders, renew_catalog
-from dxmc_core.images.sources import EmbeddingsSource
+from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.stages.embed_images import (
+    all_embedded,
     check_disk,
     import_embeddings,
     import_further,
-    publish_embeddings,
     require_few_rejects,
     too_many_rejects,
 )
@@ -37,15 +37,14 @@ _USUAL_WIDTH = 1024  # for the estimate of disk space, where only loading the mo
 logger = logging.getLogger(__name__)
 
 
-def run(context: RunContext, fingerprint: str) -> Manifest:
-    started = time.perf_counter()
+def run(context: RunContext, fingerprint: str) -> StageResult:
     stage_dir = context.stage(NAME)
     source = context.config.source
     if isinstance(source, EmbeddingsSource):
         tables = tuple(context.config.encoder_of_table)
         catalog, done = import_embeddings(source, stage_dir, fingerprint=fingerprint, tables=tables)
         _import_further(context, catalog, done, fingerprint=fingerprint)
-        return publish_embeddings(catalog, done, fingerprint=fingerprint, seconds=time.perf_counter() - started)
+        return all_embedded(catalog, done, fingerprint=fingerprint)
     catalog_found = read_catalog(stage_dir)
     if catalog_found is None or catalog_found.manifest.fingerprint != fingerprint:
         base = context.base.stage(NAME) if context.base is not None else None
@@ -78,13 +77,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         _embed(context, catalog_found, done, fingerprint=fingerprint)
     # What earlier attempts have rejected counts too: this one may have had little left to try.
     require_few_rejects(source, stage_dir, done.num_images, done.parts(REJECTS), catalog_found.num_rows)
-    return publish_embeddings(
-        catalog_found,
-        done,
-        fingerprint=fingerprint,
-        seconds=time.perf_counter() - started,
-        num_resumed=num_resumed,
-    )
+    return all_embedded(catalog_found, done, fingerprint=fingerprint, num_resumed=num_resumed)
 
 
 @dataclass(frozen=True)
@@ -136,8 +129,7 @@ def _import_further(context: RunContext, catalog: Catalog, done: EmbeddedRows, *
 
 def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerprint: str) -> None:
     """Embed what is left, and count it as done: all encoders at once, but for rows that some of them have done."""
-    source = context.config.source
-    assert not isinstance(source, EmbeddingsSource)
+    source = _images_of(context)
     _import_further(context, catalog, done, fingerprint=fingerprint)
     layout = choose_layout(context.config.resources, cores=num_cores(), gpus=num_gpus(context.config.resources))
     with Progress(
@@ -174,22 +166,29 @@ def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerp
                     raise too_many_rejects(quarantine, catalog.stage_dir, done.parts(REJECTS))
 
 
+def _images_of(context: RunContext) -> ImageSource:
+    """The source, of a run that embeds images."""
+    source = context.config.source
+    assert not isinstance(source, EmbeddingsSource)
+    return source
+
+
 def _all_in_one(
     context: RunContext, encoders: dict[str, EncoderConfig], catalog: Catalog, layout: Layout, *, fingerprint: str
 ) -> tuple[Step, ...]:
-    kwargs = {
-        "encoders": encoders,
-        "source": context.config.source,
-        "catalog": catalog,
-        "fingerprint": fingerprint,
-        "device": "cuda" if layout.gpus_per_worker else "cpu",
-        "batch_size": context.config.resources.embed_batch_size,
-        "num_threads": layout.threads_per_worker,
-    }
+    make = partial(
+        EmbedImages,
+        encoders=encoders,
+        source=_images_of(context),
+        catalog=catalog,
+        fingerprint=fingerprint,
+        device="cuda" if layout.gpus_per_worker else "cpu",
+        batch_size=context.config.resources.embed_batch_size,
+        num_threads=layout.threads_per_worker,
+    )
     return (
         Step(
-            EmbedImages,
-            kwargs,
+            make,
             layout.embed_workers,
             layout.num_cpus,
             layout.gpus_per_worker,
@@ -208,24 +207,25 @@ def _decode_then_embed(
     *,
     fingerprint: str,
 ) -> tuple[Step, ...]:
-    decode = {
-        "encoders": encoders,
-        "source": context.config.source,
-        "catalog": catalog,
-        "num_threads": layout.threads_per_worker,
-    }
-    embed = {
-        "encoders": encoders,
-        "stage_dir": catalog.stage_dir,
-        "fingerprint": fingerprint,
-        "device": "cuda" if layout.gpus_per_worker else "cpu",
-        "batch_size": context.config.resources.embed_batch_size,
-        "num_threads": layout.threads_per_worker,
-        "chunk_rows": chunk_rows,
-    }
+    decode = partial(
+        DecodeChunks,
+        encoders=encoders,
+        source=_images_of(context),
+        catalog=catalog,
+        num_threads=layout.threads_per_worker,
+    )
+    embed = partial(
+        EmbedDecoded,
+        encoders=encoders,
+        stage_dir=catalog.stage_dir,
+        fingerprint=fingerprint,
+        device="cuda" if layout.gpus_per_worker else "cpu",
+        batch_size=context.config.resources.embed_batch_size,
+        num_threads=layout.threads_per_worker,
+        chunk_rows=chunk_rows,
+    )
     return (
         Step(
-            DecodeChunks,
             decode,
             layout.decode_workers,
             layout.num_cpus,
@@ -233,7 +233,6 @@ def _decode_then_embed(
             environment=allocator.ENVIRONMENT,
         ),
         Step(
-            EmbedDecoded,
             embed,
             layout.embed_workers,
             layout.num_cpus,

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from dxmc_core.config import PipelineConfig, load_config
 from ray_jobs.arguments import add_quiet, add_run_arguments
-from ray_jobs.context import RunContext, check_outside, run_stages
+from ray_jobs.context import RunContext
+from ray_jobs.plan import check_outside, run_stages
 from ray_jobs.plans import plan_of
 from ray_jobs.program import guarded
 from ray_jobs.progress import Progress, snapshot
@@ -36,9 +37,8 @@ def run_config(config: PipelineConfig, stages: Sequence[str] = ()) -> RunContext
     stages = stages or context.stages
     started = time.perf_counter()
     context.check_place()
-    jobs = [(name, plan_of(name)) for name in stages]
     with context.run_dir.locked(snapshot):
-        check_outside(context, jobs)
+        check_outside(context, [plan_of(name) for name in stages])
         context.claim()
         num_run = run_in_order(context, stages)
     if num_run == 0:
@@ -50,7 +50,7 @@ def run_config(config: PipelineConfig, stages: Sequence[str] = ()) -> RunContext
 
 def run_in_order(context: RunContext, stages: Sequence[str]) -> int:
     """Run those of the stages that are not up to date; how many that were. The run directory has to be locked."""
-    return run_stages(context, [(name, plan_of(name)) for name in stages], lambda: start_ray_for(context))
+    return run_stages(context, [plan_of(name) for name in stages], lambda: start_ray_for(context))
 
 
 def start_ray_for(context: RunContext) -> None:

@@ -1,15 +1,15 @@
 """Stage 3 as a Ray job: one actor per host (or GPU) holds the index of each modality and searches slices of rows."""
 
 import logging
-import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from dxmc_core.artifacts.index_file import METRICS_KEY
-from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import width_of
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
+from dxmc_core.artifacts.stage_dir import StageDir, StageResult, parts_in_order
 from dxmc_core.stages.mine_neighbors import (
     MODALITIES,
     ROWS_PER_CELL_SLICE,
@@ -35,7 +35,7 @@ from ray_jobs.cluster import Step, map_rows, num_gpus, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.hosts import num_cores
 from ray_jobs.main import main_of
-from ray_jobs.plans.mine_neighbors import NAME, reads, stages_searched
+from ray_jobs.plans.mine_neighbors import NAME, stages_searched
 from ray_jobs.progress import Progress
 
 _ROWS_PER_SLICE = 8192
@@ -45,8 +45,7 @@ _ROWS_PER_SHARD = 262_144
 logger = logging.getLogger(__name__)
 
 
-def run(context: RunContext, fingerprint: str) -> Manifest:
-    started = time.perf_counter()
+def run(context: RunContext, fingerprint: str) -> StageResult:
     config = context.config.mine_neighbors
     output = context.stage(NAME)
     gpus = num_gpus(context.config.resources)
@@ -55,46 +54,65 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
     logger.info("%-21s %s search: %s", NAME, choice.index, choice.reason)
     # Too few images for an index of some kind are refused before hours of work.
     choose_search_index(config, context.num_images, width_of(context.stage("embed_images"), "images"))
-    common = {
-        "inputs": [context.stage(name) for name in stages_searched(context)],
-        "output": output,
-        "num_neighbors": usable_num_neighbors(config, context.num_images),
-        "device": device,
-    }
-    recall = _plan(context, common) if choice.index == "ivf" else {"recall": 1.0}
-    receipts = _search(context, choice.index, common, fingerprint=fingerprint)
+    search = _Search(
+        inputs=[context.stage(name) for name in stages_searched(context)],
+        output=output,
+        num_neighbors=usable_num_neighbors(config, context.num_images),
+        device=device,
+    )
+    recall = _plan(context, search) if choice.index == "ivf" else {"recall": 1.0}
+    receipts = _search(context, choice.index, search, fingerprint=fingerprint)
     pairs = [Part(**receipt["pairs"]) for receipt in receipts]
     duplicates = run_on_host(
         group_near_duplicates, context.stage("embed_images"), output, pairs, doing="grouping near duplicates"
     )
     files, indexes = search_indexes(context, fingerprint=fingerprint, has_cells=choice.index == "ivf", device=device)
-    return output.publish(
-        fingerprint=fingerprint,
-        inputs=context.inputs_of(*reads(context)) or {},
+    return StageResult(
         tables={
             "neighbors": parts_in_order(receipts),
-            "near_duplicates": [output.write_part("near_duplicates", duplicates, fingerprint=fingerprint)],
+            **output.write_tables({"near_duplicates": duplicates}, fingerprint=fingerprint),
         },
         files=files,
         metrics={
-            "num_neighbors": common["num_neighbors"],
+            "num_neighbors": search.num_neighbors,
             "index": choice.index,
             "index_reason": choice.reason,
             **recall,
             **near_duplicate_metrics(duplicates),
             METRICS_KEY: indexes,
         },
-        seconds=time.perf_counter() - started,
     )
 
 
-def _plan(context: RunContext, common: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Search:
+    """What planning a search and searching have in common.
+
+    Attributes:
+        inputs: the stages whose rows get neighbours.
+    """
+
+    inputs: list[StageDir]
+    output: StageDir
+    num_neighbors: int
+    device: str
+
+
+def _plan(context: RunContext, search: _Search) -> dict[str, Any]:
     """Make the cells of each modality; what the manifest says of them."""
-    kwargs = common | {"min_recall": context.config.mine_neighbors.min_recall, "seed": context.config.seed}
-    on_gpu = common["device"] == "cuda"
-    step = Step(PlanSearch, kwargs, num_workers=1, num_gpus=1 if on_gpu else 0, on_whole_hosts=not on_gpu)
+    make = partial(
+        PlanSearch,
+        search.inputs,
+        search.output,
+        num_neighbors=search.num_neighbors,
+        device=search.device,
+        min_recall=context.config.mine_neighbors.min_recall,
+        seed=context.config.seed,
+    )
+    on_gpu = search.device == "cuda"
+    step = Step(make, num_workers=1, num_gpus=1 if on_gpu else 0, on_whole_hosts=not on_gpu)
     plans = {}
-    rows = [{"modality": modality} for modality in modalities_of(common["inputs"])]
+    rows = [{"modality": modality} for modality in modalities_of(search.inputs)]
     with Progress("grouping rows into cells", len(rows), unit="modalities") as progress:
         for plan in map_rows(rows, step):
             progress.add(1)
@@ -106,13 +124,20 @@ def _plan(context: RunContext, common: dict[str, Any]) -> dict[str, Any]:
     return {"recall": min(plan["recall"] for plan in plans.values()), "cells": plans}
 
 
-def _search(context: RunContext, index: str, common: dict[str, Any], *, fingerprint: str) -> list[dict]:
+def _search(context: RunContext, index: str, search: _Search, *, fingerprint: str) -> list[dict]:
     config, count = context.config.mine_neighbors, context.num_images
-    kwargs = common | {"fingerprint": fingerprint, "near_duplicate_cosine": config.near_duplicate_cosine}
     gpus = num_gpus(context.config.resources)
-    mapper: type
-    mapper, size = (SearchNeighbors, _ROWS_PER_SLICE) if index == "exact" else (SearchCells, ROWS_PER_CELL_SLICE)
-    step = Step(mapper, kwargs, gpus or num_cores(), num_gpus=1 if gpus else 0, on_whole_hosts=not gpus)
+    make = partial(
+        SearchNeighbors if index == "exact" else SearchCells,
+        search.inputs,
+        search.output,
+        num_neighbors=search.num_neighbors,
+        device=search.device,
+        fingerprint=fingerprint,
+        near_duplicate_cosine=config.near_duplicate_cosine,
+    )
+    size = _ROWS_PER_SLICE if index == "exact" else ROWS_PER_CELL_SLICE
+    step = Step(make, gpus or num_cores(), num_gpus=1 if gpus else 0, on_whole_hosts=not gpus)
     slices = [{"start": start, "stop": min(start + size, count)} for start in range(0, count, size)]
     receipts = []
     with Progress("searching", count, unit="images", first="starting workers and building the index") as progress:
@@ -166,8 +191,8 @@ def _built_index(
 
 def _fill_shards(source: IndexSource, output: StageDir, empty: str, count: int, *, fingerprint: str) -> list[str]:
     """Names of the shards, in row order; a host fills one at a time."""
-    kwargs = {"source": source, "output": output, "fingerprint": fingerprint, "empty": empty}
-    step = Step(FillShard, kwargs, num_workers=num_cores(), on_whole_hosts=True)
+    make = partial(FillShard, source, output, fingerprint=fingerprint, empty=empty)
+    step = Step(make, num_workers=num_cores(), on_whole_hosts=True)
     slices = [
         {"start": start, "stop": min(start + _ROWS_PER_SHARD, count)} for start in range(0, count, _ROWS_PER_SHARD)
     ]

@@ -20,10 +20,11 @@ from dxmc_core.reclustering import Decision, SinceFull, clustering_settings, dec
 from dxmc_core.run_metrics import stage_metrics
 from dxmc_core.stages.assign_arrivals import reference_figures, since_full
 from ray_jobs.arguments import add_quiet, add_recluster_arguments
-from ray_jobs.assign_arrivals import Arrivals, assign_arrivals, publish_assignments
+from ray_jobs.assign_arrivals import Arrivals, assign_arrivals, describe_arrivals
 from ray_jobs.cluster import num_gpus_used
-from ray_jobs.context import RunContext, check_outside, describing_of, record_of
+from ray_jobs.context import RunContext, describing_of, record_of
 from ray_jobs.main import run_in_order, start_ray_for
+from ray_jobs.plan import check_outside
 from ray_jobs.plans import plan_of
 from ray_jobs.program import guarded
 from ray_jobs.progress import snapshot
@@ -88,7 +89,7 @@ def recluster(config: PipelineConfig, home: RunDir, *, mode: str = "auto") -> Ge
     if not _has_clusters(Generations(home)):
         home.write_record(record_of(config))  # by which the next night knows that the place is dxmc's
     night = _begin(config, Generations(home), mode)
-    check_outside(night.context, [(name, plan_of(name)) for name in night.context.stages])
+    check_outside(night.context, [plan_of(name) for name in night.context.stages])
     if mode == "auto" and _is_up_to_date(night):
         logger.info("nothing to do: generation %d is up to date with its source", _number_of(night.record))
         return None
@@ -207,14 +208,10 @@ def _publish_assignments(night: Night, arrivals: Arrivals) -> None:
     for name in (*context.choice_of_k, *context.text_stages, "train_heads"):
         # Text counterparts have the base's row ids; nothing reads them before the next full clustering.
         context.published(base.stage(name).copy_to(context.stage(name), without=["text_counterparts"]))
+    started, fingerprint = time.perf_counter(), _assign_fingerprint(night)
+    made = describe_arrivals(context, base, arrivals, fingerprint=fingerprint)
     context.published(
-        publish_assignments(
-            context,
-            base,
-            arrivals,
-            fingerprint=_assign_fingerprint(night),
-            inputs=_assign_inputs(night),
-        )
+        made.publish(context.stage(_ASSIGN), fingerprint=fingerprint, inputs=_assign_inputs(night), started=started)
     )
     logger.info("%-21s done: %s", _ASSIGN, plan_of(_ASSIGN).summary(context))
 

@@ -1,12 +1,13 @@
-"""What write_report publishes: pages of members, tables and the page, wherever the work is done."""
+"""What write_report makes: pages of members, tables and the page, wherever the work is done."""
 
-import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.manifest import Part
+from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.cluster_summary import summarize_clusters
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.stages.member_pages import WriteMembers, members_folder, plan_members
@@ -15,17 +16,16 @@ from dxmc_core.stages.questions import find_questions
 from dxmc_core.stages.settings.write_report import REPORT_NAME
 from dxmc_core.stages.write_report import build_report, title_of
 from ray_jobs.context import RunContext
-from ray_jobs.plans.write_report import NAME, reads
+from ray_jobs.plans.write_report import NAME
 from ray_jobs.progress import Progress
 
-#: Calls a function with arguments and tells what it is doing; of pages, maps rows by `WriteMembers` of these arguments.
+#: Calls a function with arguments and tells what it is doing; of pages, maps rows by what is made.
 Call = Callable[..., Any]
-MapPages = Callable[[list[dict[str, Any]], dict[str, Any]], Iterable[dict[str, Any]]]
+MapPages = Callable[[list[dict[str, Any]], Callable[[], WriteMembers]], Iterable[dict[str, Any]]]
 
 
-def publish_report(context: RunContext, fingerprint: str, *, call: Call, map_pages: MapPages) -> Manifest:
-    """Make the report of a run whose clusters are assigned, and publish write_report."""
-    started = time.perf_counter()
+def make_report(context: RunContext, fingerprint: str, *, call: Call, map_pages: MapPages) -> StageResult:
+    """Make the report of a run whose clusters are assigned."""
     config = context.config
     output = context.stage(NAME)
     members = _write_members(context, fingerprint, call, map_pages)
@@ -36,10 +36,8 @@ def publish_report(context: RunContext, fingerprint: str, *, call: Call, map_pag
     page = call(_render, context, folder, issues, questions, doing="making thumbnails and the page")
     tables = {"cluster_summary": clusters, "questions": questions}
     tables |= {} if issues is None else {"quality_issues": issues}
-    return output.publish(
-        fingerprint=fingerprint,
-        inputs=context.inputs_of(*reads(context)) or {},
-        tables={name: [output.write_part(name, table, fingerprint=fingerprint)] for name, table in tables.items()},
+    return StageResult(
+        output.write_tables(tables, fingerprint=fingerprint),
         files={REPORT_NAME: output.write_file(REPORT_NAME, page.encode()), **members},
         metrics={
             "bytes": len(page.encode()),
@@ -47,7 +45,6 @@ def publish_report(context: RunContext, fingerprint: str, *, call: Call, map_pag
             "member_pages": len(members),
             "member_bytes": sum(part.bytes for part in members.values()),
         },
-        seconds=time.perf_counter() - started,
     )
 
 
@@ -59,16 +56,17 @@ def _write_members(context: RunContext, fingerprint: str, call: Call, map_pages:
     pages, members = call(
         plan_members, context.run_dir, config.write_report.max_member_images, doing="choosing members to show"
     )
-    kwargs = {
-        "output": context.stage(NAME),
-        "members": members,
-        "source": config.source,
-        "fingerprint": fingerprint,
-        "title": title_of(config.write_report, config.model_dump(mode="json")),
-    }
+    make = partial(
+        WriteMembers,
+        output=context.stage(NAME),
+        members=members,
+        source=config.source,
+        fingerprint=fingerprint,
+        title=title_of(config.write_report, config.model_dump(mode="json")),
+    )
     files = {}
     with Progress("making pages of members", members.num_rows, unit="thumbnails", first="starting workers") as progress:
-        for row in map_pages(pages, kwargs):
+        for row in map_pages(pages, make):
             files[row["name"]] = Part(**{name: row[name] for name in Part.model_fields})
             progress.add(row["num_images"])
     return files
@@ -99,8 +97,8 @@ def call_here(function: Callable[..., Any], *args: Any, doing: str) -> Any:
         return function(*args)
 
 
-def map_pages_here(pages: list[dict[str, Any]], kwargs: dict[str, Any]) -> Iterable[dict[str, Any]]:
+def map_pages_here(pages: list[dict[str, Any]], make: Callable[[], WriteMembers]) -> Iterable[dict[str, Any]]:
     """`MapPages` in this process."""
-    mapper = WriteMembers(**kwargs)
+    mapper = make()
     for page in pages:
         yield from mapper(pa.Table.from_pylist([page])).to_pylist()

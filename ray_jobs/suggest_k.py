@@ -1,9 +1,8 @@
 """Choosing K as a Ray job: one task that scores a grid of K. `num_clusters: auto` and `dxmc suggest-k` run it."""
 
 import logging
-import time
 
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.method.steps import OnStep
 from dxmc_core.method.suggest_k import KChoice
 from dxmc_core.stages.settings.suggest_k import PLOT_NAME
@@ -15,13 +14,12 @@ from dxmc_core.stages.suggest_k import (
 from ray_jobs.cluster import run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.main import main_of
-from ray_jobs.plans.suggest_k import NAME, reads
+from ray_jobs.plans.suggest_k import NAME
 
 logger = logging.getLogger(__name__)
 
 
-def run(context: RunContext, fingerprint: str) -> Manifest:
-    started = time.perf_counter()
+def run(context: RunContext, fingerprint: str) -> StageResult:
     config = context.config
     output = context.stage(NAME)
     choice: KChoice = run_on_host(_suggest, context, doing="scoring numbers of clusters", tells=True)
@@ -33,17 +31,14 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         logger.warning(
             "%s: two halves of the images agree on no number of clusters; take the suggestions with caution", NAME
         )
-    return output.publish(
-        fingerprint=fingerprint,
-        inputs=context.inputs_of(*reads(context)) or {},
-        tables={"k_scores": [output.write_part("k_scores", table, fingerprint=fingerprint)]},
+    return StageResult(
+        output.write_tables({"k_scores": table}, fingerprint=fingerprint),
         files={PLOT_NAME: output.write_file(PLOT_NAME, page)},
         metrics={
             "num_clusters": choice.num_clusters,
             "scored_images": choice.num_rows,
             "has_structure": choice.has_structure,
         },
-        seconds=time.perf_counter() - started,
     )
 
 

@@ -7,7 +7,6 @@ run, finds them there too.
 import json
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from dxmc_core.allocator import reuse_freed_blocks
 from dxmc_core.artifacts.best_start import START_NAME, evidence_of, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.joined_images import IMAGE_TABLES
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.artifacts.storage import storage_errors
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.cpu_products import prefer_onednn
@@ -56,7 +55,7 @@ from ray_jobs.hosts import (
     hosts,
 )
 from ray_jobs.main import main_of
-from ray_jobs.plans.train_heads import LEARNED, NAME, inputs_of_stage, learned_edits
+from ray_jobs.plans.train_heads import LEARNED, NAME, learned_edits
 from ray_jobs.progress import Progress
 
 if TYPE_CHECKING:
@@ -72,8 +71,7 @@ _MANY_IMAGES = 200_000
 logger = logging.getLogger(__name__)
 
 
-def run(context: RunContext, fingerprint: str) -> Manifest:
-    started = time.perf_counter()
+def run(context: RunContext, fingerprint: str) -> StageResult:
     config = context.config
     output = context.stage(NAME)
     image_tables = tuple(config.encoder_of_table)
@@ -124,9 +122,7 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
         evidence["start"] = evidence_of(start)
     if len(image_tables) > 1:
         evidence[IMAGE_TABLES] = list(image_tables)
-    return output.publish(
-        fingerprint=fingerprint,
-        inputs=inputs_of_stage(context),
+    return StageResult(
         tables={},
         files={name: output.describe_file(name) for name in names},
         metrics={
@@ -136,7 +132,6 @@ def run(context: RunContext, fingerprint: str) -> Manifest:
             **evidence,
             **({LEARNED: [edit.id for edit in job.edits]} if job.edits else {}),
         },
-        seconds=time.perf_counter() - started,
     )
 
 

@@ -9,9 +9,10 @@ neither replaced nor removed (ownership.py).
 import hashlib
 import io
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,36 @@ from dxmc_core.lookahead import map_ahead
 _READ_THREADS = 32
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage has made and not yet published.
+
+    Attributes:
+        tables: the parts of each table.
+        metrics: JSON types only.
+        files: others, by name.
+    """
+
+    tables: Mapping[str, Sequence[Part]]
+    metrics: Mapping[str, Any]
+    files: Mapping[str, Part] = field(default_factory=dict)
+
+    def publish(self, output: "StageDir", *, fingerprint: str, inputs: Mapping[str, str], started: float) -> Manifest:
+        """Write the manifest, see `StageDir.publish`.
+
+        Args:
+            started: when the stage began, by `time.perf_counter`.
+        """
+        return output.publish(
+            fingerprint=fingerprint,
+            inputs=inputs,
+            tables=self.tables,
+            files=self.files,
+            metrics=self.metrics,
+            seconds=time.perf_counter() - started,
+        )
 
 
 @dataclass(frozen=True)
@@ -79,6 +110,10 @@ class StageDir:
         """
         own = read_ownership(self.storage, self.stage).including(fingerprints=[fingerprint])
         write_mark(self.storage, self.stage, fingerprints=own.fingerprints, files=own.files)
+
+    def write_tables(self, tables: Mapping[str, pa.Table], *, fingerprint: str) -> dict[str, list[Part]]:
+        """Write tables of one part each."""
+        return {name: [self.write_part(name, table, fingerprint=fingerprint)] for name, table in tables.items()}
 
     def write_part(self, table_name: str, table: pa.Table, *, fingerprint: str) -> Part:
         """Write one Parquet part of a table; the same content always lands under the same name."""
@@ -335,12 +370,12 @@ class StageDir:
         return sorted(names - unneeded)
 
     def _check_schema(self, table: pa.Table, schema: pa.Schema, part: Part) -> None:
-        for field in table.schema:
-            expected = schema.field(field.name).type if field.name in schema.names else None
-            if expected != field.type:
+        for column in table.schema:
+            expected = schema.field(column.name).type if column.name in schema.names else None
+            if expected != column.type:
                 raise ArtifactError(
-                    f"{self.storage.uri}/{part.name}: column {field.name!r} has type {field.type}, expected {expected};"
-                    f" delete {MANIFEST_NAME} beside it to rebuild {self.stage}"
+                    f"{self.storage.uri}/{part.name}: column {column.name!r} has type {column.type}, expected "
+                    f"{expected}; delete {MANIFEST_NAME} beside it to rebuild {self.stage}"
                 )
 
 

@@ -5,7 +5,6 @@ every `dxmc edit` begins, so that an edit that is undone leaves nothing behind.
 """
 
 import logging
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -20,7 +19,7 @@ from dxmc_core.artifacts.generations import open_run_dir
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of
-from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.stage_dir import StageDir, StageResult
 from dxmc_core.edits.apply import Clustering, Edited, Outcome, apply_edits
 from dxmc_core.edits.model import Edit
 from dxmc_core.edits.references import named_images
@@ -92,7 +91,7 @@ class ClusteredImages:
 
 @dataclass(frozen=True)
 class EditedTables:
-    """What assign_clusters publishes, but for its metrics.
+    """What assign_clusters makes where people have corrected clusters.
 
     Attributes:
         parts: of the tables of many parts, `assignments` and, where edits changed anything, `unedited`.
@@ -111,29 +110,12 @@ class EditedTables:
     mean_confidence: float
     num_apart: int | None = None
 
-    def publish(
-        self,
-        output: StageDir,
-        *,
-        fingerprint: str,
-        inputs: Mapping[str, str],
-        started: float,
-        files: Mapping[str, Part] | None = None,
-    ) -> Manifest:
-        """Publish assign_clusters.
-
-        Args:
-            started: when the stage began, by `time.perf_counter`.
-        """
+    def written(self, output: StageDir, *, fingerprint: str, files: Mapping[str, Part] | None = None) -> StageResult:
+        """With all tables written."""
         comparison = self.comparison
-        single = {
-            name: [output.write_part(name, table, fingerprint=fingerprint)] for name, table in self.tables.items()
-        }
-        return output.publish(
-            fingerprint=fingerprint,
-            inputs=inputs,
-            tables={**self.parts, **single},
-            files=files,
+        return StageResult(
+            tables={**self.parts, **output.write_tables(self.tables, fingerprint=fingerprint)},
+            files=files or {},
             metrics={
                 "num_clusters": self.tables["centers"].num_rows,
                 "clusters_with_images": self.tables["clusters"].num_rows,
@@ -142,7 +124,6 @@ class EditedTables:
                 "lineage": None if comparison is None else comparison.metrics(),
                 **({} if self.num_apart is None else {"images_set_apart": self.num_apart}),
             },
-            seconds=time.perf_counter() - started,
         )
 
 

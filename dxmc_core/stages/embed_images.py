@@ -12,10 +12,10 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts.manifest import Manifest, Part
+from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.schemas import IMAGES
-from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.stage_dir import StageDir, StageResult
 from dxmc_core.artifacts.storage import check_free_space
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.catalog import Catalog, catalog_rows, catalog_tables, freeze_catalog, stage_catalog
@@ -143,14 +143,12 @@ def _normalized_rows(
     return table.append_column(column_of("embedding", table_name), column)
 
 
-def publish_embeddings(
-    catalog: Catalog, done: EmbeddedRows, *, fingerprint: str, seconds: float, num_resumed: int = 0
-) -> Manifest:
-    """Check that every catalog row ended in images or rejects, and write the manifest.
+def all_embedded(catalog: Catalog, done: EmbeddedRows, *, fingerprint: str, num_resumed: int = 0) -> StageResult:
+    """What embed_images has made once every catalog row ended in images or rejects, which is checked.
 
     Raises:
         InputError: not a single image could be embedded.
-        ArtifactError: rows are missing (a defect; nothing is published).
+        ArtifactError: rows are missing (a defect).
     """
     stage_dir = catalog.stage_dir
     if done.num_left:
@@ -160,9 +158,7 @@ def publish_embeddings(
         raise InputError(f"none of the {catalog.num_rows} images could be read: {found}")
     done.replace_rejected(partial(_without_rows, stage_dir, fingerprint=fingerprint))
     tables = {table: done.parts(table) for table in (*done.tables, REJECTS)}
-    return stage_dir.publish(
-        fingerprint=fingerprint,
-        inputs={},
+    return StageResult(
         tables={"catalog": catalog.manifest.tables["catalog"], **tables},
         metrics={
             "images": done.num_images,
@@ -171,7 +167,6 @@ def publish_embeddings(
             "rows_resumed": num_resumed,
             **catalog.manifest.metrics,
         },
-        seconds=seconds,
     )
 
 

@@ -9,7 +9,8 @@ from dxmc_core.durations import duration
 
 if TYPE_CHECKING:
     from dxmc_core.artifacts.lease import LockHolder
-    from ray_jobs.context import RunContext, StageState
+    from ray_jobs.context import RunContext
+    from ray_jobs.plan import StageState
 
 NAME = "status"
 SUMMARY = "Show what a run directory holds, who is at work in it, and what a rerun would do."
@@ -68,10 +69,10 @@ def execute(arguments: argparse.Namespace) -> None:
 
 def _states(context: "RunContext", *, with_source: bool) -> "list[StageState]":
     """What a rerun would do. The embeddings are read only where some may be copies, which lowers K."""
-    from ray_jobs.context import stage_states
+    from ray_jobs.plan import stage_states
     from ray_jobs.plans import plan_of
 
-    plans = {name: plan_of(name) for name in context.stages}
+    plans = [plan_of(name) for name in context.stages]
     context.counts_distinct = False
     states = stage_states(context, plans, with_source=with_source)
     if any(state.state == "stale" and state.name in _STAGES_OF_K for state in states):
@@ -123,7 +124,7 @@ def _facts(context: "RunContext", state: "StageState") -> str:
 
 def _made(context: "RunContext") -> "list[StageState]":
     """The stages that a published generation has; nothing rebuilds them."""
-    from ray_jobs.context import StageState
+    from ray_jobs.plan import StageState
 
     manifests = {name: context.manifest(name) for name in context.stages}
     return [

@@ -1,18 +1,28 @@
-"""What is known of each stage without loading what runs it, one module a stage: `dxmc status` and a rerun need no more.
+"""The stages as they are planned, one module for each; what each module has is `Plan`."""
 
-Each module has:
-    NAME: of the stage.
-    reads(context): names of the stages that it reads.
-    fingerprint(context): of the settings and inputs; the stage is up to date while its manifest has the same.
-    check(context), in some: looks at what lies outside the run directory before anything runs; raises InputError.
-    run(context, fingerprint): does the work as a Ray job and publishes the manifest.
-    summary(context): what came out, for a line of the log.
-"""
+from ray_jobs.plan import Plan
+from ray_jobs.plans import (
+    assign_clusters,
+    build_semantic_space,
+    embed_images,
+    mine_neighbors,
+    suggest_k,
+    train_heads,
+    write_report,
+)
 
-import importlib
-from types import ModuleType
+PLANS: tuple[Plan, ...] = (
+    embed_images,
+    suggest_k,
+    build_semantic_space,
+    mine_neighbors,
+    train_heads,
+    assign_clusters,
+    write_report,
+)
+_BY_NAME = {plan.NAME: plan for plan in PLANS}
 
 
-def plan_of(stage: str) -> ModuleType:
-    """The module of a stage."""
-    return importlib.import_module(f"ray_jobs.plans.{stage}")
+def plan_of(stage: str) -> Plan:
+    """What is known of a stage."""
+    return _BY_NAME[stage]

@@ -1,7 +1,7 @@
 """Stage 5 before it runs, and after."""
 
-from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.edits.file import read_edits
 from dxmc_core.errors import InputError
 from dxmc_core.stages.cluster_names import require_known
@@ -27,7 +27,7 @@ def check(context: RunContext) -> None:
     read_edits(context.run_dir)
     uri = context.config.assign_clusters.keep_ids_from
     previous = previous_manifest(uri) if uri is not None else None
-    inputs_of_stage(context)
+    inputs(context)
     if not (context.choice_of_k and context.manifest(*context.choice_of_k) is None):
         # An earlier run's ids are followed by at most one for each cluster of this run.
         before = previous.metrics[IDS_GIVEN] if previous is not None else 0
@@ -38,28 +38,28 @@ def fingerprint(context: RunContext) -> str:
     return settings.fingerprint(
         context.config.assign_clusters,
         naming=context.config.naming,
-        inputs=inputs_of_stage(context),
+        inputs=inputs(context),
         edits=[edit.essence for edit in context.edits],
     )
 
 
-def inputs_of_stage(context: RunContext) -> dict[str, str]:
+def inputs(context: RunContext) -> dict[str, str]:
     """Fingerprints of the stages read, that of an earlier run's assignments included."""
-    inputs = context.inputs_of(*reads(context)) or {}
+    found = context.inputs_of(*reads(context)) or {}
     uri = context.config.assign_clusters.keep_ids_from
     # What this run directory held before is no input: a run that changes nothing must find itself up to date.
     if uri is None or RunDir.at(uri) == context.run_dir:
-        return inputs
+        return found
     previous, own = previous_manifest(uri), context.manifest(NAME)
     if previous is not None:
-        return {**inputs, KEEP_IDS_FROM: previous.fingerprint}
+        return {**found, KEEP_IDS_FROM: previous.fingerprint}
     if own is not None and KEEP_IDS_FROM in own.inputs:
         # Once its ids are taken over, an earlier run may be deleted.
-        return {**inputs, KEEP_IDS_FROM: own.inputs[KEEP_IDS_FROM]}
+        return {**found, KEEP_IDS_FROM: own.inputs[KEEP_IDS_FROM]}
     raise InputError(f"assign_clusters.keep_ids_from: {uri} holds no finished run")
 
 
-def run(context: RunContext, fingerprint: str) -> Manifest:
+def run(context: RunContext, fingerprint: str) -> StageResult:
     from ray_jobs import assign_clusters  # with Ray and PyTorch, which only a stage that runs needs
 
     return assign_clusters.run(context, fingerprint)

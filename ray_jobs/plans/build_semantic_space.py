@@ -1,6 +1,6 @@
 """Stage 2 before it runs, and after."""
 
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.encoders import require_weights
 from dxmc_core.errors import InputError
@@ -15,6 +15,11 @@ def reads(context: RunContext) -> tuple[str, ...]:
     return ("embed_images", *context.choice_of_k)
 
 
+def inputs(context: RunContext) -> dict[str, str]:
+    """K, which it takes from suggest_k too, is one of its settings."""
+    return context.inputs_of("embed_images") or {}
+
+
 def fingerprint(context: RunContext) -> str:
     config = context.config
     return settings.fingerprint(
@@ -23,7 +28,7 @@ def fingerprint(context: RunContext) -> str:
         config.encoder if config.needs_encoder else None,
         num_clusters=context.num_clusters,
         seed=config.seed,
-        inputs=context.inputs_of("embed_images") or {},
+        inputs=inputs(context),
     )
 
 
@@ -54,7 +59,7 @@ def check(context: RunContext) -> None:
         require_weights(config.encoder)
 
 
-def run(context: RunContext, fingerprint: str) -> Manifest:
+def run(context: RunContext, fingerprint: str) -> StageResult:
     from ray_jobs import build_semantic_space  # with Ray and PyTorch, which only a stage that runs needs
 
     return build_semantic_space.run(context, fingerprint)

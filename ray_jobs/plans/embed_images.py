@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.encoders import FurtherEncoderConfig, require_weights
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.stages.settings import embed_images as settings
@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 def reads(_context: RunContext) -> tuple[str, ...]:
     return ()
+
+
+def inputs(_context: RunContext) -> dict[str, str]:
+    return {}
 
 
 def fingerprint(context: RunContext) -> str:
@@ -82,7 +86,7 @@ def list_once(context: RunContext, source: ImageSource) -> "Listing":
     return context.listing
 
 
-def run(context: RunContext, fingerprint: str) -> Manifest:
+def run(context: RunContext, fingerprint: str) -> StageResult:
     from ray_jobs import embed_images  # with Ray and PyTorch, which only a stage that runs needs
 
     return embed_images.run(context, fingerprint)

@@ -1,6 +1,6 @@
 """Stage 3 before it runs, and after."""
 
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.method.hyperparameters import method_reads
 from dxmc_core.stages.settings import mine_neighbors as settings
 from ray_jobs.context import RunContext
@@ -19,17 +19,25 @@ def stages_searched(context: RunContext) -> tuple[str, ...]:
     return reads(context) if of_text or config.mine_neighbors.text_search_index else ("embed_images",)
 
 
+def inputs(context: RunContext) -> dict[str, str]:
+    return context.inputs_of(*reads(context)) or {}
+
+
 def fingerprint(context: RunContext) -> str:
     """Neighbours of both modalities that are there already do for a method that trains on none of the text's."""
-    config, inputs = context.config.mine_neighbors, context.inputs_of(*reads(context)) or {}
-    of_all = settings.fingerprint(config, inputs=inputs)
+    config, found = context.config.mine_neighbors, inputs(context)
+    of_all = settings.fingerprint(config, inputs=found)
     manifest = context.manifest(NAME)
     if stages_searched(context) == reads(context) or (manifest is not None and manifest.fingerprint == of_all):
         return of_all
-    return settings.fingerprint(config, inputs=inputs, images_alone=True)
+    return settings.fingerprint(config, inputs=found, images_alone=True)
 
 
-def run(context: RunContext, fingerprint: str) -> Manifest:
+def check(_context: RunContext) -> None:
+    """Nothing that it reads lies outside the run directory."""
+
+
+def run(context: RunContext, fingerprint: str) -> StageResult:
     from ray_jobs import mine_neighbors  # with Ray and PyTorch, which only a stage that runs needs
 
     return mine_neighbors.run(context, fingerprint)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.edits.constraints import is_learned
 from dxmc_core.edits.model import Edit
 from dxmc_core.stages.settings import train_heads as settings
@@ -33,7 +33,7 @@ def fingerprint(context: RunContext) -> str:
         num_clusters=context.num_clusters,
         num_images=context.num_images,
         seed=config.seed,
-        inputs=inputs_of_stage(context),
+        inputs=inputs(context),
         count_near_duplicates_once=config.train_heads.count_near_duplicates_once,
         edits=[edit.essence for edit in learned_edits(context)],
     )
@@ -44,15 +44,19 @@ def learned_edits(context: RunContext) -> tuple[Edit, ...]:
     return tuple(filter(is_learned, context.edits)) if context.config.method.name == "best" else ()
 
 
-def inputs_of_stage(context: RunContext) -> dict[str, str]:
+def inputs(context: RunContext) -> dict[str, str]:
     """Fingerprints of what training reads."""
-    inputs = context.inputs_of(*_stages_read(context)) or {}
+    found = context.inputs_of(*_stages_read(context)) or {}
     if context.base is not None:
-        inputs[WARM_START] = context.base.stage(NAME).require_manifest().fingerprint
-    return inputs
+        found[WARM_START] = context.base.stage(NAME).require_manifest().fingerprint
+    return found
 
 
-def run(context: RunContext, fingerprint: str) -> Manifest:
+def check(_context: RunContext) -> None:
+    """Nothing that it reads lies outside the run directory."""
+
+
+def run(context: RunContext, fingerprint: str) -> StageResult:
     from ray_jobs import train_heads  # with Ray and PyTorch, which only a stage that runs needs
 
     return train_heads.run(context, fingerprint)

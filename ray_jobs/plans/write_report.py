@@ -1,6 +1,6 @@
 """Stage 6 before it runs, and after."""
 
-from dxmc_core.artifacts.manifest import Manifest
+from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.stages.settings import write_report as settings
 from dxmc_core.stages.settings.write_report import REPORT_NAME
 from ray_jobs.context import RunContext
@@ -19,11 +19,19 @@ def reads(context: RunContext) -> tuple[str, ...]:
     )
 
 
+def inputs(context: RunContext) -> dict[str, str]:
+    return context.inputs_of(*reads(context)) or {}
+
+
 def fingerprint(context: RunContext) -> str:
-    return settings.fingerprint(context.config.write_report, inputs=context.inputs_of(*reads(context)) or {})
+    return settings.fingerprint(context.config.write_report, inputs=inputs(context))
 
 
-def run(context: RunContext, fingerprint: str) -> Manifest:
+def check(_context: RunContext) -> None:
+    """Nothing that it reads lies outside the run directory."""
+
+
+def run(context: RunContext, fingerprint: str) -> StageResult:
     from ray_jobs import write_report  # with Ray and PyTorch, which only a stage that runs needs
 
     return write_report.run(context, fingerprint)

@@ -29,7 +29,7 @@ def program():
     start_ray(ResourcesConfig())
     Step.placed = placed
     rows = [{"row": row} for row in range(6)]
-    found = sorted(row["row"] for row in map_rows(rows, Step(Mapper, {}, num_workers=2, on_whole_hosts=True)))
+    found = sorted(row["row"] for row in map_rows(rows, Step(Mapper, num_workers=2, on_whole_hosts=True)))
     assert found == list(range(6)), found
     assert len(asked) == 2, asked
 

@@ -1,5 +1,6 @@
 """Which stages a run has and what they depend on, when the number of clusters is left to suggest_k."""
 
+import pickle
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, fingerprint_of
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import STAGES, RunDir
+from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.config import parse_config
 from dxmc_core.errors import InputError
-from ray_jobs.context import RunContext, run_stages, stage_states
+from dxmc_core.images.catalog import Listing
+from ray_jobs.context import RunContext
+from ray_jobs.plan import run_stages, stage_states
 from ray_jobs.plans import plan_of
 
 
@@ -41,6 +45,14 @@ def publish(run_dir, stage, fingerprint="f" * 32, num_distinct=100, **metrics):
     run_dir.stage(stage).publish(
         fingerprint=fingerprint, inputs={}, tables={"images": images}, metrics=metrics, seconds=1.0
     )
+
+
+def test_tasks_are_not_sent_the_listing(run_dir):
+    context = context_of(run_dir, 7)
+    context.listing = object.__new__(Listing)
+    sent = pickle.loads(pickle.dumps(context))  # noqa: S301
+    assert (sent.listing, sent.num_clusters) == (None, 7)
+    assert context.listing is not None
 
 
 def test_a_given_number_needs_no_choice(run_dir):
@@ -137,7 +149,7 @@ def test_what_needs_the_number_waits_for_a_choice_that_is_out_of_date(run_dir, m
     publish(run_dir, "embed_images")
     publish(run_dir, "suggest_k", num_clusters=7)
     monkeypatch.setattr(plan_of("embed_images"), "fingerprint", lambda _: "f" * 32)
-    jobs = {name: plan_of(name) for name in context.stages}
+    jobs = [plan_of(name) for name in context.stages]
     states = {state.name: state.state for state in stage_states(context, jobs)}
     assert (states["embed_images"], states["suggest_k"]) == ("done", "stale")
     assert {states[name] for name in STAGES[1:]} == {"waiting"}
@@ -205,19 +217,21 @@ def test_places_that_dxmc_writes_into(run_dir, monkeypatch, tmp_path):
 class FakeJob:
     """A stage whose fingerprint is its setting and those of the stages it reads."""
 
-    def __init__(self, name, inputs, settings, ran):
-        self.name, self._inputs, self._settings, self._ran = name, inputs, settings, ran
+    def __init__(self, name, reads, settings, ran):
+        self.NAME, self._reads, self._settings, self._ran = name, reads, settings, ran
 
     def reads(self, _context):
-        return self._inputs
+        return self._reads
+
+    def inputs(self, context):
+        return context.inputs_of(*self._reads) or {}
 
     def fingerprint(self, context):
-        return fingerprint_of(self.name, {"setting": self._settings[self.name]}, context.inputs_of(*self._inputs) or {})
+        return fingerprint_of(self.NAME, {"setting": self._settings[self.NAME]}, self.inputs(context))
 
-    def run(self, context, fingerprint):
-        self._ran.append(self.name)
-        inputs = context.inputs_of(*self._inputs)
-        return context.stage(self.name).publish(fingerprint=fingerprint, inputs=inputs, tables={}, seconds=0.0)
+    def run(self, _context, _fingerprint):
+        self._ran.append(self.NAME)
+        return StageResult(tables={}, metrics={})
 
     def summary(self, _context):
         return ""
@@ -235,7 +249,7 @@ def test_a_rerun_does_what_is_missing_or_depends_on_a_change_and_nothing_else(di
     with TemporaryDirectory() as folder:
         run_dir = RunDir.at(folder)
         values, ran = dict.fromkeys(STAGES, 0), []
-        jobs = [(name, FakeJob(name, READS[name], values, ran)) for name in STAGES]
+        jobs = [FakeJob(name, READS[name], values, ran) for name in STAGES]
         run_stages(context_of(run_dir, 3), jobs, lambda: None)
         assert ran == list(STAGES)
         changed, gone = set(), set()
@@ -250,7 +264,7 @@ def test_a_rerun_does_what_is_missing_or_depends_on_a_change_and_nothing_else(di
         # A stage that is made again as it was leaves those that read it as they are.
         other = {name for name in STAGES if changed.intersection((name, *READS[name]))}
         expected = [name for name in STAGES if name in other | gone]
-        planned = [state for state in stage_states(context_of(run_dir, 3), dict(jobs)) if state.state != "done"]
+        planned = [state for state in stage_states(context_of(run_dir, 3), jobs) if state.state != "done"]
         ran.clear()
         assert run_stages(context_of(run_dir, 3), jobs, lambda: None) == len(expected)
         assert ran == expected

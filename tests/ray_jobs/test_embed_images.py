@@ -145,6 +145,7 @@ def test_what_was_out_of_reach_is_tried_once_more(photos, s3_bucket, tmp_path):
 
 DYING = """
 import os, sys
+from functools import partial
 import pyarrow as pa
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.errors import DxmcError
@@ -163,7 +164,7 @@ class Dying:
 
 marker, num_workers, always = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "always"
 start_ray(ResourcesConfig())
-step = Step(Dying, {"marker": marker, "at": 3, "always": always}, num_workers, num_cpus=1)
+step = Step(partial(Dying, marker=marker, at=3, always=always), num_workers, num_cpus=1)
 try:
     outcome = sorted(row["row"] for row in map_rows([{"row": row} for row in range(1, 7)], step))
 except DxmcError as error:

@@ -50,6 +50,7 @@ def test_vocabulary_of_another_width(dxmc, planted, tmp_path):
 
 DEFECTS = """
 import sys
+from functools import partial
 import pyarrow as pa
 from dxmc_core.config import ResourcesConfig
 from ray_jobs.cluster import Step, map_rows, run_on_host, start_ray
@@ -70,8 +71,8 @@ def program():
     if sys.argv[1] == "node":
         return run_on_host(int, "no number", doing="counting")
     if sys.argv[1] == "constructor":
-        return list(map_rows(rows, Step(Mapper, {"is_made": False}, 1)))
-    return list(map_rows(rows, Step(Mapper, {}, 1 if sys.argv[1] == "task" else 2)))
+        return list(map_rows(rows, Step(partial(Mapper, is_made=False), 1)))
+    return list(map_rows(rows, Step(Mapper, 1 if sys.argv[1] == "task" else 2)))
 
 sys.exit(guarded(program))
 """

@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from dxmc_core.stages.build_semantic_space import (
     noun_table,
     retrieval_temperature,
 )
-from dxmc_core.stages.embed_images import import_embeddings, publish_embeddings
+from dxmc_core.stages.embed_images import all_embedded, import_embeddings
 from dxmc_core.stages.mine_neighbors import SearchNeighbors, usable_num_neighbors
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
 from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig
@@ -139,7 +140,9 @@ class Stages:
     def _embed(self):
         source = EmbeddingsSource(kind="embeddings", uri=self.images_uri)
         catalog, done = import_embeddings(source, self.run_dir.stage("embed_images"), fingerprint=FINGERPRINT)
-        publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=0.0)
+        all_embedded(catalog, done, fingerprint=FINGERPRINT).publish(
+            catalog.stage_dir, fingerprint=FINGERPRINT, inputs={}, started=time.perf_counter()
+        )
 
     def _space(self):
         config, output = BuildSemanticSpaceConfig(), self.run_dir.stage("build_semantic_space")

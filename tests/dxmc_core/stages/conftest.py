@@ -1,5 +1,6 @@
 """A run directory whose embeddings, counterparts and neighbours are there, made by the stages' own functions."""
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,9 @@ def planted_run(tmp_path) -> PlantedRun:
     images = run_dir.stage("embed_images")
     source = embed_images.EmbeddingsSource(kind="embeddings", uri=str(tmp_path / "x.npz"))
     catalog, done = embed_images.import_embeddings(source, images, fingerprint=FINGERPRINT)
-    embed_images.publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=1.0)
+    embed_images.all_embedded(catalog, done, fingerprint=FINGERPRINT).publish(
+        catalog.stage_dir, fingerprint=FINGERPRINT, inputs={}, started=time.perf_counter()
+    )
 
     space_dir = run_dir.stage("build_semantic_space")
     nouns = np.concatenate([centers, centers + 0.1 * generator.normal(size=centers.shape)])

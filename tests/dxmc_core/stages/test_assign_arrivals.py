@@ -1,5 +1,6 @@
 """A source that has changed: what stayed keeps its assignment under its new row, what is new gets one by the heads."""
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +89,9 @@ def night_of(tmp_path, rows, *, changed=(), name="night"):
     night = Night(RunDir.at(str(tmp_path / name)))
     source = embed_images.EmbeddingsSource(kind="embeddings", uri=str(tmp_path / f"{name}.npz"))
     catalog, done = embed_images.import_embeddings(source, night.images, fingerprint=NIGHT)
-    embed_images.publish_embeddings(catalog, done, fingerprint=NIGHT, seconds=1.0)
+    embed_images.all_embedded(catalog, done, fingerprint=NIGHT).publish(
+        catalog.stage_dir, fingerprint=NIGHT, inputs={}, started=time.perf_counter()
+    )
     return night
 
 

@@ -4,6 +4,7 @@
 """
 
 import importlib
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dxmc_core.images.quarantine import forget_transient_rejects
 from dxmc_core.images.renewal import renew_catalog
 from dxmc_core.images.sources import ImagesSource
 from dxmc_core.stages import embedding_workers
-from dxmc_core.stages.embed_images import publish_embeddings
+from dxmc_core.stages.embed_images import all_embedded
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import EmbedImages
 
@@ -59,7 +60,9 @@ def embed(stage, source, *, max_chunks=None):
         for receipt in receipts.to_pylist():
             assert done.add_receipt(receipt)
     if max_chunks is None:
-        publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=1.0, num_resumed=num_resumed)
+        all_embedded(catalog, done, fingerprint=FINGERPRINT, num_resumed=num_resumed).publish(
+            catalog.stage_dir, fingerprint=FINGERPRINT, inputs={}, started=time.perf_counter()
+        )
 
 
 def test_rejects_are_what_was_planted(damaged, bucket, tmp_path):

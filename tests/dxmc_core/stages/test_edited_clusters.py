@@ -85,7 +85,7 @@ class Home:
             config=AssignClustersConfig(),
             previous_run=None if before is None else before.uri,
         )
-        edited.publish(output, fingerprint=FINGERPRINT, inputs={}, started=0.0)
+        edited.written(output, fingerprint=FINGERPRINT).publish(output, fingerprint=FINGERPRINT, inputs={}, started=0.0)
         self.edits = edited.edits
         return edited
 

@@ -1,6 +1,7 @@
 """From files to embeddings: every row ends once, a rerun does what is left, bad rows are set aside."""
 
 import itertools
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from dxmc_core.images.catalog import list_source, read_catalog
 from dxmc_core.images.renewal import FurtherEncoders, renew_catalog
 from dxmc_core.images.sources import EmbeddingsSource, ImagesSource
 from dxmc_core.stages import embedding_workers
-from dxmc_core.stages.embed_images import import_embeddings, import_further, publish_embeddings
+from dxmc_core.stages.embed_images import all_embedded, import_embeddings, import_further
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import DecodeChunks, EmbedDecoded, EmbedImages, decoded_chunk_rows
 from dxmc_core.stages.settings.embed_images import embeddings_digest, fingerprint
@@ -91,7 +92,9 @@ def embed(catalog, *, stop_after=None, encoders=None, done=None, fingerprint=FIN
 
 
 def publish(catalog, done, **kwargs):
-    return publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=1.0, **kwargs)
+    return all_embedded(catalog, done, fingerprint=FINGERPRINT, **kwargs).publish(
+        catalog.stage_dir, fingerprint=FINGERPRINT, inputs={}, started=time.perf_counter()
+    )
 
 
 def test_every_row_is_in_exactly_one_of_images_and_rejects(stage, photos):
@@ -296,7 +299,9 @@ def test_an_encoder_that_is_added_sees_all_images_and_the_first_none_again(stage
     assert done.missing() == [("images-further",)]
     embed(renewed, encoders={"images-further": FURTHER}, done=done, fingerprint=LATER)
     assert done.num_left == 0
-    manifest = publish_embeddings(renewed, done, fingerprint=LATER, seconds=1.0)
+    manifest = all_embedded(renewed, done, fingerprint=LATER).publish(
+        renewed.stage_dir, fingerprint=LATER, inputs={}, started=time.perf_counter()
+    )
     assert manifest.metrics["images"] == 145
     first, _ = assert_same_rows(stage, 145)
 
@@ -383,7 +388,9 @@ def test_patterns_leave_rows_of_an_embedding_file_out(stage, tmp_path):
     rows = catalog.rows(0, 2)
     assert rows["image_id"].to_pylist() == ["a/1", "b/3"]
     assert rows["label"].to_pylist() == ["p", "r"]
-    publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=0.0)
+    all_embedded(catalog, done, fingerprint=FINGERPRINT).publish(
+        catalog.stage_dir, fingerprint=FINGERPRINT, inputs={}, started=time.perf_counter()
+    )
     np.testing.assert_array_equal(load_matrix(stage, "images").values, np.eye(3, dtype=np.float16)[[0, 2]])
     assert embeddings_digest(chosen) != embeddings_digest(plain)
     assert embeddings_digest(plain) == embeddings_digest(EmbeddingsSource(kind="embeddings", uri=str(path), include=[]))

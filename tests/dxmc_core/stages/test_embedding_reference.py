@@ -1,5 +1,7 @@
 """From files to stored embeddings against the reference: Pillow, open_clip's own transform and its own forward pass."""
 
+import time
+
 import numpy as np
 import open_clip
 import pytest
@@ -14,7 +16,7 @@ from dxmc_core.encoders import OpenClipConfig
 from dxmc_core.images.catalog import list_source
 from dxmc_core.images.renewal import renew_catalog
 from dxmc_core.images.sources import ImagesSource
-from dxmc_core.stages.embed_images import publish_embeddings
+from dxmc_core.stages.embed_images import all_embedded
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import EmbedImages
 
@@ -69,7 +71,9 @@ def test_stored_embeddings_are_the_references(checkpoint, photos, reference, tmp
     for receipts in embed.stream(done.chunks(catalog.chunk_rows)):
         for receipt in receipts.to_pylist():
             done.add_receipt(receipt)
-    publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=0.0)
+    all_embedded(catalog, done, fingerprint=FINGERPRINT).publish(
+        catalog.stage_dir, fingerprint=FINGERPRINT, inputs={}, started=time.perf_counter()
+    )
     stored = load_matrix(stage, "images").values.astype(np.float32)
 
     cosines = stored @ reference.T / np.linalg.norm(stored, axis=1, keepdims=True)

@@ -1,5 +1,6 @@
 """The published index: any FAISS opens it, and what it says of itself is so."""
 
+import time
 from typing import get_args
 
 import faiss
@@ -65,7 +66,9 @@ def run_over(tmp_path, rows, name, *, changed=()):
     source = embed_images.EmbeddingsSource(kind="embeddings", uri=str(tmp_path / f"{name}.npz"))
     images, fingerprint = run_dir.stage("embed_images"), name[0] * 32
     catalog, done = embed_images.import_embeddings(source, images, fingerprint=fingerprint)
-    embed_images.publish_embeddings(catalog, done, fingerprint=fingerprint, seconds=1.0)
+    embed_images.all_embedded(catalog, done, fingerprint=fingerprint).publish(
+        catalog.stage_dir, fingerprint=fingerprint, inputs={}, started=time.perf_counter()
+    )
     return run_dir
 
 

@@ -1,6 +1,7 @@
 """The scores as a table, and the plot that goes with it."""
 
 import re
+import time
 
 import numpy as np
 import pytest
@@ -48,7 +49,9 @@ def test_too_few_images_are_refused(planted_run, tmp_path):
     images = planted_run.run_dir.stage("few")
     source = embed_images.EmbeddingsSource(kind="embeddings", uri=str(tmp_path / "few.npz"))
     catalog, parts = embed_images.import_embeddings(source, images, fingerprint=FINGERPRINT)
-    embed_images.publish_embeddings(catalog, parts, fingerprint=FINGERPRINT, seconds=1.0)
+    embed_images.all_embedded(catalog, parts, fingerprint=FINGERPRINT).publish(
+        catalog.stage_dir, fingerprint=FINGERPRINT, inputs={}, started=time.perf_counter()
+    )
     with pytest.raises(InputError, match="needs at least 20 images, found 19; set num_clusters"):
         suggest_k(images, SuggestKConfig(), seed=0)
 
@@ -68,6 +71,8 @@ def test_copies_of_one_image_are_refused(planted_run, tmp_path):
     images = planted_run.run_dir.stage("alike")
     source = embed_images.EmbeddingsSource(kind="embeddings", uri=str(tmp_path / "alike.npz"))
     catalog, done = embed_images.import_embeddings(source, images, fingerprint=FINGERPRINT)
-    embed_images.publish_embeddings(catalog, done, fingerprint=FINGERPRINT, seconds=1.0)
+    embed_images.all_embedded(catalog, done, fingerprint=FINGERPRINT).publish(
+        catalog.stage_dir, fingerprint=FINGERPRINT, inputs={}, started=time.perf_counter()
+    )
     with pytest.raises(InputError, match="the 40 found have the same embedding; set num_clusters"):
         suggest_k(images, SuggestKConfig(), seed=0)
