@@ -1,7 +1,6 @@
 """How fast the heads train.
 
     python benchmarks/train_heads.py loop --data DIR          against a plain PyTorch loop, on ucf101's embeddings
-    python benchmarks/train_heads.py seeds --data DIR         five seeds at once against five runs
     python benchmarks/train_heads.py stage --rows 1000000     the stage on planted embeddings: seconds, memory
 
 `loop`: DIR holds ucf101.npz and nouns.npz (`embeddings`, float16). Both loops train DXMC with the same three losses on
@@ -34,10 +33,9 @@ from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.cpu_products import onednn_products, prefer_onednn
 from dxmc_core.method.hyperparameters import default_hyperparameters
-from dxmc_core.method.objectives import Objective, build_objective
+from dxmc_core.method.objectives import build_objective
 from dxmc_core.method.preparation import CLIP_RETRIEVAL_TEMPERATURE, prepare
-from dxmc_core.method.seeds import train_at_once
-from dxmc_core.method.training import EpochReport, train
+from dxmc_core.method.training import train
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.stages.settings.train_heads import MethodConfig
 from dxmc_core.stages.train_heads import METRICS_NAME, TrainingJob, train_heads
@@ -57,12 +55,6 @@ def main() -> None:
     loop.add_argument(
         "--loader-workers", type=int, nargs="+", default=[0, 2], help="of the plain loop; the best counts"
     )
-    seeds = commands.add_parser("seeds")
-    seeds.add_argument("--data", type=Path, required=True, metavar="DIR")
-    seeds.add_argument("--batch-size", type=int, default=512)
-    seeds.add_argument("--seeds", type=int, default=5)
-    seeds.add_argument("--epochs", type=int, default=3)
-    seeds.add_argument("--device", default="cpu")
     stage = commands.add_parser("stage")
     stage.add_argument("--rows", type=int, default=1_000_000)
     stage.add_argument("--width", type=int, default=512)
@@ -78,7 +70,7 @@ def main() -> None:
     if options.command == "one-stage":
         run_stage(options.run_dir, options.clusters, options.method)
         return
-    report = {"loop": race, "seeds": race_seeds, "stage": measure_stage}[options.command](options)
+    report = {"loop": race, "stage": measure_stage}[options.command](options)
     print(json.dumps({"threads": torch.get_num_threads(), **report}, indent=1))
 
 
@@ -112,48 +104,6 @@ def race(options: argparse.Namespace) -> dict[str, Any]:
             name: round(report[name][measure] / plain, 2) for name in loops if name.startswith("ours")
         }
     return report
-
-
-def race_seeds(options: argparse.Namespace) -> dict[str, Any]:
-    """Several seeds at once, one, and all one after another: seconds, and how far their losses differ in the end."""
-    data = ucf101(options.data)
-    settings = default_hyperparameters("dxmc", NUM_CLASSES, data.num_images, batch_size=options.batch_size)
-    chosen: dict[str, Any] = {
-        "batch_size": options.batch_size,
-        "learning_rate": settings.learning_rate,
-        "betas": settings.betas,
-        "device": options.device,
-    }
-    seeds = range(options.seeds)
-
-    def objective_of(seed: int) -> Objective:
-        return build_objective("dxmc", data.embedding_width, NUM_CLASSES, settings, seed=seed)
-
-    def at_once(num_epochs: int) -> list[list[EpochReport]]:
-        return train_at_once([objective_of(seed) for seed in seeds], data, seeds=seeds, num_epochs=num_epochs, **chosen)
-
-    def single(seed: int, num_epochs: int) -> list[EpochReport]:
-        return train(objective_of(seed), data, seed=seed, num_epochs=num_epochs, track_assignments=False, **chosen)
-
-    prefer_onednn()
-    at_once(1)
-    single(0, 1)
-    reports, seconds, cpu_seconds = _timed(lambda: at_once(options.epochs))
-    singles = [_timed(lambda seed=seed: single(seed, options.epochs)) for seed in seeds]
-    losses = np.array([own[-1].terms["total"] for own in reports])
-    expected = np.array([own[-1].terms["total"] for own, _, _ in singles])
-    return {
-        "seeds": options.seeds,
-        "epochs": options.epochs,
-        "device": options.device,
-        "at_once": {"seconds": round(seconds, 2), "cpu_seconds": round(cpu_seconds, 2)},
-        "one_after_another": {
-            "seconds": round(sum(wall for _, wall, _ in singles), 2),
-            "cpu_seconds": round(sum(cpu for _, _, cpu in singles), 2),
-        },
-        "at_once_in_times_of_one": round(seconds / min(wall for _, wall, _ in singles), 2),
-        "largest_relative_difference_of_losses": float(np.abs(losses / expected - 1).max()),
-    }
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -217,7 +167,6 @@ def own_epoch(data: TrainingData, batch_size: int, *, instance_weight: float) ->
         batch_size=batch_size,
         learning_rate=settings.learning_rate,
         betas=settings.betas,
-        track_assignments=False,
     )
 
 

@@ -328,8 +328,7 @@ class _LiveView:
 def _facts(epoch: dict[str, Any]) -> dict[str, Any]:
     """What the progress line says of an epoch; the rest is in metrics.jsonl."""
     facts = {name: f"{value:.3f}" for name, value in epoch["terms"].items() if name != "total"}
-    if epoch["cluster_sizes"]:
-        facts |= {"balance": f"{epoch['balance']:.3f}", "empty": epoch["cluster_sizes"].count(0)}
+    facts |= {"balance": f"{epoch['balance']:.3f}", "empty": epoch["cluster_sizes"].count(0)}
     if epoch["num_changed"] is not None:
         facts["changed"] = epoch["num_changed"]
     return {"loss": f"{epoch['terms']['total']:.3f}", **facts}

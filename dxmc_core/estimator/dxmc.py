@@ -22,7 +22,7 @@ from dxmc_core.estimator.progress import FitProgress
 from dxmc_core.estimator.vocabulary import FLOATS, GivenNouns, given_nouns
 from dxmc_core.extras import needed_for
 from dxmc_core.method.cluster_sample import ClusterSample, InlierRule, cluster_rows, decide
-from dxmc_core.method.fit import Fit, assign, check_num_images, fit_heads, fit_seeds
+from dxmc_core.method.fit import Fit, assign, check_num_images, fit_heads
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.hyperparameters import (
     CENTROID_METHODS,
@@ -33,7 +33,7 @@ from dxmc_core.method.hyperparameters import (
     method_settings,
 )
 from dxmc_core.method.joined_encoders import join_encoders
-from dxmc_core.method.metrics import silhouette
+from dxmc_core.method.metrics import silhouette, stability
 from dxmc_core.method.naming import unnamed
 from dxmc_core.method.near_duplicates import usable_num_clusters
 from dxmc_core.method.preparation import (
@@ -43,7 +43,6 @@ from dxmc_core.method.preparation import (
     prepare,
     text_counterparts_as_stored,
 )
-from dxmc_core.method.seeds import stability
 from dxmc_core.method.suggest_k import KChoice, suggest_num_clusters
 from dxmc_core.method.training import EpochReport
 from dxmc_core.method.training_data import TrainingData
@@ -70,8 +69,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         min_cluster_size: sets rows apart that belong nowhere, in `inlier_labels_` alone: those of clusters with fewer
             rows than this, and those twice as far from their centre as rows typically are. By default none are.
         judging_nouns: also call clusters by nouns for people that no picture shows, slurs and vulgar words.
-        n_init: heads are trained so often, with the seeds that follow, and those of lowest loss are kept. dxmc and tac
-            train them at once.
+        n_init: heads are trained so often, with the seeds that follow, and those of lowest loss are kept.
         device: where neighbours are searched and heads are trained: "cpu" or "cuda".
         random_state: an integer gives the pipeline's result for that `seed`, every time.
         verbose: show a progress bar that names the step at hand.
@@ -259,21 +257,23 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         progress: FitProgress,
     ) -> Fit:
         """The training of lowest loss, or without epochs the one most like the others, and `stability_` of all."""
-        if self.n_init == 1:
-            self.stability_ = None
-            return fit_heads(
+        fits = [
+            fit_heads(
                 self.method,
                 data,
                 num_clusters=num_clusters,
                 weights=weights,
-                seed=seed,
+                seed=seed + number,
                 device=self.device,
                 on_epoch_end=progress.epoch,
                 on_step=progress.work,
                 **settings,
             )
-        seeds = range(seed, seed + self.n_init)
-        fits = fit_seeds(self.method, data, num_clusters=num_clusters, seeds=seeds, device=self.device, **settings)
+            for number in range(self.n_init)
+        ]
+        if self.n_init == 1:
+            self.stability_ = None
+            return fits[0]
         partitions = [assign(fit.heads, data.image_embeddings, data.text_counterparts).argmax(dim=1) for fit in fits]
         self.stability_ = stability([partition.numpy() for partition in partitions])
         if not fits[0].reports:

@@ -1,8 +1,6 @@
 """From a method's name and the training data to heads: the one way in, for the pipeline and for the estimator."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from dxmc_core.method.hyperparameters import CENTROID_METHODS, CentroidSettings,
 from dxmc_core.method.kmeans import concatenate_modalities, spherical_kmeans
 from dxmc_core.method.near_duplicates import distinct_rows
 from dxmc_core.method.objectives import BestObjective, build_objective
-from dxmc_core.method.seeds import train_at_once
 from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training import EpochCallback, EpochReport, TrainingState, train
 from dxmc_core.method.training_data import TrainingData
@@ -114,43 +111,6 @@ def fit_heads(
         resume_state=resume_state,
     )
     return Fit(objective.heads.cpu().eval(), reports)
-
-
-def fit_seeds(
-    method: str,
-    data: TrainingData,
-    *,
-    num_clusters: int,
-    seeds: Sequence[int],
-    device: torch.device | str = "cpu",
-    **settings: Any,
-) -> list[Fit]:
-    """`fit_heads` with each of several seeds.
-
-    Where the method allows it they train at once (see `seeds.train_at_once`), and the reports lack the figures of a
-    full pass; otherwise one after another.
-    """
-    chosen = method_settings(method, num_clusters=num_clusters, num_images=data.num_images, **settings)
-    objectives = []
-    if method not in CENTROID_METHODS:
-        width = data.embedding_width
-        objectives = [build_objective(method, width, num_clusters, chosen, seed=seed) for seed in seeds]
-    if len(objectives) < 2 or not objectives[0].stackable or heads_of_copies(data, num_clusters) is not None:
-        fit = partial(fit_heads, method, data, num_clusters=num_clusters, device=device, **settings)
-        return [fit(seed=seed) for seed in seeds]
-    check_num_images(data.num_images, num_clusters)
-    reports = train_at_once(
-        objectives,
-        data,
-        seeds=seeds,
-        num_epochs=chosen.num_epochs,
-        batch_size=chosen.batch_size,
-        learning_rate=chosen.learning_rate,
-        betas=chosen.betas,
-        weight_decay=chosen.weight_decay,
-        device=device,
-    )
-    return [Fit(one.heads.cpu().eval(), own) for one, own in zip(objectives, reports, strict=True)]
 
 
 def _fit_centroids(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -88,6 +89,11 @@ def cross_tabulate(first: Labels, second: Labels) -> CrossTable:
     matched = np.full(len(counts), -1)
     matched[rows] = columns
     return CrossTable(np.unique(np.asarray(first)), np.unique(np.asarray(second)), counts, matched)
+
+
+def stability(partitions: Sequence[np.ndarray]) -> float:
+    """How far several partitions of the same rows agree: the mean adjusted Rand index of all pairs, at most 1."""
+    return float(np.mean([adjusted_rand_score(first, second) for first, second in combinations(partitions, 2)]))
 
 
 def label_free_scores(

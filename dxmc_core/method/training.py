@@ -30,11 +30,10 @@ class EpochReport:
     Attributes:
         epoch: 1-based.
         terms: mean of each loss term over the epoch's global batches ("total" is what was minimised).
-        cluster_sizes: images of every cluster (K,) after the epoch; empty when the full pass is switched off.
-        balance: entropy of the cluster sizes over ln K, 0 (all in one cluster) .. 1 (equal sizes); None without a full
-            pass.
+        cluster_sizes: images of every cluster (K,) after the epoch.
+        balance: entropy of the cluster sizes over ln K, 0 (all in one cluster) .. 1 (equal sizes).
         num_changed: images whose cluster differs from the one after the epoch before; None when that is not known.
-        seconds: of the epoch's steps, without the full pass.
+        seconds: of the epoch's steps, without assigning all images after it.
         samples_per_s: anchors of the global batch a second.
         warning: what is going wrong and what to change, or None.
     """
@@ -43,7 +42,7 @@ class EpochReport:
     num_epochs: int
     terms: dict[str, float]
     cluster_sizes: list[int]
-    balance: float | None
+    balance: float
     num_changed: int | None
     seconds: float
     samples_per_s: float
@@ -64,10 +63,8 @@ def train(
     weight_decay: float = 0.0,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    drop_last: bool = True,
     on_epoch_end: EpochCallback | None = None,
     resume_state: TrainingState | None = None,
-    track_assignments: bool = True,
 ) -> list[EpochReport]:
     """Train an objective's heads in place; they end in evaluation mode on `device`.
 
@@ -77,13 +74,11 @@ def train(
         data: the matrices, which may lie on another device than `device`; matrices the objective does not read are not
             touched.
         batch_size: of the global batch; ranks take nearly equal shares of it. More than N is taken as N.
-        drop_last: leave out the last, smaller global batch of an epoch.
         on_epoch_end: called on every rank with the report and a function that makes the checkpoint state. That state
             is a nested dict of tensors and plain numbers that `torch.load(weights_only=True)` reads; it is the same
             for every rank.
         resume_state: such a state. Training goes on after its epoch as if it had never stopped: random draws follow
             from (seed, epoch), so the state needs no generator and fits any number of workers.
-        track_assignments: assign all images after every epoch, for cluster sizes, changes and the warning of collapse.
 
     Returns:
         The reports of the epochs that were run here.
@@ -116,8 +111,7 @@ def train(
     first_epoch = 0 if resume_state is None else _restore(resume_state, objective, optimizer, run)
     broadcast_state(objective)
 
-    track = track_assignments
-    labels = assign_own_rows(objective.heads, data, device=device) if track and first_epoch > 0 else None
+    labels = assign_own_rows(objective.heads, data, device=device) if first_epoch > 0 else None
     reports: list[EpochReport] = []
     for epoch in range(first_epoch, num_epochs):
         objective.train()
@@ -127,7 +121,6 @@ def train(
             batch_size=batch_size,
             seed=seed,
             epoch=epoch,
-            drop_last=drop_last,
             device=device,
             dtype=dtype,
             num_batches=objective.steps_per_epoch,
@@ -137,7 +130,7 @@ def train(
         seconds = time.perf_counter() - started
         check_finite(terms, epoch + 1, learning_rate)
         previous_labels = labels
-        labels = assign_own_rows(objective.heads, data, device=device) if track else None
+        labels = assign_own_rows(objective.heads, data, device=device)
         reports.append(
             EpochReport(
                 epoch=epoch + 1,
@@ -202,11 +195,9 @@ def assign_own_rows(heads: Heads, data: TrainingData, *, device: torch.device, b
     return labels
 
 
-def _assignment_figures(labels: Tensor | None, previous_labels: Tensor | None, objective: Objective) -> dict[str, Any]:
+def _assignment_figures(labels: Tensor, previous_labels: Tensor | None, objective: Objective) -> dict[str, Any]:
     """Fields of the report that come from the ranks' full pass."""
     num_clusters = objective.heads.num_clusters
-    if labels is None:
-        return {"cluster_sizes": [], "balance": None, "num_changed": None, "warning": None}
     sizes = all_reduce_sum(torch.bincount(labels, minlength=num_clusters))
     num_changed = None
     if previous_labels is not None:

@@ -226,21 +226,20 @@ def draw_batches(
     batch_size: int,
     seed: int,
     epoch: int,
-    drop_last: bool,
     device: torch.device,
     dtype: torch.dtype,
     num_batches: int | None = None,
 ) -> Iterator[Batch]:
     """This rank's share of each global batch of an epoch, with whatever matrices `data` has.
 
-    An epoch is one pass over the images, or `num_batches` batches of as many passes as that takes, each with its own
-    permutation. The permutations and the neighbour choices follow from (seed, epoch) alone: every rank draws those of
-    the whole global batch and takes its slice, so the batches do not depend on the number of ranks, and an epoch can
-    be repeated from nothing but its number.
+    An epoch is one pass over the images, but for those that fill no batch, or `num_batches` batches of as many passes
+    as that takes, each with its own permutation. The permutations and the neighbour choices follow from (seed, epoch)
+    alone: every rank draws those of the whole global batch and takes its slice, so the batches do not depend on the
+    number of ranks, and an epoch can be repeated from nothing but its number.
     """
     generator = torch.Generator(device=data.device).manual_seed(epoch_seed(seed, epoch))
 
-    batches_of_a_pass = batches_per_epoch(data.num_images, batch_size=batch_size, drop_last=drop_last)
+    batches_of_a_pass = data.num_images // batch_size
 
     def anchor_batches() -> Iterator[Tensor]:
         while batches_of_a_pass > 0:
@@ -270,13 +269,6 @@ def draw_batches(
             text_neighbors=text_neighbors,
             row_counts=row_counts_of_ranks(len(anchors)),
         )
-
-
-def batches_per_epoch(num_images: int, *, batch_size: int, drop_last: bool) -> int:
-    """Number of global batches in one pass over the images."""
-    full, rest = divmod(num_images, batch_size)
-    # One row has no batch statistics, so it never makes a batch of its own.
-    return full + (0 if drop_last or rest < 2 else 1)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -18,7 +18,6 @@ class Objective(nn.Module):
         decoupled_weight_decay: weight decay as in AdamW; otherwise it is added to the gradient, as in Adam.
         num_neighbors: neighbours are drawn from this many nearest ones; None takes all that the data hold.
         steps_per_epoch: batches of an epoch; None is one pass over the images.
-        stackable: `loss_terms` is all that a step does, and PyTorch can batch it over the weights of several seeds.
         against_collapse: settings that fill empty clusters, for the warning of them.
     """
 
@@ -27,7 +26,6 @@ class Objective(nn.Module):
     decoupled_weight_decay: ClassVar[bool] = False
     against_collapse: ClassVar[str] = "raise entropy_weight, raise batch_size (several images a cluster in every batch)"
     num_neighbors: int | None = None
-    stackable: bool = False
     steps_per_epoch: int | None = None
 
     @property
@@ -38,10 +36,6 @@ class Objective(nn.Module):
     def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars of the global batch, equal on every rank: "total" is minimised, the others are reported."""
         raise NotImplementedError
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss terms."""
-        return self.loss_terms(batch)
 
     def prepare(self, data: TrainingData, *, from_scratch: bool) -> None:
         """Called once by every rank, before training starts or goes on, with everything the objective reads.

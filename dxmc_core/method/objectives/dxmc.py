@@ -31,7 +31,6 @@ class DXMCObjective(Objective):
     ) -> None:
         super().__init__()
         self.hyperparameters = hyperparameters
-        self.stackable = hyperparameters.instance_weight == 0
         self.heads = DualHeads(
             embedding_width,
             num_clusters,

@@ -19,7 +19,6 @@ class TACObjective(Objective):
 
     hyperparameters: TACHyperparameters
     heads: DualHeads
-    stackable = True
 
     def __init__(
         self, embedding_width: int, num_clusters: int, hyperparameters: TACHyperparameters, *, seed: int

@@ -24,7 +24,7 @@ from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.cpu_products import onednn_products
 from dxmc_core.estimator import DXMC
 from dxmc_core.images.sources import EmbeddingsSource
-from dxmc_core.method.fit import fit_seeds
+from dxmc_core.method.fit import fit_heads
 from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads, method_settings
 from dxmc_core.method.metrics import clustering_accuracy
 from dxmc_core.method.preparation import as_stored, hypernym_pairs, prepare, select_semantic_space
@@ -259,14 +259,15 @@ def test_defaults_of_the_semantic_space_are_those_of_the_configuration():
     assert defaults["n_neighbors"] == MineNeighborsConfig().num_neighbors
 
 
-@pytest.mark.parametrize("method", ["tac", "turtle"])
-def test_of_many_trainings_that_of_lowest_loss_is_kept(planted, monkeypatch, method):
-    """tac's train at once, turtle's one after another."""
+def test_of_many_trainings_that_of_lowest_loss_is_kept(planted, monkeypatch):
     fits = []
-    monkeypatch.setattr(
-        "dxmc_core.estimator.dxmc.fit_seeds", lambda *args, **kwargs: fits.extend(fit_seeds(*args, **kwargs)) or fits
-    )
-    model = DXMC(NUM_CLUSTERS, method=method, method_settings=short(method), n_init=3, random_state=3)
+
+    def fit(*args, **kwargs):
+        fits.append(fit_heads(*args, **kwargs))
+        return fits[-1]
+
+    monkeypatch.setattr("dxmc_core.estimator.dxmc.fit_heads", fit)
+    model = DXMC(NUM_CLUSTERS, method="tac", method_settings=short("tac"), n_init=3, random_state=3)
     model.fit(planted.images, **planted.vocabulary)
     losses = [fit.reports[-1].terms["total"] for fit in fits]
     assert len(set(losses)) == 3

@@ -155,7 +155,6 @@ def training_case(method: str, overrides: dict[str, Any]) -> dict[str, Any]:
         betas=settings.betas,
         weight_decay=settings.weight_decay,
         seed=4,
-        drop_last=False,
     )
     return {
         "losses": torch.stack(step_losses),

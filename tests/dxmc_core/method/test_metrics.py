@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_samples
 
-from dxmc_core.method.metrics import clustering_accuracy, cross_tabulate, external_scores, label_free_scores
+from dxmc_core.method.metrics import clustering_accuracy, cross_tabulate, external_scores, label_free_scores, stability
 from dxmc_core.method.neighbors import nearest_neighbors
 
 
@@ -141,3 +141,10 @@ def test_cross_table_names_its_rows_and_columns() -> None:
     assert table.matched[0] == 1
     assert sorted(table.matched[1:].tolist()) == [-1, 0]
     assert table.num_matched.sum() == 3
+
+
+def test_stability_is_the_agreement_of_pairs():
+    rows = np.arange(40) % 4
+    assert stability([rows, (rows + 1) % 4, 3 - rows]) == 1
+    half = np.where(np.arange(40) < 20, rows, 0)
+    assert 0 < stability([rows, half]) < 1

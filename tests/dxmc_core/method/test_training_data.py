@@ -20,13 +20,12 @@ def numbered_data() -> TrainingData:
     return TrainingData(images, images + 100, neighbors[:, :2], neighbors[:, 2:].int())
 
 
-def epoch_of(data: TrainingData, *, seed: int = 0, epoch: int = 0, drop_last: bool = True) -> list[Batch]:
+def epoch_of(data: TrainingData, *, seed: int = 0, epoch: int = 0) -> list[Batch]:
     batches = draw_batches(
         data,
         batch_size=5,
         seed=seed,
         epoch=epoch,
-        drop_last=drop_last,
         device=torch.device("cpu"),
         dtype=torch.float32,
     )
@@ -51,11 +50,9 @@ def test_batches_hold_the_rows_they_name() -> None:
 
 
 def test_an_epoch_takes_every_image_at_most_once() -> None:
-    whole = [batch.rows.tolist() for batch in epoch_of(numbered_data(), drop_last=False)]
-    assert [len(rows) for rows in whole] == [5, 5, 5, 5, 3]
-    assert sorted(chain.from_iterable(whole)) == list(range(NUM_IMAGES))
-    dropped = [batch.rows.tolist() for batch in epoch_of(numbered_data())]
-    assert dropped == whole[:4]
+    batches = [batch.rows.tolist() for batch in epoch_of(numbered_data())]
+    assert [len(rows) for rows in batches] == [5, 5, 5, 5]
+    assert len(set(chain.from_iterable(batches))) == 20
 
 
 def test_epochs_and_seeds_differ_and_repeat() -> None:
@@ -66,20 +63,13 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
 
-def test_one_left_over_row_makes_no_batch() -> None:
-    data = TrainingData(torch.zeros(11, 2))
-    assert [len(batch.rows) for batch in epoch_of(data, drop_last=False)] == [5, 5]
-
-
-@pytest.mark.parametrize("drop_last", [False, True])
-def test_an_epoch_of_many_passes_reshuffles_each(drop_last: bool) -> None:
+def test_an_epoch_of_many_passes_reshuffles_each() -> None:
     def rows() -> list[list[int]]:
         batches = draw_batches(
             numbered_data(),
             batch_size=10,
             seed=0,
             epoch=0,
-            drop_last=drop_last,
             device=torch.device("cpu"),
             dtype=torch.float32,
             num_batches=7,
@@ -87,10 +77,9 @@ def test_an_epoch_of_many_passes_reshuffles_each(drop_last: bool) -> None:
         return [batch.rows.tolist() for batch in batches]
 
     found = rows()
-    assert [len(batch) for batch in found] == [10] * 7 if drop_last else [10, 10, 3, 10, 10, 3, 10]
-    per_pass = 2 if drop_last else 3
-    assert len(set(chain.from_iterable(found[:per_pass]))) == (20 if drop_last else 23)
-    assert found[0] != found[per_pass]
+    assert [len(batch) for batch in found] == [10] * 7
+    assert len(set(chain.from_iterable(found[:2]))) == 20
+    assert found[0] != found[2]
     assert found == rows()
 
 
@@ -100,7 +89,6 @@ def test_no_batch_fits_whatever_the_number_asked_for() -> None:
         batch_size=NUM_IMAGES + 1,
         seed=0,
         epoch=0,
-        drop_last=True,
         device=torch.device("cpu"),
         dtype=torch.float32,
         num_batches=5,
