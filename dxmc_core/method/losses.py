@@ -6,13 +6,11 @@ sum to 1. Equation numbers are those of the DXMC paper (arXiv 2409.04561).
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from dxmc_core.method.distributed import (
     all_gather_rows,
@@ -171,114 +169,61 @@ def instance_contrastive(
     if contrast != "nt_xent_dot":
         image_projections = F.normalize(image_projections, dim=1)
         text_projections = F.normalize(text_projections, dim=1)
-    counts = tuple(row_counts if row_counts is not None else exchange_row_counts(image_projections))
+    counts = row_counts if row_counts is not None else exchange_row_counts(image_projections)
+    width, num_rows = image_projections.shape[1], sum(counts)
+    rows = torch.arange(len(image_projections), device=image_projections.device) + sum(counts[: rank()])
     if contrast == "info_nce":
         texts = all_gather_rows(text_projections, row_counts=counts)
-        own_rows = _own_rows(counts, image_projections.device)
-        local_sum = _ContrastSum.apply(image_projections, texts, own_rows, temperature, block_rows)
-        return all_reduce_sum(local_sum) / sum(counts)
-    own = torch.cat([image_projections, text_projections])
-    local_sum = _NTXentSum.apply(own, counts, temperature, block_rows)
-    return all_reduce_sum(local_sum) / (2 * sum(counts))
+        # The positive stands once more in the denominator, and so with twice its weight.
+        twice = math.log(2.0)
+        local_sum = _contrast_sum(
+            image_projections, texts, rows, added_at=rows, added=twice, temperature=temperature, block_rows=block_rows
+        )
+        return all_reduce_sum(local_sum) / num_rows + twice
+    own = torch.cat([image_projections, text_projections], dim=1)
+    candidates = torch.cat(all_gather_rows(own, row_counts=counts).split(width, dim=1))
+    local_sum = _contrast_sum(
+        torch.cat(own.split(width, dim=1)),
+        candidates,
+        torch.cat([rows + num_rows, rows]),
+        added_at=torch.cat([rows, rows + num_rows]),
+        added=float("-inf"),
+        temperature=temperature,
+        block_rows=block_rows,
+    )
+    return all_reduce_sum(local_sum) / (2 * num_rows)
 
 
-def _own_rows(counts: Sequence[int], device: torch.device) -> Tensor:
-    """Positions (b,) of this rank's rows in the global batch."""
-    return torch.arange(counts[rank()], device=device) + sum(counts[: rank()])
+def _contrast_sum(
+    anchors: Tensor,
+    candidates: Tensor,
+    positives: Tensor,
+    *,
+    added_at: Tensor,
+    added: float,
+    temperature: float,
+    block_rows: int,
+) -> Tensor:
+    """Sum over anchors of -ln softmax(positive) among the candidates, a block of anchors at a time.
 
+    Of several blocks the similarities are computed again for the gradient, so that those of one exist at a time.
 
-class _NTXentSum(torch.autograd.Function):
-    """Sum over this rank's anchors of -ln softmax(positive) among all other projections of the global batch.
-
-    All projections are anchors and candidates alike, so the matrix of similarities is symmetric, and the gradient of
-    the *global* sum for this rank's rows is one product of this rank's similarities with all projections: nothing but
-    the rows and their normalizers is exchanged. A block of similarities is kept for the gradient when there is one,
-    and computed again when there are several.
+    Args:
+        anchors: (A, P); candidates (M, P).
+        positives: (A,) the candidate that is each anchor's positive.
+        added_at: (A,) the candidate of each anchor to whose logit `added` is added.
     """
 
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, counts: tuple[int, ...], temperature: float, block_rows: int) -> Tensor:
-        """own (2b, P): this rank's image projections, then its text projections."""
-        num_own, num_rows = counts[rank()], sum(counts)
-        images, texts = own.tensor_split(2)
-        gathered = all_gather_rows(torch.cat([images, texts], dim=1), row_counts=counts)
-        candidates = torch.cat(gathered.split(own.shape[1], dim=1)) if len(counts) > 1 else own
-        rows = _own_rows(counts, own.device)
-        selves, positives = torch.cat([rows, rows + num_rows]), torch.cat([rows + num_rows, rows])
+    def of_block(anchors: Tensor, candidates: Tensor, positives: Tensor, added_at: Tensor) -> Tensor:
+        logits = anchors @ candidates.T / temperature
+        additions = logits.new_full((len(anchors), 1), added)
+        return F.cross_entropy(logits.scatter_add(1, added_at[:, None], additions), positives, reduction="sum")
 
-        def similarities(block: slice) -> Tensor:
-            logits = torch.addmm(own.new_zeros(1), own[block], candidates.T, beta=0, alpha=1 / temperature)
-            return logits.scatter_(1, selves[block, None], float("-inf"))
-
-        blocks = [slice(start, start + block_rows) for start in range(0, 2 * num_own, block_rows)]
-        normalizers = own.new_empty(2 * num_own)
-        total, logits = own.new_zeros(()), own
-        for block in blocks:
-            logits = similarities(block)
-            normalizers[block] = logits.logsumexp(dim=1)
-            total += (normalizers[block] - logits.gather(1, positives[block, None]).squeeze(1)).sum()
-        if not ctx.needs_input_grad[0]:
-            return total
-        own_normalizers = normalizers.view(2, num_own).T.contiguous()
-        all_normalizers = all_gather_rows(own_normalizers, row_counts=counts).T.reshape(-1)
-        gradient = torch.empty_like(own)
-        for block in blocks:
-            logits = logits if len(blocks) == 1 else similarities(block)
-            # As anchors, and as candidates of the other rows; an anchor is the positive of its positive.
-            errors = (logits - all_normalizers).exp_()
-            errors += logits.sub_(normalizers[block, None]).exp_()
-            errors.scatter_add_(1, positives[block, None], errors.new_full((len(errors), 1), -2.0))
-            torch.mm(errors, candidates, out=gradient[block])
-        ctx.save_for_backward(gradient.div_(temperature))
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0], None, None, None
-
-
-class _ContrastSum(torch.autograd.Function):
-    """Sum over anchors of -ln softmax(positive), where the positive counts twice in the denominator (the paper's
-    InfoNCE), computed with its gradient one block of anchors at a time.
-
-    The A x M matrix of similarities never exists whole, and is computed once: the forward pass already forms the
-    gradients, which the backward pass only scales.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        anchors: Tensor,
-        candidates: Tensor,
-        positives: Tensor,
-        temperature: float,
-        block_rows: int,
-    ) -> Tensor:
-        """anchors (A, P), candidates (M, P), positives (A,) column of each anchor's positive."""
-        needs_grad = any(ctx.needs_input_grad)
-        grad_anchors, grad_candidates = torch.empty_like(anchors), torch.zeros_like(candidates)
-        total = anchors.new_zeros(())
-        for start in range(0, anchors.shape[0], block_rows):
-            rows = slice(start, start + block_rows)
-            positive = positives[rows, None]
-            logits = anchors[rows] @ candidates.T / temperature
-            positive_logits = logits.gather(1, positive)
-            logits.scatter_add_(1, positive, torch.full_like(positive_logits, math.log(2.0)))
-            log_normalizer = logits.logsumexp(dim=1, keepdim=True)
-            total += (log_normalizer - positive_logits).sum()
-            if needs_grad:
-                errors = logits.sub_(log_normalizer).exp_()
-                errors.scatter_add_(1, positive, torch.full_like(positive_logits, -1.0))
-                errors /= temperature
-                torch.mm(errors, candidates, out=grad_anchors[rows])
-                grad_candidates.addmm_(errors.T, anchors[rows])
-        ctx.save_for_backward(grad_anchors, grad_candidates)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        grad_anchors, grad_candidates = ctx.saved_tensors
-        return grad_anchors * grad_outputs[0], grad_candidates * grad_outputs[0], None, None, None
+    blocks = [slice(start, start + block_rows) for start in range(0, len(anchors), block_rows)]
+    if len(blocks) <= 1:  # none, for a rank without rows
+        return of_block(anchors, candidates, positives, added_at)
+    sums = [
+        checkpoint(of_block, anchors[block], candidates, positives[block], added_at[block], use_reentrant=False)
+        for block in blocks
+    ]
+    return torch.stack(sums).sum()

@@ -149,7 +149,7 @@ def training_case(method: str, overrides: dict[str, Any]) -> dict[str, Any]:
     reports = train(
         objective,
         data,
-        num_epochs=4,
+        num_epochs=5,
         batch_size=BATCH_SIZE,
         learning_rate=settings.learning_rate,
         betas=settings.betas,
