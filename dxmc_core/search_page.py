@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import numpy as np
-from markupsafe import Markup
 
 from dxmc_core.artifacts.matrices import read_rows
 from dxmc_core.artifacts.run_dir import RunDir
@@ -55,7 +54,7 @@ def render_search(run_dir: RunDir, config: PipelineConfig, result: SearchResult)
             num_clusters=len(clusters),
             run_dir=run_dir.uri,
             created_at=datetime.now(UTC),
-            style=Markup(style),
+            style=style,
             style_hash=csp_hash(style),
         )
     )

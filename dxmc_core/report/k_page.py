@@ -1,7 +1,5 @@
 """How the number of clusters was chosen: a section of the report, and a page of its own for `dxmc suggest-k`."""
 
-from markupsafe import Markup
-
 from dxmc_core.report import charts
 from dxmc_core.report.data import KEvidence
 from dxmc_core.report.page import csp_hash, environment, style_sheet, writable_text
@@ -22,6 +20,6 @@ def render_k_evidence(evidence: KEvidence, *, title: str) -> str:
     html = (
         environment()
         .get_template("k_evidence.html")
-        .render(title=title, **k_section(evidence), chart_box=charts, style=Markup(style), style_hash=csp_hash(style))
+        .render(title=title, **k_section(evidence), chart_box=charts, style=style, style_hash=csp_hash(style))
     )
     return writable_text(html)

@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
-from markupsafe import Markup
 
 from dxmc_core.report.assemble import DOUBTFUL
 from dxmc_core.report.data import ReportImage
@@ -61,8 +60,8 @@ def render_members(page: MembersPage) -> str:
             page=page,
             members=[_Member.of(image, other) for image, other in zip(page.images, page.runner_ups, strict=True)],
             names=[page_name(page.cluster_id, number) for number in range(1, page.num_pages + 1)],
-            style=Markup(style),
-            script=Markup(script),
+            style=style,
+            script=script,
             style_hash=csp_hash(style),
             script_hash=csp_hash(script),
         )

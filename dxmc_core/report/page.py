@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import escape
+from markupsafe import Markup, escape
 
 from dxmc_core.durations import duration
 from dxmc_core.report import wording
@@ -44,17 +44,17 @@ def environment() -> Environment:
 
 
 @cache
-def style_sheet(names: Sequence[str]) -> str:
+def style_sheet(names: Sequence[str]) -> Markup:
     """Style sheets joined, led by the palette: a custom property and a class for each colour slot."""
     slots = [f":root{{--c{slot}:{color}}}.c{slot}{{--hue:{color}}}" for slot, color in enumerate(COLORS)]
-    return "\n".join([*slots, joined_templates(names)])
+    return Markup("\n").join([*map(Markup, slots), joined_templates(names)])
 
 
-def joined_templates(names: Sequence[str]) -> str:
-    """The sources of style sheets or scripts, one after the other."""
+def joined_templates(names: Sequence[str]) -> Markup:
+    """The sources of style sheets or scripts, one after the other, which are not escaped: they are dxmc's own."""
     loader = environment().loader
     assert loader is not None
-    return "\n".join(loader.get_source(environment(), name)[0] for name in names)
+    return Markup("\n").join(Markup(loader.get_source(environment(), name)[0]) for name in names)  # noqa: S704
 
 
 def csp_hash(text: str) -> str:

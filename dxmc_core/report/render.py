@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup
 
 from dxmc_core.report import charts
 from dxmc_core.report.data import (
@@ -85,8 +84,8 @@ def render_report(data: ReportData, *, max_bytes: int = DEFAULT_MAX_BYTES) -> st
             label_table=tabulate_labels(clusters),
             sprites=sprites,
             payload=embed_json(build_payload(data, clusters, colors, sprites)),
-            style=Markup(style),
-            script=Markup(script),
+            style=style,
+            script=script,
             style_hash=csp_hash(style),
             script_hash=csp_hash(script),
         )

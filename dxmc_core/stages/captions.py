@@ -200,7 +200,7 @@ def _ask(question: Mapping[str, Any], config: LlmNaming, key: str | None, pause:
 
 def _post(question: Mapping[str, Any], config: LlmNaming, key: str | None) -> bytes:
     headers = {"Content-Type": "application/json"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310 (the settings take http:// and https:// alone)
         f"{config.endpoint}/chat/completions", data=json.dumps(question).encode(), headers=headers, method="POST"
     )
     with urllib.request.build_opener(_NoRedirects).open(request, timeout=config.timeout_s) as response:

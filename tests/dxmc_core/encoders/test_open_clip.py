@@ -166,7 +166,7 @@ def test_preprocessing_is_known_without_the_weights(small_checkpoint, photograph
     """Processes that only decode have neither weights nor, with a tag, a network to fetch them."""
     config = OpenClipConfig(model=SMALL_MODEL, pretrained=str(small_checkpoint))
     with_weights = load_encoder(config, device="cpu", batch_size=2).preprocess
-    without = pickle.loads(pickle.dumps(load_preprocess(config)))  # noqa: S301 - as it travels to a worker
+    without = pickle.loads(pickle.dumps(load_preprocess(config)))
     assert without.image_size == with_weights.image_size == 224
     for photograph in photographs.values():
         assert np.array_equal(without(photograph), with_weights(photograph))

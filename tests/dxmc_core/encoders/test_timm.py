@@ -95,7 +95,7 @@ def test_what_is_known_without_the_weights(tiny_checkpoint, photographs, without
     """Processes that only decode have neither weights nor a network to fetch them."""
     config = TimmConfig(kind="timm", model=TINY, pretrained=str(tiny_checkpoint))
     encoder = load_encoder(config, device="cpu", batch_size=2)
-    without = pickle.loads(pickle.dumps(load_preprocess(config)))  # noqa: S301 - as it travels to a worker
+    without = pickle.loads(pickle.dumps(load_preprocess(config)))
     for photograph in photographs.values():
         assert np.array_equal(without(photograph), encoder.preprocess(photograph))
     assert embedding_width(config) == encoder.embedding_width

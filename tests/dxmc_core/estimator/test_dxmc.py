@@ -290,7 +290,7 @@ def test_planted_clusters_are_found_named_and_predicted(planted, method):
     probs = model.predict_proba(planted.images[~known])
     assert probs.shape == (int((~known).sum()), NUM_CLUSTERS)
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
-    again = pickle.loads(pickle.dumps(model))  # noqa: S301
+    again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict_proba(planted.images[~known]), probs)
 
 

@@ -427,7 +427,7 @@ def _damage(data: bytes, chance: random.Random) -> bytes:
 
 
 def test_rejection_survives_the_way_between_processes():
-    error = pickle.loads(pickle.dumps(ImageRejectedError(RejectReason.MISSING, "gone")))  # noqa: S301
+    error = pickle.loads(pickle.dumps(ImageRejectedError(RejectReason.MISSING, "gone")))
     assert (error.reason, error.message, str(error)) == (RejectReason.MISSING, "gone", "missing: gone")
 
 

@@ -27,7 +27,7 @@ def main(job: Path, rank: int, store: str, epoch_to_die_in: int, num_unseen: int
         if report.epoch == epoch_to_die_in - 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    own_job = pickle.loads(job.read_bytes())  # noqa: S301 (the test wrote it)
+    own_job = pickle.loads(job.read_bytes())
     train_heads(own_job, rank=rank, local_rank=rank, on_epoch=die_in_epoch)
     dist.destroy_process_group()
     # PyTorch (2.15) may still abort when Python ends, over a thread of gloo's; training is through by then.
