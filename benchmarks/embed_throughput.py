@@ -38,7 +38,7 @@ import numpy as np
 
 from dxmc_core import __version__
 from dxmc_core.allocator import reuse_freed_memory
-from dxmc_core.encoders import EncoderConfig, OfflineConfig, OpenClipConfig, load_encoder, load_preprocess
+from dxmc_core.encoders import EncoderConfig, OfflineConfig, OpenClipConfig, load_encoder
 from dxmc_core.errors import InputError
 from dxmc_core.images.listing import list_images
 
@@ -253,7 +253,7 @@ def model_core_seconds(config: EncoderConfig, images: list[Path]) -> tuple[int, 
 
 def decode_core_seconds(config: EncoderConfig, images: list[Path]) -> tuple[int, float]:
     reuse_freed_memory()  # as the pipeline does
-    preprocess = load_preprocess(config)
+    preprocess = config.load_preprocess()
     images = images[:_DECODE_IMAGES]
     _start_line.wait()
     started = time.process_time()
@@ -291,7 +291,7 @@ def threaded_decode(config: EncoderConfig, images: list[Path], options: argparse
     from dxmc_core.images.sources import ImagesSource
     from dxmc_core.stages.embedding_workers import DecodeImages
 
-    preprocess = load_preprocess(config)
+    preprocess = config.load_preprocess()
     source = ImagesSource(uri=str(images[0].parent))
     rows = pa.concat_tables(list_source(source).tables())
     decode = DecodeImages(

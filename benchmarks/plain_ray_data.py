@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 from ray.data import ActorPoolStrategy
 
-from dxmc_core.encoders import EncoderConfig, load_encoder, load_preprocess
+from dxmc_core.encoders import EncoderConfig, load_encoder
 
 
 class Embed:
@@ -33,7 +33,7 @@ def main() -> None:
     config: EncoderConfig = TypeAdapter(EncoderConfig).validate_python(request["config"])
     on_gpu = request["device"] != "cpu"
     ray.init(address="local", num_cpus=request["cores"], include_dashboard=False, log_to_driver=False)
-    preprocess = load_preprocess(config)
+    preprocess = config.load_preprocess()
 
     def resize(row: dict[str, Any]) -> dict[str, Any]:
         return {"path": row["path"], "image": preprocess(Image.fromarray(row["image"]))}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dxmc_core.encoders import Encoder, EncoderConfig, encoder_identity, load_encoder
+from dxmc_core.encoders import Encoder, EncoderConfig, load_encoder
 from dxmc_core.errors import InputError
 from dxmc_core.images.decode import ImageRejectedError, decode_image
 from dxmc_core.images.listing import ListedImage, list_images
@@ -258,7 +258,7 @@ def _from_images(name: str, folder: Path, options: DataOptions) -> Dataset:
     images, labels, is_test = labelled_images(folder, PAPER_SETS.get(_key(name)))
     encoder = _LazyEncoder(options.encoder)
     listing = [(image.image_id, image.size, image.etag) for image in images]
-    identity = {"encoder": encoder_identity(options.encoder), "images": _digest(listing)}
+    identity = {"encoder": options.encoder.identity(), "images": _digest(listing)}
     nouns_identity = {"encoder": identity["encoder"], "vocabulary": vocabulary_identity(options.vocabulary)}
     embeddings, temperature = _cached(options.cache, identity, encoder, lambda: _embed_images(images, encoder()))
     words = load_vocabulary(options.vocabulary)

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from dxmc_core.artifacts.run_dir import RUN_NAME, RunDir
 from dxmc_core.artifacts.schemas import IMAGES, images_table
 from dxmc_core.artifacts.storage import read_user_file
-from dxmc_core.encoders import EmbeddedConfig, EncoderConfig, FurtherEncoderConfig, encoder_name, reads_text
+from dxmc_core.encoders import EmbeddedConfig, EncoderConfig, FurtherEncoderConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.errors import InputError, named
 from dxmc_core.images.sources import SourceConfig
@@ -148,7 +148,7 @@ class PipelineConfig(Settings):
 
     @model_validator(mode="after")
     def _check_encoders(self) -> "PipelineConfig":
-        if self.vocabulary_needs_encoder and not reads_text(self.encoder):
+        if self.vocabulary_needs_encoder and not self.encoder.reads_text:
             raise ValueError(
                 f"encoder of kind {self.encoder.kind} reads no text, and the nouns of the vocabulary are to be "
                 "embedded; set vocabulary to null, or take one of kind open_clip, alone or first among encoders"
@@ -160,7 +160,7 @@ class PipelineConfig(Settings):
                 "encoders: the source holds embeddings and no images for further encoders to see; give theirs as "
                 "{kind: embeddings, uri: ...}"
             )
-        names = [encoder_name(encoder) for encoder in self.encoders[1:]]
+        names = [encoder.table_name for encoder in self.encoders[1:]]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"encoders: two are called {twice!r}; give each a name of its own (`name: ...`)")
@@ -169,7 +169,7 @@ class PipelineConfig(Settings):
     @property
     def further_encoders(self) -> dict[str, FurtherEncoderConfig]:
         """The encoders beside the first, by the tables of their embeddings."""
-        return {images_table(encoder_name(encoder)): encoder for encoder in self.encoders[1:]}
+        return {images_table(encoder.table_name): encoder for encoder in self.encoders[1:]}
 
     @property
     def encoder_of_table(self) -> dict[str, FurtherEncoderConfig]:

@@ -7,7 +7,7 @@ from functools import partial
 from dxmc_core import allocator
 from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.config import ResourcesConfig
-from dxmc_core.encoders import EmbeddedConfig, EncoderConfig, encoder_identity, load_preprocess
+from dxmc_core.encoders import EmbeddedConfig, EncoderConfig
 from dxmc_core.images.catalog import Catalog, read_catalog
 from dxmc_core.images.quarantine import OUT_OF_REACH, Quarantine, forget_transient_rejects, scouts_first
 from dxmc_core.images.renewal import FurtherEncoders, renew_catalog
@@ -116,7 +116,7 @@ def choose_layout(resources: ResourcesConfig, *, cores: int, gpus: int) -> Layou
 def further_encoders(context: RunContext) -> FurtherEncoders:
     """What the encoders beside the first mean for what is taken over of an earlier run."""
     further = context.config.further_encoders
-    identities = {table: encoder_identity(encoder) for table, encoder in further.items()}
+    identities = {table: encoder.identity() for table, encoder in further.items()}
     return FurtherEncoders(identities, first_fingerprint(context))
 
 
@@ -146,7 +146,7 @@ def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerp
                 if table in tables and not isinstance(encoder, EmbeddedConfig)
             }
             if layout.decode_workers:
-                sizes = [load_preprocess(encoder).image_size for encoder in encoders.values()]
+                sizes = [encoder.load_preprocess().image_size for encoder in encoders.values()]
                 chunk_rows = min(catalog.chunk_rows, decoded_chunk_rows(*sizes))
                 steps = _decode_then_embed(context, encoders, catalog, layout, chunk_rows, fingerprint=fingerprint)
             else:

@@ -18,7 +18,6 @@ from dxmc_core.artifacts.lease import LOCK_NAME, held_above
 from dxmc_core.artifacts.manifest import MANIFEST_NAME
 from dxmc_core.artifacts.storage import is_local, normalize_uri
 from dxmc_core.config import PipelineConfig
-from dxmc_core.encoders import local_files
 from dxmc_core.errors import InputError
 from dxmc_core.images.catalog import CATALOG_PART_ROWS, Listing
 from dxmc_core.images.listing import LIST_SUFFIXES
@@ -114,7 +113,7 @@ def _source(config: PipelineConfig, listing: Listing | None) -> Iterator[LocalFi
 def _checkpoints(config: PipelineConfig) -> Iterator[LocalFile]:
     if config.needs_encoder:
         for encoder in config.encoder_of_table.values():
-            for key, path in local_files(encoder):
+            for key, path in encoder.local_files():
                 yield LocalFile(key, str(path), path.stat().st_size)
 
 

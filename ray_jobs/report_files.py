@@ -85,6 +85,7 @@ def _render(context: RunContext, folder: str, issues: pa.Table | None, questions
         settings=config.model_dump(mode="json"),
         seed=config.seed,
         source=config.source,
+        encoders=() if isinstance(config.source, EmbeddingsSource) else tuple(config.encoder_of_table.values()),
         members_folder=folder,
         quality_issues=issues,
         questions=questions,

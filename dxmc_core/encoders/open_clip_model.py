@@ -24,7 +24,7 @@ from torchvision import transforms
 
 from dxmc_core.encoders.aspect_ratio import limit_aspect_ratio, max_aspect_ratio
 from dxmc_core.encoders.batching import map_batches, normalize_rows, rows_by_length
-from dxmc_core.encoders.open_clip import OpenClipConfig, brings_weights, checkpoint_path
+from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.encoders.open_clip_weights import fetch_tag, require_hub, tag_preprocessing
 from dxmc_core.encoders.work import count_work
 from dxmc_core.errors import InputError, on_one_line
@@ -253,7 +253,7 @@ def load_preprocess(config: OpenClipConfig) -> OpenClipPreprocess:
         InputError: there is no such model.
     """
     preprocessing = None
-    if not brings_weights(config) and checkpoint_path(config) is None:
+    if not config.brings_weights and config.checkpoint_path() is None:
         preprocessing = tag_preprocessing(config.model, config.pretrained)
     return split_transform(_without_weights(config, preprocessing))[0]
 
@@ -319,10 +319,10 @@ def _retrieval_temperature(model: Any) -> float:
 
 def _weights_of(config: OpenClipConfig) -> tuple[Path | None, dict | None]:
     """The checkpoint file to load and the preprocessing that belongs to it; None where open_clip knows by itself."""
-    if brings_weights(config):
+    if config.brings_weights:
         require_hub(config.model, weights=True)
         return None, None
-    path = checkpoint_path(config)
+    path = config.checkpoint_path()
     return fetch_tag(config.model, config.pretrained) if path is None else (path, None)
 
 

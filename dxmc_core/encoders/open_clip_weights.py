@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from open_clip.transform import PreprocessCfg
 
 from dxmc_core.encoders import hub
-from dxmc_core.encoders.open_clip import OpenClipConfig, brings_weights, checkpoint_path
+from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.errors import InputError, on_one_line
 
 _WAY_OUT = "give the path of a local checkpoint in encoder.pretrained, or set encoder.kind=offline"
@@ -54,9 +54,9 @@ def require_weights(config: OpenClipConfig) -> None:
     Raises:
         InputError: they cannot be had.
     """
-    if brings_weights(config):
+    if config.brings_weights:
         require_hub(config.model, weights=True)
-    elif checkpoint_path(config) is None:
+    elif config.checkpoint_path() is None:
         found = _tag_config(config.model, config.pretrained)
         if _cached_file(found) is None:
             _require_answer(config.model, config.pretrained, found)

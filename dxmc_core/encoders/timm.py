@@ -4,7 +4,7 @@ timm has image towers of all kinds, self-supervised ones such as DINOv2 among th
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,9 +12,15 @@ from dxmc_core.encoders.checkpoints import file_identity
 from dxmc_core.encoders.settings import EncoderSettings, Precision
 from dxmc_core.errors import InputError
 
+if TYPE_CHECKING:
+    from dxmc_core.encoders.protocol import Encoder, Preprocess
+    from dxmc_core.workload import EncoderWork
+
 
 class TimmConfig(EncoderSettings):
     """An image tower through timm, with its own transforms and without its classifier. It has no text tower."""
+
+    reads_text: ClassVar[bool] = False
 
     kind: Literal["timm"]
     model: str
@@ -27,37 +33,62 @@ class TimmConfig(EncoderSettings):
     precision: Precision = "auto"
     """auto: float16 on a GPU, float32 on the CPU."""
 
+    @property
+    def title(self) -> str:
+        return self.model if self.pretrained is None else f"{self.model} ({self.pretrained})"
 
-def checkpoint_path(config: TimmConfig) -> Path | None:
-    """The local checkpoint, None where the weights are the hub's.
+    def checkpoint_path(self) -> Path | None:
+        """The local checkpoint, None where the weights are the hub's.
 
-    Raises:
-        InputError: there is no such file.
-    """
-    if config.pretrained is None:
-        return None
-    path = Path(config.pretrained).expanduser()
-    if not path.is_file():
-        raise InputError(
-            f"encoder.pretrained: there is no file {path}; expected a checkpoint file of {config.model}, or null for "
-            "the weights of the hub"
-        )
-    return path.absolute()
+        Raises:
+            InputError: there is no such file.
+        """
+        if self.pretrained is None:
+            return None
+        path = Path(self.pretrained).expanduser()
+        if not path.is_file():
+            raise InputError(
+                f"encoder.pretrained: there is no file {path}; expected a checkpoint file of {self.model}, or null for "
+                "the weights of the hub"
+            )
+        return path.absolute()
 
+    def identity(self) -> dict:
+        """Model, weights, size and precision. A local checkpoint counts by its content: it may be moved and renamed."""
+        path = self.checkpoint_path()
+        return {
+            "kind": self.kind,
+            "model": self.model,
+            "pretrained": None if path is None else file_identity(path),
+            "image_size": self.image_size,
+            "precision": self.precision,
+        }
 
-def identity(config: TimmConfig) -> dict:
-    """Model, weights, size and precision. A local checkpoint counts by its content, so it may be moved and renamed."""
-    path = checkpoint_path(config)
-    return {
-        "kind": config.kind,
-        "model": config.model,
-        "pretrained": None if path is None else file_identity(path),
-        "image_size": config.image_size,
-        "precision": config.precision,
-    }
+    def local_files(self) -> list[tuple[str, Path]]:
+        path = self.checkpoint_path()
+        return [] if path is None else [("encoder.pretrained", path)]
 
+    def load(self, *, device: str, batch_size: int) -> "Encoder":
+        from dxmc_core.encoders.timm_model import TimmEncoder
 
-def local_files(config: TimmConfig) -> list[tuple[str, Path]]:
-    """The local file that the encoder is loaded from, with the key of the configuration that names it."""
-    path = checkpoint_path(config)
-    return [] if path is None else [("encoder.pretrained", path)]
+        return TimmEncoder.load(self, device=device, batch_size=batch_size)
+
+    def load_preprocess(self) -> "Preprocess":
+        from dxmc_core.encoders import timm_model
+
+        return timm_model.load_preprocess(self)
+
+    def require_weights(self) -> None:
+        from dxmc_core.encoders import timm_model
+
+        timm_model.require_weights(self)
+
+    def width(self) -> int:
+        from dxmc_core.encoders import timm_model
+
+        return timm_model.embedding_width(self)
+
+    def work(self) -> "EncoderWork":
+        from dxmc_core.encoders import timm_model
+
+        return timm_model.encoder_work(self)

@@ -23,7 +23,7 @@ from torchvision import transforms
 from dxmc_core.encoders import hub
 from dxmc_core.encoders.aspect_ratio import limit_aspect_ratio, max_aspect_ratio
 from dxmc_core.encoders.batching import map_batches, normalize_rows
-from dxmc_core.encoders.timm import TimmConfig, checkpoint_path
+from dxmc_core.encoders.timm import TimmConfig
 from dxmc_core.encoders.work import count_work
 from dxmc_core.errors import InputError, on_one_line
 from dxmc_core.method.preparation import CLIP_RETRIEVAL_TEMPERATURE
@@ -69,7 +69,7 @@ class TimmEncoder:
         if precision == "auto":
             precision = "float32" if torch.device(device).type == "cpu" else "float16"
         _require_model(config.model)
-        path = checkpoint_path(config) or _fetch(config)
+        path = config.checkpoint_path() or _fetch(config)
         try:
             # All of its weights, the classifier's included, have to fit: timm is strict only then.
             model: Any = timm.create_model(
@@ -167,7 +167,7 @@ def require_weights(config: TimmConfig) -> None:
         InputError: there is no such model, or its weights cannot be had.
     """
     _require_model(config.model)
-    if checkpoint_path(config) is None:
+    if config.checkpoint_path() is None:
         repository, names = _place_on_hub(config)
         if hub.cached_on_hub(repository, names) is None:
             _require_answer(config)

@@ -18,7 +18,7 @@ from dxmc_core.artifacts.user_tables import (
     read_columns,
     require_once,
 )
-from dxmc_core.encoders import EmbeddedConfig, FurtherEncoderConfig, embedding_width
+from dxmc_core.encoders import EmbeddedConfig, FurtherEncoderConfig
 from dxmc_core.errors import InputError, named, on_one_line
 from dxmc_core.images.listing import uri_beside
 from dxmc_core.user_values import as_labels, as_text
@@ -97,7 +97,7 @@ def embedding_width_of(config: FurtherEncoderConfig) -> int | None:
     """D of an encoder or of a file in the place of one; None when only loading the model would tell."""
     if isinstance(config, EmbeddedConfig):
         return embedding_file_shape(config.uri)[1]
-    return embedding_width(config)
+    return config.width()
 
 
 def _values(uri: str, name: str, arrays: dict[str, np.ndarray], count: int) -> list[Any] | None:

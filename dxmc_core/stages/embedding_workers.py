@@ -26,7 +26,7 @@ from dxmc_core.allocator import reuse_freed_memory
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.encoders import Encoder, EncoderConfig, load_encoder, load_preprocess
+from dxmc_core.encoders import Encoder, EncoderConfig, load_encoder
 from dxmc_core.encoders.batch_size import GPU_BATCHES, tune_batch_size
 from dxmc_core.images.catalog import Catalog, catalog_rows
 from dxmc_core.images.decode import ImageRejectedError, RejectReason, open_image
@@ -403,7 +403,7 @@ class DecodeChunks:
         self, encoders: Mapping[str, EncoderConfig], source: ImageSource, catalog: Catalog, *, num_threads: int
     ) -> None:
         reuse_freed_memory()
-        preprocess = {table: load_preprocess(encoder) for table, encoder in encoders.items()}
+        preprocess = {table: encoder.load_preprocess() for table, encoder in encoders.items()}
         sizes = [resize.image_size for resize in preprocess.values()]
         self._catalog = catalog
         self._decode = DecodeImages(

@@ -1,7 +1,7 @@
 """Stage 6: one self-contained HTML page that shows a person what came out, and pages of all members beside it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,6 +16,7 @@ from dxmc_core.artifacts.matrices import load_rows, read_rows
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, SEMANTIC_SPACE, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.edits.references import hidden_clusters
+from dxmc_core.encoders.settings import ViewSettings
 from dxmc_core.evaluation import MAX_SCORED_IMAGES, evaluate_run, label_column
 from dxmc_core.images.sources import EmbeddingsSource, ImagesSource, SourceConfig
 from dxmc_core.images.thumbnails import make_thumbnails
@@ -91,6 +92,7 @@ def build_report(
     settings: Mapping[str, Any],
     seed: int,
     source: SourceConfig,
+    encoders: Sequence[ViewSettings],
     members_folder: str = "",
     quality_issues: pa.Table | None = None,
     questions: pa.Table | None = None,
@@ -100,6 +102,7 @@ def build_report(
     Args:
         settings: the run's configuration as plain values.
         source: where thumbnails are made from; embeddings have some where URIs came with them.
+        encoders: that have embedded the images, the one that names come from first; none where they came embedded.
         quality_issues: the table of that name, where anything was measured.
         questions: the table of that name; by default none are asked.
         members_folder: where the pages of `member_pages.WriteMembers` lie, relative to the page.
@@ -107,7 +110,9 @@ def build_report(
     Raises:
         ArtifactError: a stage is not finished or damaged.
     """
-    data = _without_images(run_dir, config, settings=settings, seed=seed, quality_issues=quality_issues)
+    data = _without_images(
+        run_dir, config, settings=settings, seed=seed, encoders=encoders, quality_issues=quality_issues
+    )
     if questions is not None:
         data = replace(data, questions=report_questions(questions, {cluster.cluster_id for cluster in data.clusters}))
     rows = np.sort(np.array(rows_shown(data), dtype=np.int64))
@@ -131,6 +136,7 @@ def _without_images(
     *,
     settings: Mapping[str, Any],
     seed: int,
+    encoders: Sequence[ViewSettings],
     quality_issues: pa.Table | None,
 ) -> ReportData:
     stage = run_dir.stage("assign_clusters")
@@ -166,8 +172,8 @@ def _without_images(
         ],
         source=source,
         method=settings["method"]["name"],
-        encoder=_encoder_name(settings),
-        encoder_note=_encoder_note(settings),
+        encoder=" and ".join(encoder.title for encoder in encoders) or "embeddings from a file",
+        encoder_note=" ".join(encoder.note for encoder in encoders[:1]),
         rejects=summarize_rejects(
             run_dir.stage("embed_images").read_table("rejects", schema=schemas.REJECTS).to_pylist()
         ),
@@ -233,19 +239,6 @@ def _near_duplicates(run_dir: RunDir, row_ids: np.ndarray, cluster_ids: np.ndarr
 
 def _k_evidence(run_dir: RunDir) -> KEvidence:
     return k_evidence(run_dir.stage(CHOICE_OF_K).read_table("k_scores", schema=schemas.K_SCORES).to_pylist())
-
-
-def _encoder_name(settings: Mapping[str, Any]) -> str:
-    if not _has_files(settings):
-        return "embeddings from a file"
-    encoder = settings["encoder"]
-    return encoder["kind"] if encoder["kind"] == "offline" else f"{encoder['model']} ({encoder['pretrained']})"
-
-
-def _encoder_note(settings: Mapping[str, Any]) -> str:
-    if _has_files(settings) and settings["encoder"]["kind"] == "offline":
-        return "Names are guesses: the small offline encoder stood in for CLIP, and it knows few words."
-    return ""
 
 
 def _scores(run_dir: RunDir, *, seed: int) -> list[Score]:

@@ -135,7 +135,6 @@ def _measured(rates: "Rates", config: "PipelineConfig", listing: "Listing | None
 def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Workload":
     """The sizes of a run; those of images are to be given, those of a file of embeddings are read from it."""
     from dxmc_core.config import AUTO
-    from dxmc_core.encoders import embedding_width
     from dxmc_core.images.sources import EmbeddingsSource
     from dxmc_core.method.hyperparameters import method_reads, method_settings
     from dxmc_core.stages.embedding_files import embedding_file_shape, embedding_width_of
@@ -147,7 +146,7 @@ def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Wor
         found, width = embedding_file_shape(source.uri)
         num_images = num_images or found
     else:
-        width = embedding_width(config.encoder) or _USUAL_WIDTH
+        width = config.encoder.width() or _USUAL_WIDTH
     assert num_images is not None
     num_clusters = _USUAL_NUM_CLUSTERS if config.num_clusters == AUTO else int(config.num_clusters)
     settings = method_settings(method.name, num_clusters=num_clusters, num_images=num_images, **method.settings)
@@ -191,12 +190,11 @@ def _encoder_names(config: "PipelineConfig") -> str:
 
 
 def _encoder_work(config: "PipelineConfig") -> "EncoderWork":
-    from dxmc_core.encoders import encoder_work
     from dxmc_core.workload import EncoderWork
 
     if not config.needs_encoder:
         return EncoderWork()
-    return EncoderWork.of_all(encoder_work(encoder) for encoder in config.encoder_of_table.values())
+    return EncoderWork.of_all(encoder.work() for encoder in config.encoder_of_table.values())
 
 
 def _nouns_are_cached(config: "PipelineConfig") -> bool:

@@ -2,7 +2,6 @@
 
 from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.artifacts.storage import Storage
-from dxmc_core.encoders import require_weights
 from dxmc_core.errors import InputError
 from dxmc_core.stages.settings import build_semantic_space as settings
 from dxmc_core.vocabulary import VocabularyConfig
@@ -56,7 +55,7 @@ def check(context: RunContext) -> None:
     name = settings.cache_name(vocabulary, config.encoder)
     cache = Storage(settings.cache_uri(config.build_semantic_space, context.run_dir.uri))
     if vocabulary.kind != "embeddings" and not cache.exists(name):
-        require_weights(config.encoder)
+        config.encoder.require_weights()
 
 
 def run(context: RunContext, fingerprint: str) -> StageResult:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dxmc_core.artifacts.stage_dir import StageResult
-from dxmc_core.encoders import FurtherEncoderConfig, require_weights
+from dxmc_core.encoders import FurtherEncoderConfig
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.stages.settings import embed_images as settings
 from dxmc_core.stages.settings.embed_images import embeddings_digest, source_identity
@@ -59,12 +59,12 @@ def check(context: RunContext) -> None:
     source, manifest = context.config.source, context.manifest(NAME)
     if isinstance(source, EmbeddingsSource):
         for file in context.config.further_encoders.values():
-            require_weights(file)
+            file.require_weights()
         return
     before = context.base.stage(NAME).manifest() if context.base is not None else None
     if all(found is None or found.fingerprint != fingerprint(context) for found in (manifest, before)):
         for encoder in context.config.encoder_of_table.values():
-            require_weights(encoder)
+            encoder.require_weights()
     if manifest is None or manifest.fingerprint != fingerprint(context):
         return
     from dxmc_core.stages.embed_images import require_few_rejects

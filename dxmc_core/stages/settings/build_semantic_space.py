@@ -9,7 +9,7 @@ from pydantic import Field
 
 from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.storage import is_local, normalize_uri
-from dxmc_core.encoders import EncoderConfig, encoder_identity
+from dxmc_core.encoders import EncoderConfig
 from dxmc_core.settings import Settings
 from dxmc_core.vocabulary import VocabularyConfig, vocabulary_identity
 
@@ -60,7 +60,7 @@ def nouns_identity(vocabulary: VocabularyConfig, encoder: EncoderConfig | None) 
     needs_encoder = encoder is not None and vocabulary.kind != "embeddings"
     return {
         "vocabulary": vocabulary_identity(vocabulary),
-        "encoder": encoder_identity(encoder) if needs_encoder and encoder is not None else None,
+        "encoder": encoder.identity() if needs_encoder and encoder is not None else None,
     }
 
 

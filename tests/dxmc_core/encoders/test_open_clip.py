@@ -12,12 +12,8 @@ from PIL import Image
 
 from dxmc_core.encoders import (
     OpenClipConfig,
-    embedding_width,
-    encoder_identity,
     hub,
     load_encoder,
-    load_preprocess,
-    require_weights,
 )
 from dxmc_core.encoders.open_clip_model import NOUN_TEMPLATES, CutTextTower, OpenClipEncoder
 from dxmc_core.errors import InputError
@@ -166,15 +162,15 @@ def test_preprocessing_is_known_without_the_weights(small_checkpoint, photograph
     """Processes that only decode have neither weights nor, with a tag, a network to fetch them."""
     config = OpenClipConfig(model=SMALL_MODEL, pretrained=str(small_checkpoint))
     with_weights = load_encoder(config, device="cpu", batch_size=2).preprocess
-    without = pickle.loads(pickle.dumps(load_preprocess(config)))
+    without = pickle.loads(pickle.dumps(config.load_preprocess()))
     assert without.image_size == with_weights.image_size == 224
     for photograph in photographs.values():
         assert np.array_equal(without(photograph), with_weights(photograph))
-    siglip = load_preprocess(OpenClipConfig(model="ViT-B-16-SigLIP-256", pretrained="webli"))
+    siglip = OpenClipConfig(model="ViT-B-16-SigLIP-256", pretrained="webli").load_preprocess()
     assert siglip(Image.new("RGB", (600, 300))).shape == (256, 256, 3)
     assert "squash" in str(open_clip.get_pretrained_cfg("ViT-B-16-SigLIP-256", "webli"))
     with pytest.raises(InputError, match="laion400m_e32"):
-        load_preprocess(OpenClipConfig(pretrained="laion"))
+        OpenClipConfig(pretrained="laion").load_preprocess()
 
 
 def test_compiled_tower_gives_the_same_embeddings(small_checkpoint, photographs, monkeypatch):
@@ -185,7 +181,7 @@ def test_compiled_tower_gives_the_same_embeddings(small_checkpoint, photographs,
     compiled = load_encoder(config.model_copy(update={"compile": True}), device="cpu", batch_size=2)
     pixels = np.stack([plain.preprocess(photographs[name]) for name in ("cat", "palace", "rocket")])
     np.testing.assert_allclose(compiled.encode_images(pixels), plain.encode_images(pixels), atol=1e-5)
-    assert encoder_identity(config.model_copy(update={"compile": True})) == encoder_identity(config)
+    assert config.model_copy(update={"compile": True}).identity() == config.identity()
 
 
 @pytest.mark.slow
@@ -240,7 +236,7 @@ def _refusal(config: OpenClipConfig) -> str:
 def _early_refusal(config: OpenClipConfig) -> str:
     """What is said before anything is loaded, which has to be what loading would say."""
     with pytest.raises(InputError) as caught:
-        require_weights(config)
+        config.require_weights()
     assert str(caught.value) == _refusal(config)
     return str(caught.value)
 
@@ -259,8 +255,8 @@ def test_weights_that_are_yet_to_be_downloaded_are_announced_once(without_networ
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "answers", lambda url: True)
     for _ in range(2):
-        require_weights(OpenClipConfig(model="ViT-L-14-quickgelu"))
-        require_weights(OpenClipConfig(model="hf-hub:a/announced"))
+        OpenClipConfig(model="ViT-L-14-quickgelu").require_weights()
+        OpenClipConfig(model="hf-hub:a/announced").require_weights()
     said = "the weights {} are not on this machine; they are downloaded before they are loaded"
     assert caplog.messages == [said.format("'openai' of ViT-L-14-quickgelu"), said.format("hf-hub:a/announced")]
 
@@ -274,9 +270,9 @@ def test_model_of_the_hub_needs_its_weights_too(without_network):
     snapshot = _cached_snapshot(without_network / "models--a--b")
     (snapshot / "open_clip_config.json").write_text("{}")
     with pytest.raises(InputError, match="does not answer"):
-        require_weights(config)
+        config.require_weights()
     (snapshot / "open_clip_pytorch_model.bin").write_bytes(b"weights")
-    require_weights(config)
+    config.require_weights()
 
 
 def _cached_snapshot(repository: Path) -> Path:
@@ -295,7 +291,7 @@ def test_cached_tag_needs_no_network(without_network):
     path, preprocessing = fetch_tag("ViT-B-32-quickgelu", "openai")
     assert path.read_bytes() == b"weights"
     assert preprocessing["mean"] == open_clip.OPENAI_DATASET_MEAN
-    require_weights(OpenClipConfig())
+    OpenClipConfig().require_weights()
 
 
 def test_unknown_tag_lists_the_known_ones():
@@ -330,13 +326,13 @@ def test_identity_of_a_checkpoint_is_its_content(tmp_path):
     first, second = tmp_path / "a.pt", tmp_path / "b.pt"
     first.write_bytes(b"weights")
     second.write_bytes(b"weights")
-    identities = [encoder_identity(OpenClipConfig(pretrained=str(path))) for path in (first, second)]
+    identities = [OpenClipConfig(pretrained=str(path)).identity() for path in (first, second)]
     assert identities[0] == identities[1]
     second.write_bytes(b"others")
-    assert encoder_identity(OpenClipConfig(pretrained=str(second))) != identities[0]
-    assert encoder_identity(OpenClipConfig())["pretrained"] == "openai"
+    assert OpenClipConfig(pretrained=str(second)).identity() != identities[0]
+    assert OpenClipConfig().identity()["pretrained"] == "openai"
     with pytest.raises(InputError, match="there is no file"):
-        encoder_identity(OpenClipConfig(pretrained="missing.pt"))
+        OpenClipConfig(pretrained="missing.pt").identity()
 
 
 @pytest.mark.slow
@@ -349,12 +345,12 @@ def test_local_folder_is_a_model(tmp_path, small_checkpoint):
     shutil.copy(small_checkpoint, tmp_path / "open_clip_pytorch_model.bin")
     config = OpenClipConfig(model=f"local-dir:{tmp_path}")
     encoder = load_encoder(config, device="cpu", batch_size=2)
-    assert encoder.embedding_width == embedding_width(config) == 256
+    assert encoder.embedding_width == config.width() == 256
     assert encoder._mean_1_3_1_1.flatten().tolist() == [0.5, 0.5, 0.5]
-    assert set(encoder_identity(config)["files"]) == {"open_clip_config.json", "open_clip_pytorch_model.bin"}
+    assert set(config.identity()["files"]) == {"open_clip_config.json", "open_clip_pytorch_model.bin"}
 
 
 def test_width_is_known_without_the_model():
-    assert embedding_width(OpenClipConfig()) == 512
-    assert embedding_width(OpenClipConfig(model="ViT-L-14", pretrained="openai")) == 768
-    assert embedding_width(OpenClipConfig(model="hf-hub:some/model")) is None
+    assert OpenClipConfig().width() == 512
+    assert OpenClipConfig(model="ViT-L-14", pretrained="openai").width() == 768
+    assert OpenClipConfig(model="hf-hub:some/model").width() is None

@@ -12,14 +12,8 @@ from safetensors.torch import save_file
 
 from dxmc_core.encoders import (
     TimmConfig,
-    embedding_width,
-    encoder_identity,
-    encoder_work,
     hub,
     load_encoder,
-    load_preprocess,
-    local_files,
-    require_weights,
 )
 from dxmc_core.encoders.offline_model import load_by_order
 from dxmc_core.errors import InputError
@@ -95,12 +89,12 @@ def test_what_is_known_without_the_weights(tiny_checkpoint, photographs, without
     """Processes that only decode have neither weights nor a network to fetch them."""
     config = TimmConfig(kind="timm", model=TINY, pretrained=str(tiny_checkpoint))
     encoder = load_encoder(config, device="cpu", batch_size=2)
-    without = pickle.loads(pickle.dumps(load_preprocess(config)))
+    without = pickle.loads(pickle.dumps(config.load_preprocess()))
     for photograph in photographs.values():
         assert np.array_equal(without(photograph), encoder.preprocess(photograph))
-    assert embedding_width(config) == encoder.embedding_width
-    assert encoder_work(config).image.flops > 1e6
-    assert local_files(config) == [("encoder.pretrained", tiny_checkpoint)]
+    assert config.width() == encoder.embedding_width
+    assert config.work().image.flops > 1e6
+    assert config.local_files() == [("encoder.pretrained", tiny_checkpoint)]
 
 
 @pytest.mark.parametrize(
@@ -112,12 +106,12 @@ def test_what_is_known_without_the_weights(tiny_checkpoint, photographs, without
 )
 def test_models_of_the_documentation_are_known(model, image_size, width):
     config = TimmConfig(kind="timm", model=model)
-    assert load_preprocess(config).image_size == image_size
-    assert embedding_width(config) == width
+    assert config.load_preprocess().image_size == image_size
+    assert config.width() == width
 
 
 def test_very_long_pictures_are_cropped_around_their_middle():
-    preprocess = load_preprocess(TimmConfig(kind="timm", model=TINY))
+    preprocess = TimmConfig(kind="timm", model=TINY).load_preprocess()
     assert preprocess(Image.new("RGB", (3, 9000))).shape == (160, 160, 3)
     assert preprocess(Image.new("L", (300, 200))).shape == (160, 160, 3)
 
@@ -148,7 +142,7 @@ def _refusal(**settings: object) -> str:
 def _early_refusal(**settings: object) -> str:
     """What is said before anything is loaded, which has to be what loading would say."""
     with pytest.raises(InputError) as caught:
-        require_weights(TimmConfig(kind="timm", **settings))
+        TimmConfig(kind="timm", **settings).require_weights()
     assert str(caught.value) == _refusal(**settings)
     return str(caught.value)
 
@@ -165,7 +159,7 @@ def test_weights_that_are_yet_to_be_downloaded_are_announced(without_network, mo
     caplog.set_level("INFO", "dxmc_core")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "answers", lambda url: True)
-    require_weights(TimmConfig(kind="timm", model="vit_small_patch14_dinov2.lvd142m"))
+    TimmConfig(kind="timm", model="vit_small_patch14_dinov2.lvd142m").require_weights()
     assert "the weights vit_small_patch14_dinov2.lvd142m are not on this machine" in caplog.text
 
 
@@ -176,7 +170,7 @@ def test_cached_weights_need_no_network(without_network, tiny_checkpoint):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0123abc")
     save_file(torch.load(tiny_checkpoint, weights_only=True), snapshot / "model.safetensors")
-    require_weights(TimmConfig(kind="timm", model=TINY))
+    TimmConfig(kind="timm", model=TINY).require_weights()
     assert load_encoder(TimmConfig(kind="timm", model=TINY), device="cpu").embedding_width == 64
 
 
@@ -198,7 +192,7 @@ def test_identity_is_of_weights_and_size(tiny_checkpoint, tmp_path):
     config = TimmConfig(kind="timm", model=TINY, pretrained=str(tiny_checkpoint))
     moved = tmp_path / "moved.pt"
     moved.write_bytes(tiny_checkpoint.read_bytes())
-    assert encoder_identity(config) == encoder_identity(config.model_copy(update={"pretrained": str(moved)}))
-    assert encoder_identity(config) == encoder_identity(config.model_copy(update={"name": "tiny"}))
+    assert config.identity() == config.model_copy(update={"pretrained": str(moved)}).identity()
+    assert config.identity() == config.model_copy(update={"name": "tiny"}).identity()
     for change in ({"image_size": 96}, {"pretrained": None}, {"precision": "bfloat16"}):
-        assert encoder_identity(config) != encoder_identity(config.model_copy(update=change))
+        assert config.identity() != config.model_copy(update=change).identity()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dxmc_core.encoders import OfflineConfig, OpenClipConfig, encoder_work
+from dxmc_core.encoders import OfflineConfig, OpenClipConfig
 from dxmc_core.encoders.work import count_work
 
 
@@ -18,7 +18,7 @@ def test_products_are_counted_for_a_row_and_what_is_written():
 
 
 def test_the_offline_encoder_has_the_work_of_its_two_models():
-    work = encoder_work(OfflineConfig(kind="offline"))
+    work = OfflineConfig(kind="offline").work()
     # EfficientNet-Lite0 does 407 million multiply-adds on an image.
     assert work.image.flops == pytest.approx(0.81e9, rel=0.05)
     assert work.loading.flops == pytest.approx(1000 * work.noun.flops)
@@ -33,18 +33,18 @@ def test_the_offline_encoder_has_the_work_of_its_two_models():
     ],
 )
 def test_open_clip_models_have_the_work_and_size_that_open_clip_lists(model, gflops, millions):
-    work = encoder_work(OpenClipConfig(model=model))
+    work = OpenClipConfig(model=model).work()
     assert work.image.flops == pytest.approx(gflops * 1e9, rel=0.1)
     assert work.num_bytes == pytest.approx(millions * 4e6, rel=0.02)
     assert work.noun.flops > 1e9
 
 
 def test_models_that_pool_by_attention_are_counted_too():
-    plain, pooled = (encoder_work(OpenClipConfig(model=model)) for model in ("ViT-B-32", "coca_ViT-B-32"))
+    plain, pooled = (OpenClipConfig(model=model).work() for model in ("ViT-B-32", "coca_ViT-B-32"))
     assert pooled.image.flops > plain.image.flops
 
 
 def test_prompts_are_cut_to_their_tokens_where_the_tower_allows_it():
     """SigLIP's text tower is not causal and sees all 64 tokens."""
-    cut, whole = (encoder_work(OpenClipConfig(model=model)) for model in ("ViT-B-16", "ViT-B-16-SigLIP"))
+    cut, whole = (OpenClipConfig(model=model).work() for model in ("ViT-B-16", "ViT-B-16-SigLIP"))
     assert whole.noun.flops > 5 * cut.noun.flops

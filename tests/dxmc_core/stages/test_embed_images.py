@@ -208,7 +208,7 @@ def test_two_kinds_of_workers_write_what_one_kind_does(stage, photos, tmp_path, 
         def __call__(self, image):
             return mean_color.preprocess(image)
 
-    monkeypatch.setattr(embedding_workers, "load_preprocess", lambda *_: Preprocess())
+    monkeypatch.setattr(OfflineConfig, "load_preprocess", lambda _: Preprocess())
     apart = StageDir(Storage(str(tmp_path / "apart/embed_images")), "embed_images")
     catalog = catalog_of(apart, photos)
     decode = DecodeChunks({"images": OFFLINE}, ImagesSource(uri="", max_pixels=10_000), catalog, num_threads=2)
