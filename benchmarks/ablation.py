@@ -148,7 +148,7 @@ def measure(
 
 
 def table(results: dict[str, dict[str, dict[str, list[float]]]]) -> str:
-    """Markdown: a row a variant, ACC / NMI / ARI in percent a data set, and the mean ACC over the data sets."""
+    """Markdown: one row per variant, ACC / NMI / ARI in percent a data set, and the mean ACC over the data sets."""
     names = list(results)
     lines = [f"| | {' | '.join(names)} | mean ACC |", f"|---|{'---|' * (len(names) + 1)}"]
     for variant in results[names[0]]:

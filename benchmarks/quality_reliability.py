@@ -24,7 +24,7 @@ def pooled_bins(runs: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, i
 
 
 def reliability_svg(report: Mapping[str, Any]) -> str:
-    """One panel a data set, one line a method; on the diagonal a confidence of 0.8 is right in 80 of 100 cases."""
+    """One panel per data set, one line per method; on the diagonal a confidence of 0.8 is right in 80 of 100 cases."""
     methods, datasets = report["methods"], report["datasets"]
     width = len(datasets) * (_PANEL + _MARGIN) + _MARGIN
     height = _PANEL + 2 * _MARGIN + _LEGEND_ROW * len(methods)

@@ -35,7 +35,7 @@ _COLUMNS_WITH_ONE_DIGIT = ("clusters_with_rows", "seconds")
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The report as a page: protocol, one table a data set, the mean over data sets, and published numbers."""
+    """The report as a page: protocol, one table per data set, the mean over data sets, and published numbers."""
     protocol = report["protocol"]
     columns = {**_PERCENT_COLUMNS, **(_HELD_OUT_COLUMNS if protocol["name"] == "held_out" else {}), **_OTHER_COLUMNS}
     if not any("peak_gib" in entry["summary"] for entry in report["results"]):

@@ -70,7 +70,7 @@ def evaluate_run(run_dir: RunDir, *, labels_uri: str | None = None, seed: int = 
 
 
 def class_rows(labels: np.ndarray, clusters: np.ndarray, names: Mapping[int, str]) -> list[dict]:
-    """What became of each class, in the order of the labels: the confusion table, a row a class.
+    """What became of each class, in the order of the labels: the confusion table, one row per class.
 
     A row has label, images, matched_cluster (by the one-to-one matching that ACC is measured with; None where there
     are more classes than clusters) and its name, recall and precision under that matching, and clusters: the images in

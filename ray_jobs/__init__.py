@@ -1,1 +1,1 @@
-"""The jobs: the only code that imports Ray. One module a stage, each run by `ray job submit` or by `dxmc run`."""
+"""The jobs: the only code that imports Ray. One module per stage, each run by `ray job submit` or by `dxmc run`."""

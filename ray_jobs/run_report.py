@@ -37,7 +37,7 @@ def reported(home: RunDir, *, prometheus_uri: str | None) -> Iterator[dict[str, 
 
 
 def describe_error(error: BaseException) -> str:
-    """One line: what a person is told of an error that is meant for him, the kind of any other."""
+    """One line: what a person is told of an error that is meant for them, the kind of any other."""
     if isinstance(error, DxmcError):
         return str(error)
     if isinstance(error, KeyboardInterrupt | SystemExit):

@@ -3,7 +3,7 @@
     python scripts/build_wordnet_table.py                                  # nltk downloads WordNet
     python scripts/build_wordnet_table.py --wordnet-dir /usr/share/wordnet   # Debian's package wordnet-base
 
-Writes wordnet_nouns.parquet (one row a noun) and wordnet_synsets.parquet (one row a noun synset) into
+Writes wordnet_nouns.parquet (one row per noun) and wordnet_synsets.parquet (one row per noun synset) into
 dxmc_core/vocabulary. The same WordNet gives the same rows in the same order on every machine.
 """
 
@@ -137,7 +137,7 @@ def imagenet_nouns(wordnet: WordNetCorpusReader, nouns: set[str]) -> dict[str, S
 
 
 def noun_table(wordnet: WordNetCorpusReader) -> pa.Table:
-    """One row a noun, in alphabetical order; the columns are explained in dxmc_core/vocabulary."""
+    """One row per noun, in alphabetical order; the columns are explained in dxmc_core/vocabulary."""
     senses = collect_senses(wordnet)
     num_pairs = sum(map(len, senses.values()))
     if (num_pairs, len(senses)) != (NUM_PAIRS, NUM_NOUNS):
@@ -174,7 +174,7 @@ def noun_table(wordnet: WordNetCorpusReader) -> pa.Table:
 
 
 def synset_table(wordnet: WordNetCorpusReader) -> pa.Table:
-    """One row a noun synset, by name; `hypernyms` holds instance hypernyms too, `depth` counts steps to the root."""
+    """One row per noun synset, by name; `hypernyms` holds instance hypernyms too, `depth` counts steps to the root."""
     synsets = sorted(wordnet.all_synsets("n"), key=Synset.name)
     if len(synsets) != NUM_SYNSETS:
         raise SystemExit(f"expected WordNet 3.0 with {NUM_SYNSETS} noun synsets, found {len(synsets)}")

@@ -46,7 +46,7 @@ TABLES = (
         "embed_images",
         "catalog",
         schemas.CATALOG,
-        "One row an image of the source, as listed. Columns of the user's own list or Parquet files follow.",
+        "One row per image of the source, as listed. Columns of the user's own list or Parquet files follow.",
         {
             **_IDS,
             "uri": "where its file lies; the tar or Parquet file that holds it; the picture of an embedding",
@@ -61,7 +61,7 @@ TABLES = (
         "embed_images",
         "images",
         pa.schema([*schemas.images(_WIDTH), *schemas.MEASURES.items()]),
-        "One row an image that was embedded. Every row of `catalog` is in exactly one of `images` and `rejects`. The "
+        "One row per image that was embedded. Every row of `catalog` is in exactly one of `images` and `rejects`. The "
         "columns from `width` on are null where nobody measured, and are not there in runs of earlier versions.",
         {
             **_IDS,
@@ -83,7 +83,7 @@ TABLES = (
         "embed_images",
         "rejects",
         schemas.REJECTS,
-        "One row an image that could not be used.",
+        "One row per image that could not be used.",
         {
             **_IDS,
             "uri": "where its file should lie",
@@ -95,21 +95,21 @@ TABLES = (
         "build_semantic_space",
         "image_centers",
         schemas.image_centers(_WIDTH),
-        "One row a centre of the k-means that nouns are selected by.",
+        "One row per centre of the k-means that nouns are selected by.",
         {"center_id": "number of the centre", "size": "images nearest to it", "embedding": "unit norm"},
     ),
     Table(
         "build_semantic_space",
         "nouns",
         schemas.nouns(_WIDTH),
-        "One row a noun of the vocabulary.",
+        "One row per noun of the vocabulary.",
         {**_NOUN, "embedding": "unit norm, in the space of the images"},
     ),
     Table(
         "build_semantic_space",
         "selected_nouns",
         schemas.selected_nouns(_WIDTH),
-        "One row a noun that describes these images.",
+        "One row per noun that describes these images.",
         {
             **_NOUN,
             "center_id": "the image centre that chose it",
@@ -121,14 +121,14 @@ TABLES = (
         "build_semantic_space",
         "text_counterparts",
         schemas.text_counterparts(_WIDTH),
-        "One row an image.",
+        "One row per image.",
         {"row_id": _IDS["row_id"], "embedding": "unit norm: the selected nouns mixed by how well they fit the image"},
     ),
     Table(
         "mine_neighbors",
         "neighbors",
         schemas.neighbors(_NUM_NEIGHBORS),
-        "One row an image; the image itself is not among its neighbours.",
+        "One row per image; the image itself is not among its neighbours.",
         {
             "row_id": _IDS["row_id"],
             "image_neighbors": "row_ids by image embedding, nearest first",
@@ -139,7 +139,7 @@ TABLES = (
         "mine_neighbors",
         "near_duplicates",
         schemas.NEAR_DUPLICATES,
-        "One row an image that has a near duplicate: groups joined by neighbours of a cosine of at least "
+        "One row per image that has a near duplicate: groups joined by neighbours of a cosine of at least "
         "`mine_neighbors.near_duplicate_cosine`.",
         {
             **_IDS,
@@ -152,7 +152,7 @@ TABLES = (
         "suggest_k",
         "k_scores",
         schemas.K_SCORES,
-        "One row a number of clusters that was tried; written by `dxmc suggest-k` and `num_clusters: auto`.",
+        "One row per number of clusters that was tried; written by `dxmc suggest-k` and `num_clusters: auto`.",
         {
             "num_clusters": "K",
             "stability": "how far clusterings of different samples agree, above chance",
@@ -167,7 +167,7 @@ TABLES = (
         "assign_clusters",
         "assignments",
         schemas.ASSIGNMENTS.append(schemas.INLIER_CLUSTER_ID),
-        "One row an image that was embedded: the result. `inlier_cluster_id` is there when "
+        "One row per image that was embedded: the result. `inlier_cluster_id` is there when "
         "`assign_clusters.min_cluster_size` is set.",
         {
             **_IDS,
@@ -183,7 +183,7 @@ TABLES = (
         "assign_clusters",
         "clusters",
         schemas.CLUSTERS,
-        "One row a cluster that has images.",
+        "One row per cluster that has images.",
         {
             "cluster_id": "number of the cluster: 0 to K-1, or with `keep_ids_from` the one it has kept",
             "size": "its images",
@@ -202,7 +202,7 @@ TABLES = (
         "assign_clusters",
         "centers",
         schemas.centers(_WIDTH),
-        "One row a cluster, those without images included; row k is output k of the heads, rows beyond are of edits.",
+        "One row per cluster, those without images included; row k is output k of the heads, rows beyond are of edits.",
         {
             "cluster_id": "number of the cluster",
             "mean_distance": "mean of 1 - cosine of the members to the centre",
@@ -213,7 +213,7 @@ TABLES = (
         "assign_clusters",
         "cluster_tree",
         schemas.CLUSTER_TREE,
-        "One row a node of the binary tree over the clusters, children before parents.",
+        "One row per node of the binary tree over the clusters, children before parents.",
         {
             "node_id": "number of the node",
             "parent": "node_id of its parent, null at the root",
@@ -229,7 +229,7 @@ TABLES = (
         "assign_clusters",
         "lineage",
         schemas.LINEAGE,
-        "With `assign_clusters.keep_ids_from`, one row a cluster of this run or of the one before; shares and overlap "
+        "With `assign_clusters.keep_ids_from`, one row per cluster of this run or of the one before; shares and overlap "
         "count the images that both have.",
         {
             "relation": "`kept`, `split` (new, most of it from previous_id), `born` (new), `merged` (ended, most of it "
@@ -375,7 +375,7 @@ _TAIL = """\
 | `*/_own.json` | which attempts and files of dxmc the folder of a stage has; no others are removed |
 | `run.json` | source, encoder, and the configuration of the run that used the directory last |
 | `train_heads/heads.safetensors` | the trained heads: tensors, and the description they are rebuilt from |
-| `train_heads/metrics.jsonl` | one line an epoch: loss terms, cluster sizes, balance, changed images, seconds |
+| `train_heads/metrics.jsonl` | one line per epoch: loss terms, cluster sizes, balance, changed images, seconds |
 | `report/index.html` | the report, complete in one file |
 | `report/members/*/cluster-N.html` | all members of cluster N in pages of 200, from the best fit to the worst |
 | `mine_neighbors/index.faiss` | a FAISS index of the image embeddings, ids are row ids; [SEARCH.md](SEARCH.md) |

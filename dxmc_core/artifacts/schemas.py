@@ -77,7 +77,7 @@ def images_table(name: str) -> str:
 
 
 def images(width: int) -> pa.Schema:
-    """One row an embedded image; `embedding` has unit norm. That of a further encoder is all there is of its table."""
+    """One row per embedded image; `embedding` has unit norm. That of a further encoder is all there is of its table."""
     return pa.schema(
         [
             pa.field("row_id", pa.int64(), nullable=False),

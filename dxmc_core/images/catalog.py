@@ -20,11 +20,8 @@ from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import CATALOG_NAME, Manifest, parse_manifest
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError, InputError
-from dxmc_core.images.listing import list_images
-from dxmc_core.images.parquet_images import list_parquet
 from dxmc_core.images.selection import Reason, Selection
-from dxmc_core.images.sources import ImageSource, ParquetSource, WebDatasetSource
-from dxmc_core.images.tar_listing import list_tars
+from dxmc_core.images.sources import ImageSource
 
 CATALOG_PART_ROWS = 65_536
 
@@ -72,7 +69,7 @@ def list_source(
     digest = hashlib.sha256()
     ids, num_rows = _Ids(), 0
     selection = Selection.of(source, own=own)
-    tables = catalog_tables(_counted(_tables(source, selection), on_listed))
+    tables = catalog_tables(_counted(source.tables(selection), on_listed))
     first = next(tables, None)
     if first is None:
         raise InputError(selection.passed_over.said_after(f"{source.uri} holds no images; check source.uri"))
@@ -99,14 +96,6 @@ def _counted(tables: Iterable[pa.Table], on_listed: Callable[[int], None]) -> It
     for table in tables:
         on_listed(table.num_rows)
         yield table
-
-
-def _tables(source: ImageSource, selection: Selection) -> Iterator[pa.Table]:
-    if isinstance(source, WebDatasetSource):
-        return list_tars(source, selection)
-    if isinstance(source, ParquetSource):
-        return list_parquet(source, selection)
-    return list_images(source.uri, label_from=source.label_from, selection=selection)
 
 
 def catalog_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

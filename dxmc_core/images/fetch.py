@@ -9,8 +9,7 @@ import pyarrow as pa
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.listing import rejection_of
 from dxmc_core.images.objects import File, fetch
-from dxmc_core.images.parquet_images import ParquetCells
-from dxmc_core.images.sources import ImageSource, ParquetSource
+from dxmc_core.images.sources import ImageSource
 
 _IO_THREADS = 16
 #: Images of a tar that lie this near one another are read together, up to so many bytes.
@@ -24,7 +23,7 @@ class FetchImages:
     def __init__(self, source: ImageSource) -> None:
         self._threads = ThreadPoolExecutor(_IO_THREADS, thread_name_prefix="dxmc-fetch")
         self._timeout_s = source.timeout_s
-        self._cells = ParquetCells(source) if isinstance(source, ParquetSource) else None
+        self._cells = source.cells()
 
     def __call__(self, rows: pa.Table) -> Iterator[File]:
         """Start fetching all rows, and yield the file of each, or why there is none."""

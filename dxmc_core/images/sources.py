@@ -1,12 +1,20 @@
 """The sections `source` of a configuration: what kinds of places images, or embeddings, are read from."""
 
-from typing import Annotated, Any, Literal
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from dxmc_core.images.formats import MAX_PIXELS
-from dxmc_core.images.selection import BY_CONTENT, pattern_expression
+from dxmc_core.images.selection import BY_CONTENT, Selection, pattern_expression
 from dxmc_core.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+    from dxmc_core.images.parquet_images import ParquetCells
 
 
 def _as_list(value: Any) -> Any:
@@ -46,8 +54,11 @@ class _Selects(Settings):
     """Patterns of the images to leave out, whatever `include` says."""
 
 
-class _ReadsImages(_Selects):
-    """What all sources of images, not of embeddings, have in common."""
+class _ReadsImages(_Selects, ABC):
+    """What all sources of images, not of embeddings, have in common, and what each says of itself."""
+
+    #: The `uri` of a row leads to its picture alone, so that a report may link to it.
+    has_own_uris: ClassVar[bool] = False
 
     max_pixels: int = Field(MAX_PIXELS, gt=0)
     """Images with more pixels than this are rejected as too_large before they are decoded."""
@@ -60,9 +71,19 @@ class _ReadsImages(_Selects):
     timeout_s: float = Field(120.0, gt=0)
     """Seconds for fetching one file, or a group of small neighbours in a tar, with all retries."""
 
+    @abstractmethod
+    def tables(self, selection: Selection) -> "Iterator[pa.Table]":
+        """List the images, as tables with the columns of `listing.LISTED`."""
+
+    def cells(self) -> "ParquetCells | None":
+        """What reads images that are neither files nor ranges of files; None where there are none."""
+        return None
+
 
 class ImagesSource(_ReadsImages):
     """Image files: a folder or prefix, a glob, or a list file."""
+
+    has_own_uris: ClassVar[bool] = True
 
     kind: Literal["images"] = "images"
     uri: str
@@ -73,6 +94,11 @@ class ImagesSource(_ReadsImages):
     suffixes: _Suffixes = ()
     """Endings of files that are images too, besides the usual ones: [.dat]. With "*" every other file of a folder is
     looked at, and taken when its first bytes are those of an image."""
+
+    def tables(self, selection: Selection) -> "Iterator[pa.Table]":
+        from dxmc_core.images.listing import list_images
+
+        return list_images(self.uri, label_from=self.label_from, selection=selection)
 
 
 class WebDatasetSource(_ReadsImages):
@@ -88,6 +114,11 @@ class WebDatasetSource(_ReadsImages):
     image_id: Literal["key", "shard_and_key"] = "key"
     """What an image is called: its key, or <tar without .tar>/<key> where several tars use the same keys."""
 
+    def tables(self, selection: Selection) -> "Iterator[pa.Table]":
+        from dxmc_core.images.tar_listing import list_tars
+
+        return list_tars(self, selection)
+
 
 class ParquetSource(_ReadsImages):
     """Images in a column of Parquet files: bytes, or the {bytes, path} of Hugging Face data sets."""
@@ -101,6 +132,16 @@ class ParquetSource(_ReadsImages):
     """The column of image ids (`image.path` for the path beside the bytes); by default <file>#<row>."""
     label_from: str | None = None
     """The column of labels."""
+
+    def tables(self, selection: Selection) -> "Iterator[pa.Table]":
+        from dxmc_core.images.parquet_images import list_parquet
+
+        return list_parquet(self, selection)
+
+    def cells(self) -> "ParquetCells":
+        from dxmc_core.images.parquet_images import ParquetCells
+
+        return ParquetCells(self)
 
 
 class EmbeddingsSource(_Selects):

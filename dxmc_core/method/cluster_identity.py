@@ -1,6 +1,6 @@
 """Ids that clusters keep from one clustering to the next, and the lineage of those that came, went, split or merged.
 
-Stands between the assignment of every image and the tables a user reads: what he wrote down about cluster 17 must be
+Stands between the assignment of every image and the tables a user reads: what they wrote down about cluster 17 must be
 true of cluster 17 tomorrow.
 """
 

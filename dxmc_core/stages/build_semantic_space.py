@@ -124,7 +124,7 @@ class NounCache:
 class EncodeNouns:
     """Blocks of nouns to embeddings.
 
-    Called with a table of the columns start and noun (list of text), one row a block; the result has the columns start,
+    Called with a table of the columns start and noun (list of text), one row per block; the result has the columns start,
     embeddings (float16 unit vectors as bytes), count and temperature (the encoder's own, for retrieval).
     """
 

@@ -294,7 +294,7 @@ def _without_direction(table: pa.Table, embeddings: np.ndarray, rows: np.ndarray
 class WriteEmbeddings:
     """Embedded and rejected rows to parts.
 
-    The result has one row a part written: `table`, the part's fields, and its row ids packed (row_start, row_bits). The
+    The result has one row per part written: `table`, the part's fields, and its row ids packed (row_start, row_bits). The
     rejects go first: a row whose part was not written is simply done again.
 
     Args:

@@ -10,7 +10,7 @@ from dxmc_core.artifacts.matrices import read_rows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.user_tables import take_rows
-from dxmc_core.images.sources import ImageSource, ImagesSource
+from dxmc_core.images.sources import ImageSource
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.report import (
     EDGE_PX,
@@ -103,7 +103,7 @@ class WriteMembers:
         images = report_images(
             row_ids,
             rows["image_id"].to_pylist(),
-            uris=rows["uri"].to_pylist() if isinstance(self._source, ImagesSource) else None,
+            uris=rows["uri"].to_pylist() if self._source.has_own_uris else None,
             sureness=rows["sureness"].to_numpy(),
             thumbnails=make_thumbnails(rows, self._source, size=EDGE_PX),
         )

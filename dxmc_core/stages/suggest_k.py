@@ -48,7 +48,7 @@ def suggest_k(images: StageDir, config: SuggestKConfig, *, seed: int, on_step: O
 
 
 def score_table(choice: KChoice) -> pa.Table:
-    """The table `k_scores`: one row a candidate, the suggestions with their rank and reason."""
+    """The table `k_scores`: one row per candidate, the suggestions with their rank and reason."""
     places = {suggestion.num_clusters: rank for rank, suggestion in enumerate(choice.suggestions)}
     rows = []
     for scores in choice.scores:

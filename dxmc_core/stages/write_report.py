@@ -18,7 +18,7 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.edits.references import hidden_clusters
 from dxmc_core.encoders.settings import ViewSettings
 from dxmc_core.evaluation import MAX_SCORED_IMAGES, evaluate_run, label_column
-from dxmc_core.images.sources import EmbeddingsSource, ImagesSource, SourceConfig
+from dxmc_core.images.sources import EmbeddingsSource, SourceConfig
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.method.metrics import label_free_work
 from dxmc_core.method.proposals import proposals_work
@@ -325,7 +325,7 @@ def _report_images(
     assigned = read_rows(run_dir.stage("assign_clusters"), "assignments", rows)
     thumbnails = make_thumbnails(catalog, source, size=config.thumbnail_size)
     uris = None
-    if isinstance(source, ImagesSource | EmbeddingsSource):
+    if isinstance(source, EmbeddingsSource) or source.has_own_uris:
         # Embeddings without a URI of their own have that of their file, which is no picture.
         uris = ["" if uri == source.uri else uri for uri in catalog["uri"].to_pylist()]
     return report_images(
