@@ -216,7 +216,7 @@ def _mean(first: dict[str, float], second: dict[str, float]) -> dict[str, Any]:
 def on_all_cores(
     function: Callable[..., tuple[int, float]], config: EncoderConfig, images: list[Path], options: argparse.Namespace
 ) -> dict[str, float]:
-    """Run a measurement in one process per core, all at the same time, so that they share caches and memory as they will.
+    """Run a measurement in one process per core, all at once, so that they share caches and memory as they will.
 
     `function` returns a number of images and the CPU seconds they took in its process.
     """

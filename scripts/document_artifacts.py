@@ -229,8 +229,8 @@ TABLES = (
         "assign_clusters",
         "lineage",
         schemas.LINEAGE,
-        "With `assign_clusters.keep_ids_from`, one row per cluster of this run or of the one before; shares and overlap "
-        "count the images that both have.",
+        "With `assign_clusters.keep_ids_from`, one row per cluster of this run or of the one before; shares and "
+        "overlap count the images that both have.",
         {
             "relation": "`kept`, `split` (new, most of it from previous_id), `born` (new), `merged` (ended, most of it "
             "in cluster_id) or `died` (ended)",

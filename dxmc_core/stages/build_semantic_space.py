@@ -124,8 +124,8 @@ class NounCache:
 class EncodeNouns:
     """Blocks of nouns to embeddings.
 
-    Called with a table of the columns start and noun (list of text), one row per block; the result has the columns start,
-    embeddings (float16 unit vectors as bytes), count and temperature (the encoder's own, for retrieval).
+    Called with a table of the columns start and noun (list of text), one row per block; the result has the columns
+    start, embeddings (float16 unit vectors as bytes), count and temperature (the encoder's own, for retrieval).
     """
 
     def __init__(

@@ -294,8 +294,8 @@ def _without_direction(table: pa.Table, embeddings: np.ndarray, rows: np.ndarray
 class WriteEmbeddings:
     """Embedded and rejected rows to parts.
 
-    The result has one row per part written: `table`, the part's fields, and its row ids packed (row_start, row_bits). The
-    rejects go first: a row whose part was not written is simply done again.
+    The result has one row per part written: `table`, the part's fields, and its row ids packed (row_start, row_bits).
+    The rejects go first: a row whose part was not written is simply done again.
 
     Args:
         tables: of the encoders whose embeddings there are.

@@ -1,7 +1,7 @@
 """WordNet 3.0's nouns and the tree above them, from the two tables that scripts/build_wordnet_table.py wrote.
 
-wordnet_nouns.parquet, one row per noun: noun; synset_id, the commonest meaning (for an ImageNet class the meaning of the
-class); tag_count, how often WordNet's texts use it; the flags is_frequent, is_imagenet_class, is_first_lemma.
+wordnet_nouns.parquet, one row per noun: noun; synset_id, the commonest meaning (for an ImageNet class the meaning of
+the class); tag_count, how often WordNet's texts use it; the flags is_frequent, is_imagenet_class, is_first_lemma.
 wordnet_synsets.parquet, one row per synset: synset_id; noun, its first lemma; hypernyms; depth below the root;
 is_instance (a proper name); lexicographer_file (animal, artifact, ...).
 """
