@@ -55,7 +55,7 @@ def modalities_of(inputs: Sequence[StageDir]) -> dict[str, tuple[str, str]]:
 
 #: Exact search is chosen up to so many rows: at 100,000 on CPUs it took a quarter of the time of cells at recall 0.99.
 #: On a GPU two million rows fit the memory beside the scores.
-MAX_EXACT_ROWS = {"cpu": 200_000, "cuda": 2_000_000}
+MAX_EXACT_ROWS = {"cpu": 100_000, "cuda": 2_000_000}
 
 #: Of an approximate search: a cell's candidates are read once a slice, so slices are to hold many rows of each cell.
 ROWS_PER_CELL_SLICE = 262_144

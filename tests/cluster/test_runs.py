@@ -176,7 +176,7 @@ class Where:
 def program():
     start_ray(ResourcesConfig())
     rows = [{"number": number} for number in range(16)]
-    print("at work:", *sorted({row["host"] for row in map_rows(rows, light_step(Where, {}, 200_000))}), flush=True)
+    print("at work:", *sorted({row["host"] for row in map_rows(rows, light_step(Where, 200_000))}), flush=True)
 
 sys.exit(guarded(program))
 """

@@ -15,7 +15,7 @@ class MineNeighborsConfig(Settings):
     """Neighbours kept per image, and per text counterpart where the method trains on theirs (`dxmc`, `tac`); at most
     the number of images less one."""
     index: Literal["auto", "exact", "ivf"] = "auto"
-    """auto: exact up to 200,000 images (2 million on a GPU), beyond that an inverted file, searched approximately."""
+    """auto: exact up to 100,000 images (2 million on a GPU), beyond that an inverted file, searched approximately."""
     min_recall: float = Field(0.98, gt=0, le=1)
     """Of an approximate search, measured on a sample against exact: rows look through as many cells as it takes."""
     near_duplicate_cosine: float = Field(0.98, gt=0, le=1)

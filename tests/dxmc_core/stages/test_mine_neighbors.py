@@ -85,10 +85,10 @@ def test_without_a_vocabulary_there_are_neighbors_of_images_alone(planted_run, t
 
 def test_index_is_chosen_by_size_and_device_with_its_reason():
     config = MineNeighborsConfig()
-    assert choose_index(config, 200_000, device="cpu").index == "exact"
-    choice = choose_index(config, 200_001, device="cpu")
+    assert choose_index(config, 100_000, device="cpu").index == "exact"
+    choice = choose_index(config, 100_001, device="cpu")
     assert choice.index == "ivf"
-    assert choice.reason == "200,001 images are more than 200,000, up to which CPUs afford exact search"
+    assert choice.reason == "100,001 images are more than 100,000, up to which CPUs afford exact search"
     assert choose_index(config, 1_000_000, device="cuda").index == "exact"
     assert choose_index(MineNeighborsConfig(index="ivf"), 10, device="cuda:1").index == "ivf"
 
