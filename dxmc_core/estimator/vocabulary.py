@@ -1,6 +1,6 @@
 """The nouns that `fit` is given: checked, without repetitions, and the names that clusters get by them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,7 +63,7 @@ class GivenNouns:
             confidences=sample.confidences,
         )
 
-    def _in_wordnet(self) -> tuple[list[str | None], dict[str, list[str]], dict[str, str]]:
+    def _in_wordnet(self) -> tuple[list[str | None], Mapping[str, Sequence[str]], Mapping[str, str]]:
         """Kinds of the nouns, hypernyms, and the nouns of synsets; nothing where no synset is known."""
         assert self.nouns is not None
         if not any(self.synset_ids):
@@ -114,7 +114,7 @@ def _looked_up(synset_ids: str, nouns: Sequence[str] | None) -> list[str | None]
     return commonest_synsets(list(nouns))
 
 
-def _hypernym_table() -> tuple[dict[str, list[str]], dict[str, str]]:
+def _hypernym_table() -> tuple[Mapping[str, Sequence[str]], Mapping[str, str]]:
     with needed_for("synset_ids", extra="pipeline"):
         from dxmc_core.vocabulary import hypernym_table  # late: it reads Parquet
     return hypernym_table()

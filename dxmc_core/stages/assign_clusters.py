@@ -1,6 +1,6 @@
 """Stage 5: assigns every image by the trained heads and describes every cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -189,7 +189,7 @@ def _names(sample: ClusterSample, table: pa.Table, *, num_clusters: int, judging
     )
 
 
-def _concepts(*, judging: bool) -> tuple[dict[str, list[str]], dict[str, str]]:
+def _concepts(*, judging: bool) -> tuple[Mapping[str, Sequence[str]], Mapping[str, str]]:
     hypernyms, synset_nouns = hypernym_table()
     return hypernyms, synset_nouns if judging else shown_synsets(synset_nouns)
 

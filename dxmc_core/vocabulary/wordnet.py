@@ -46,7 +46,8 @@ def wordnet_nouns(subset: str) -> Vocabulary:
     return Vocabulary(nouns=table["noun"].to_pylist(), synset_ids=table["synset_id"].to_pylist())
 
 
-def hypernym_table() -> tuple[dict[str, list[str]], dict[str, str]]:
+@cache
+def hypernym_table() -> tuple[Mapping[str, Sequence[str]], Mapping[str, str]]:
     """The hypernyms of every noun synset (instance hypernyms too, [] at the root), and the noun that names it."""
     table = _read(_SYNSETS)
     synset_ids = table["synset_id"].to_pylist()
@@ -78,7 +79,8 @@ def _look_up(texts: Sequence[str], commonest: Mapping[str, str]) -> str | None:
     return next((commonest[text] for text in texts if text in commonest), None)
 
 
-def _commonest() -> dict[str, str]:
+@cache
+def _commonest() -> Mapping[str, str]:
     table = _read(_NOUNS)
     return dict(zip(table["noun"].to_pylist(), table["synset_id"].to_pylist(), strict=True))
 
