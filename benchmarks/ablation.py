@@ -18,25 +18,25 @@ from pathlib import Path
 import numpy as np
 from quality_data import DataOptions, Dataset, default_cache, load_dataset
 
-from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import InputError
-from dxmc_core.method.best_start import BestStart
-from dxmc_core.method.discriminant import fit_discriminant
+from dxmc_core.method.best.best_start import BestStart
+from dxmc_core.method.best.discriminant import fit_discriminant
+from dxmc_core.method.best.joined_space import principal_rows
+from dxmc_core.method.best.noun_overlap import neighbor_overlap, noun_mixtures
+from dxmc_core.method.best.size_exponent import WARD, micro_clusters
+from dxmc_core.method.best.smoothing import num_smoothing_neighbors, rerank_neighbors, smooth
+from dxmc_core.method.best.whitening import half_power_whitening, neighbor_whitening
+from dxmc_core.method.clusters.kmeans import spherical_kmeans
+from dxmc_core.method.clusters.metrics import external_scores
+from dxmc_core.method.clusters.ward import merge_points
 from dxmc_core.method.fit import assign, fit_heads
 from dxmc_core.method.hyperparameters import method_reads
-from dxmc_core.method.joined_space import principal_rows
-from dxmc_core.method.kmeans import spherical_kmeans
-from dxmc_core.method.metrics import external_scores
-from dxmc_core.method.noun_overlap import neighbor_overlap, noun_mixtures
 from dxmc_core.method.objectives.best import find_start_of
 from dxmc_core.method.preparation import prepare
-from dxmc_core.method.size_exponent import WARD, micro_clusters
-from dxmc_core.method.smoothing import num_smoothing_neighbors, rerank_neighbors, smooth
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.method.unit_rows import unit_rows
-from dxmc_core.method.ward import merge_points
-from dxmc_core.method.whitening import half_power_whitening, neighbor_whitening
+from dxmc_core.runtime.cpu_products import prefer_onednn
 from dxmc_core.vocabulary import WordNetConfig
 
 _SMOOTHING_ROUNDS, _DEEPER_ROUNDS = 2, 4

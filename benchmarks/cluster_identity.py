@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 
-from dxmc_core.method.cluster_identity import keep_identities
+from dxmc_core.method.clusters.cluster_identity import keep_identities
 from dxmc_core.method.unit_rows import unit_rows
 
 _THRESHOLDS = {"1/3": 1 / 3, "1/2": 1 / 2}

@@ -37,10 +37,10 @@ from typing import Any
 import numpy as np
 
 from dxmc_core import __version__
-from dxmc_core.allocator import reuse_freed_memory
 from dxmc_core.encoders import EncoderConfig, OfflineConfig, OpenClipConfig, load_encoder
 from dxmc_core.errors import InputError
 from dxmc_core.images.listing import list_images
+from dxmc_core.runtime.allocator import reuse_freed_memory
 
 FEW_IMAGES = 64
 RANDOM_MODEL = "ViT-B-32"

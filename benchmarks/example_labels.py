@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from quality_data import DataOptions, Dataset, default_cache, load_dataset
 
-from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import InputError
-from dxmc_core.method.constraints import Constraints
+from dxmc_core.method.best.constraints import Constraints
+from dxmc_core.method.clusters.metrics import external_scores
 from dxmc_core.method.hyperparameters import method_reads
-from dxmc_core.method.metrics import external_scores
 from dxmc_core.method.objectives.best import find_start_of
 from dxmc_core.method.preparation import prepare
 from dxmc_core.method.training_data import TrainingData
+from dxmc_core.runtime.cpu_products import prefer_onednn
 from dxmc_core.vocabulary import WordNetConfig
 
 

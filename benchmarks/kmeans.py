@@ -24,7 +24,7 @@ import numpy as np
 from measured import measured
 from neighbors import stored_rows
 
-from dxmc_core.method.kmeans import spherical_kmeans
+from dxmc_core.method.clusters.kmeans import spherical_kmeans
 from dxmc_core.method.unit_rows import unit_rows
 
 _ITERATIONS = (2, 5, 10, 20, 40)

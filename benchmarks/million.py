@@ -39,7 +39,7 @@ from dxmc_core.artifacts.matrices import embedding_column, matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.schemas import ASSIGNMENTS, embedding_type
 from dxmc_core.config import load_config
-from dxmc_core.method.metrics import external_scores
+from dxmc_core.method.clusters.metrics import external_scores
 from dxmc_core.method.unit_rows import unit_rows
 from ray_jobs.commands.preflight import predict
 

@@ -26,15 +26,15 @@ from typing import Any
 
 import numpy as np
 
-from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.errors import InputError
 from dxmc_core.estimator import DXMC
-from dxmc_core.method.name_choice import spelling_key, without_gloss
-from dxmc_core.method.naming import name_clusters
+from dxmc_core.evaluation.name_agreement import NounSenses, Relation
+from dxmc_core.method.nouns.name_choice import spelling_key, without_gloss
+from dxmc_core.method.nouns.naming import name_clusters
 from dxmc_core.method.unit_rows import unit_rows
-from dxmc_core.name_agreement import NounSenses, Relation
+from dxmc_core.runtime.cpu_products import prefer_onednn
 from dxmc_core.vocabulary import commonest_synsets, hypernym_table, kinds_of_compounds
-from dxmc_core.withheld_nouns import is_shown, shown_synsets
+from dxmc_core.vocabulary.withheld_nouns import is_shown, shown_synsets
 
 METHODS = ("dxmc", "nearest", "c_tf_idf")
 RIGHT: tuple[Relation, ...] = ("equal", "synonym", "hypernym")

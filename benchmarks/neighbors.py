@@ -32,8 +32,8 @@ import numpy as np
 from measured import peak_bytes
 from planted import WIDTH, planted_parts
 
-from dxmc_core.cpu_products import prefer_onednn
-from dxmc_core.method.inverted_file import (
+from dxmc_core.method.neighbors.exact import build_index, search
+from dxmc_core.method.neighbors.inverted_file import (
     exact_scores,
     fill_file,
     make_cells,
@@ -41,10 +41,10 @@ from dxmc_core.method.inverted_file import (
     sample_rows,
     search_cells,
 )
-from dxmc_core.method.neighbors import build_index, search
+from dxmc_core.method.neighbors.search_index import add_to_cells, empty_index
 from dxmc_core.method.row_source import ArrayRows
-from dxmc_core.method.search_index import add_to_cells, empty_index
 from dxmc_core.method.unit_rows import unit_rows
+from dxmc_core.runtime.cpu_products import prefer_onednn
 
 NUM_NEIGHBORS = 50
 _PROBES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)

@@ -32,20 +32,20 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import contingency_matrix
 
 from dxmc_core import __version__
-from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.encoders import EncoderConfig, OfflineConfig, OpenClipConfig
 from dxmc_core.errors import InputError
+from dxmc_core.method.clusters.metrics import external_scores, label_free_scores
+from dxmc_core.method.clusters.turtle_score import turtle_score
 from dxmc_core.method.fit import assign, fit_heads
 from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads, method_settings
-from dxmc_core.method.metrics import external_scores, label_free_scores
 from dxmc_core.method.preparation import (
     Prepared,
     hypernym_pairs,
     prepare,
     text_counterparts_as_stored,
 )
-from dxmc_core.method.turtle_score import turtle_score
 from dxmc_core.method.unit_rows import unit_rows
+from dxmc_core.runtime.cpu_products import prefer_onednn
 from dxmc_core.vocabulary import WordNetConfig, hypernym_table
 
 PROTOCOLS = {

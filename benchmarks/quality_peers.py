@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from sklearn.cluster import HDBSCAN, SpectralClustering
 
 from dxmc_core.errors import InputError
-from dxmc_core.method.neighbors import nearest_neighbors
+from dxmc_core.method.neighbors.exact import nearest_neighbors
 
 #: Neighbors in every graph of a peer.
 _NEIGHBORS = 15

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from dxmc_core.estimator import DXMC
-from dxmc_core.method.metrics import external_scores
-from dxmc_core.method.proposals import NUM_SHOWN, Proposal, propose
+from dxmc_core.method.clusters.metrics import external_scores
+from dxmc_core.method.clusters.proposals import NUM_SHOWN, Proposal, propose
 
 CHECKPOINTS = (0, 20, 50, 200)
 ORDERS = ("proposals", "near", "random")

@@ -27,7 +27,7 @@ from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.method.search_index import IndexChoice, choose_kind
+from dxmc_core.method.neighbors.search_index import IndexChoice, choose_kind
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.search import open_run
 from dxmc_core.stages.search_index import FillShard, IndexSource, prepare_index, publish_index

@@ -21,11 +21,11 @@ from measured import measured
 from planted import NUM_COMPONENTS, planted_noun_table, planted_run
 
 from dxmc_core.artifacts.matrices import StoredRows, load_matrix, matrix_of
-from dxmc_core.cpu_products import prefer_onednn
-from dxmc_core.method.noun_selection import num_image_centers
+from dxmc_core.method.nouns.noun_selection import num_image_centers
+from dxmc_core.method.nouns.text_counterparts import compute_text_counterparts
 from dxmc_core.method.preparation import CLIP_RETRIEVAL_TEMPERATURE
-from dxmc_core.method.text_counterparts import compute_text_counterparts
 from dxmc_core.method.unit_rows import unit_rows
+from dxmc_core.runtime.cpu_products import prefer_onednn
 from dxmc_core.stages.build_semantic_space import build_semantic_space
 from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig
 

@@ -24,11 +24,11 @@ import numpy as np
 from measured import peak_bytes
 from sklearn.metrics import adjusted_rand_score
 
-from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.errors import InputError
-from dxmc_core.method.kmeans import spherical_kmeans
+from dxmc_core.method.clusters.kmeans import spherical_kmeans
+from dxmc_core.method.clusters.suggest_k import Partitioner, suggest_num_clusters, ward_partitions
 from dxmc_core.method.preparation import as_stored
-from dxmc_core.method.suggest_k import Partitioner, suggest_num_clusters, ward_partitions
+from dxmc_core.runtime.cpu_products import prefer_onednn
 from dxmc_core.stages.embedding_files import read_embedding_file
 
 WIDTH = 512

@@ -31,12 +31,12 @@ from plain_training import PlainTraining
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.cpu_products import onednn_products, prefer_onednn
 from dxmc_core.method.hyperparameters import default_hyperparameters
 from dxmc_core.method.objectives import build_objective
 from dxmc_core.method.preparation import CLIP_RETRIEVAL_TEMPERATURE, prepare
 from dxmc_core.method.training import train
 from dxmc_core.method.training_data import TrainingData
+from dxmc_core.runtime.cpu_products import onednn_products, prefer_onednn
 from dxmc_core.stages.settings.train_heads import MethodConfig
 from dxmc_core.stages.train_heads import METRICS_NAME, TrainingJob, train_heads
 

@@ -22,16 +22,16 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import InputError
-from dxmc_core.method.best_start import find_start
+from dxmc_core.method.best.best_start import find_start
+from dxmc_core.method.best.size_exponent import micro_clusters
+from dxmc_core.method.best.smoothing import num_smoothing_neighbors, rerank_neighbors, smooth
+from dxmc_core.method.clusters.metrics import clustering_accuracy
 from dxmc_core.method.hyperparameters import method_reads
-from dxmc_core.method.metrics import clustering_accuracy
 from dxmc_core.method.preparation import prepare
-from dxmc_core.method.size_exponent import micro_clusters
-from dxmc_core.method.smoothing import num_smoothing_neighbors, rerank_neighbors, smooth
 from dxmc_core.method.unit_rows import unit_rows
+from dxmc_core.runtime.cpu_products import prefer_onednn
 from dxmc_core.vocabulary import WordNetConfig
 
 _FOLDS = 5

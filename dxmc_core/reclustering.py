@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dxmc_core.artifacts.manifest import fingerprint_of
-from dxmc_core.method.drift import AssignmentFigures, Drift, measure_drift
+from dxmc_core.method.clusters.drift import AssignmentFigures, Drift, measure_drift
 from dxmc_core.settings import Settings
 
 Mode = Literal["assign", "full"]

@@ -1,13 +1,13 @@
 """What the stages count their cost in, for `dxmc preflight`: the sizes of a run, a machine and its rates, and parts.
 
-Every stage has a function `cost` beside the constants that its cost rests on; cost.py puts them together.
+Every stage has a function `cost` beside the constants that its cost rests on; preflight/cost.py puts them together.
 """
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dxmc_core.method.noun_selection import num_image_centers
+from dxmc_core.method.nouns.noun_selection import num_image_centers
 from dxmc_core.method.work import Work
 
 GIB = 2**30

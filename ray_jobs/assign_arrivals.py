@@ -14,7 +14,7 @@ from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageResult, parts_in_order
 from dxmc_core.errors import ArtifactError
-from dxmc_core.method.drift import AssignmentFigures
+from dxmc_core.method.clusters.drift import AssignmentFigures
 from dxmc_core.reclustering import SinceFull
 from dxmc_core.stages.assign_arrivals import (
     AssignArrivals,

@@ -18,8 +18,8 @@ from dxmc_core.artifacts.stage_dir import StageDir, StageResult, parts_in_order
 from dxmc_core.edits.model import Edit
 from dxmc_core.errors import DxmcError
 from dxmc_core.images.thumbnails import make_thumbnails
-from dxmc_core.method.cluster_identity import Identities
-from dxmc_core.method.cluster_sample import ClusterSample
+from dxmc_core.method.clusters.cluster_identity import Identities
+from dxmc_core.method.clusters.cluster_sample import ClusterSample
 from dxmc_core.stages.assign_clusters import (
     AssignImages,
     assign_sample,

@@ -39,13 +39,13 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from threadpoolctl import threadpool_limits
 
-from dxmc_core.allocator import reuse_freed_blocks
 from dxmc_core.artifacts.storage import storage_failure
 from dxmc_core.config import ResourcesConfig
-from dxmc_core.cpu_products import onednn_products, prefer_onednn
-from dxmc_core.durations import duration
 from dxmc_core.errors import ArtifactError, DxmcError, InputError, WorkerError, on_one_line
 from dxmc_core.method.steps import WorkStep
+from dxmc_core.runtime.allocator import reuse_freed_blocks
+from dxmc_core.runtime.cpu_products import onednn_products, prefer_onednn
+from dxmc_core.runtime.durations import duration
 from dxmc_core.workload import SMALL_NUM_IMAGES
 from ray_jobs.hosts import (
     Ask,

@@ -4,7 +4,6 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
-from dxmc_core import allocator
 from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.encoders import EmbeddedConfig, EncoderConfig
@@ -12,6 +11,7 @@ from dxmc_core.images.catalog import Catalog, read_catalog
 from dxmc_core.images.quarantine import OUT_OF_REACH, Quarantine, forget_transient_rejects, scouts_first
 from dxmc_core.images.renewal import FurtherEncoders, renew_catalog
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource
+from dxmc_core.runtime import allocator
 from dxmc_core.stages.embed_images import (
     all_embedded,
     check_disk,

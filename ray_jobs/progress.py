@@ -16,8 +16,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dxmc_core.durations import duration
 from dxmc_core.method.steps import WorkStep
+from dxmc_core.runtime.durations import duration
 
 _FIRST_LINE_S = 1.5
 _LINE_EVERY_S = 10.0

@@ -3,8 +3,8 @@
 import logging
 
 from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.method.clusters.suggest_k import KChoice
 from dxmc_core.method.steps import OnStep
-from dxmc_core.method.suggest_k import KChoice
 from dxmc_core.stages.settings.suggest_k import PLOT_NAME
 from dxmc_core.stages.suggest_k import (
     plot,

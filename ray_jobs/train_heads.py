@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayActorError, RayTaskError
 
-from dxmc_core.allocator import reuse_freed_blocks
 from dxmc_core.artifacts.best_start import START_NAME, evidence_of, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.joined_images import IMAGE_TABLES
 from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.artifacts.storage import storage_errors
 from dxmc_core.config import ResourcesConfig
-from dxmc_core.cpu_products import prefer_onednn
 from dxmc_core.method.hyperparameters import joins_encoders
 from dxmc_core.report import flatten_settings
+from dxmc_core.runtime.allocator import reuse_freed_blocks
+from dxmc_core.runtime.cpu_products import prefer_onednn
+from dxmc_core.stages.training_log import LogEpoch, training_log
 from dxmc_core.stages.train_heads import (
     METRICS_NAME,
     TrainingJob,
@@ -33,7 +34,6 @@ from dxmc_core.stages.train_heads import (
     read_start,
     train_heads,
 )
-from dxmc_core.training_log import LogEpoch, training_log
 from ray_jobs.cluster import (
     RequiredFiles,
     call_beside_driver,

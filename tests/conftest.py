@@ -22,7 +22,7 @@ from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.s3 import S3
 from dxmc_core.config import PipelineConfig, parse_config
-from dxmc_core.method.search_index import IndexChoice
+from dxmc_core.method.neighbors.search_index import IndexChoice
 from dxmc_core.stages.search_index import FillShard, IndexSource, prepare_index, publish_index
 from ray_jobs.context import record_of
 

@@ -8,9 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from dxmc_core.errors import ArtifactError
-from dxmc_core.method.best_start import BestStart
-from dxmc_core.method.discriminant import Discriminant
-from dxmc_core.method.whitening import WhiteningMap
+from dxmc_core.method.best.best_start import BestStart
+from dxmc_core.method.best.discriminant import Discriminant
+from dxmc_core.method.best.whitening import WhiteningMap
 
 START_NAME = "start.safetensors"
 _EVIDENCE = ("num_looks", "is_settled", "num_rows", "text_agreement", "text_weight", "size_exponent")

@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.method.inverted_file import Cells
+from dxmc_core.method.neighbors.inverted_file import Cells
 
 
 def save_cells(output: StageDir, modality: str, cells: Cells) -> None:

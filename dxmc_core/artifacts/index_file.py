@@ -15,7 +15,7 @@ import numpy as np
 
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError
-from dxmc_core.method.search_index import float16_rows
+from dxmc_core.method.neighbors.search_index import float16_rows
 
 #: Under this key the metrics of mine_neighbors say what there is to know of its indexes, by file name.
 METRICS_KEY = "search_index"

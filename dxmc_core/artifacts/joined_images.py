@@ -9,7 +9,7 @@ from dxmc_core.artifacts.matrices import Allocate, RowFinder, RowMatrix, load_ma
 from dxmc_core.artifacts.schemas import IMAGES
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError
-from dxmc_core.method.joined_encoders import join_encoders, put_encoder, split_encoders
+from dxmc_core.method.best.joined_encoders import join_encoders, put_encoder, split_encoders
 
 #: The metric of train_heads that names the tables its heads assign by, where there are several.
 IMAGE_TABLES = "image_tables"

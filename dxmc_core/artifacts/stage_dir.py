@@ -35,7 +35,7 @@ from dxmc_core.artifacts.ownership import (
 )
 from dxmc_core.artifacts.storage import Storage, is_local
 from dxmc_core.errors import ArtifactError, InputError
-from dxmc_core.lookahead import map_ahead
+from dxmc_core.runtime.lookahead import map_ahead
 
 _READ_THREADS = 32
 

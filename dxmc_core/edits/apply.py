@@ -23,7 +23,7 @@ from dxmc_core.edits.model import (
     Split,
     Together,
 )
-from dxmc_core.method.kmeans import spherical_kmeans
+from dxmc_core.method.clusters.kmeans import spherical_kmeans
 
 #: What became of an edit: it holds; nothing that it names is here now; or later edits say otherwise of all its images.
 State = Literal["applied", "waiting", "overruled"]

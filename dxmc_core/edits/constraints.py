@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from dxmc_core.edits.model import Apart, ClusterRef, Edit, Examples, Hide, Merge, Move, Pin, Rename, Split, Together
-from dxmc_core.method.constraints import Constraints
+from dxmc_core.method.best.constraints import Constraints
 
 
 def is_learned(edit: Edit) -> bool:

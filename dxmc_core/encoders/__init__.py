@@ -9,12 +9,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dxmc_core.allocator import reuse_freed_memory
 from dxmc_core.encoders.embedded import EmbeddedConfig
 from dxmc_core.encoders.offline import OfflineConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.encoders.protocol import Encoder, Preprocess
 from dxmc_core.encoders.timm import TimmConfig
+from dxmc_core.runtime.allocator import reuse_freed_memory
 
 __all__ = [
     "EmbeddedConfig",
@@ -60,7 +60,7 @@ def load_encoder(
         torch.set_num_threads(num_threads)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cpu":
-        from dxmc_core.cpu_products import prefer_onednn
+        from dxmc_core.runtime.cpu_products import prefer_onednn
 
         reuse_freed_memory()
         prefer_onednn()

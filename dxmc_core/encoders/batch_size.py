@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from dxmc_core.encoders.protocol import Encoder
-from dxmc_core.lookahead import map_ahead
+from dxmc_core.runtime.lookahead import map_ahead
 
 #: Batches that are in a GPU at a time when images are embedded: one is computed while the next is copied there.
 GPU_BATCHES = 2

@@ -16,12 +16,14 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils import Tags, check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from dxmc_core.cpu_products import onednn_products
 from dxmc_core.estimator.model_file import read_model, write_model, write_whole
 from dxmc_core.estimator.progress import FitProgress
 from dxmc_core.estimator.vocabulary import FLOATS, GivenNouns, given_nouns
 from dxmc_core.extras import needed_for
-from dxmc_core.method.cluster_sample import ClusterSample, InlierRule, cluster_rows, decide
+from dxmc_core.method.best.joined_encoders import join_encoders
+from dxmc_core.method.clusters.cluster_sample import ClusterSample, InlierRule, cluster_rows, decide
+from dxmc_core.method.clusters.metrics import silhouette, stability
+from dxmc_core.method.clusters.suggest_k import KChoice, suggest_num_clusters
 from dxmc_core.method.fit import Fit, assign, check_num_images, fit_heads
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.hyperparameters import (
@@ -32,10 +34,8 @@ from dxmc_core.method.hyperparameters import (
     method_reads,
     method_settings,
 )
-from dxmc_core.method.joined_encoders import join_encoders
-from dxmc_core.method.metrics import silhouette, stability
-from dxmc_core.method.naming import unnamed
-from dxmc_core.method.near_duplicates import usable_num_clusters
+from dxmc_core.method.neighbors.near_duplicates import usable_num_clusters
+from dxmc_core.method.nouns.naming import unnamed
 from dxmc_core.method.preparation import (
     CLIP_RETRIEVAL_TEMPERATURE,
     Prepared,
@@ -43,9 +43,9 @@ from dxmc_core.method.preparation import (
     prepare,
     text_counterparts_as_stored,
 )
-from dxmc_core.method.suggest_k import KChoice, suggest_num_clusters
 from dxmc_core.method.training import EpochReport
 from dxmc_core.method.training_data import TrainingData
+from dxmc_core.runtime.cpu_products import onednn_products
 
 _SETTINGS = "method_settings"
 _NUM_EXEMPLARS, _NUM_BORDER = 24, 8
@@ -311,7 +311,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         """Mean cosine silhouette of images in the clusters that `predict` gives them, in -1..1; higher is better.
 
         For comparing methods and settings on the same embeddings, by `GridSearchCV` too. It favours few clusters: K is
-        better chosen by `n_clusters="auto"`. `y` is ignored; with labels use `dxmc_core.method.metrics`.
+        better chosen by `n_clusters="auto"`. `y` is ignored; with labels use `dxmc_core.method.clusters.metrics`.
         """
         labels = self.predict(X)
         return silhouette(self._checked(X)[0], labels)

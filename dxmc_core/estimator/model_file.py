@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from dxmc_core.method.clusters.suggest_k import KChoice, KScores, KSuggestion
 from dxmc_core.method.heads import build_heads
-from dxmc_core.method.suggest_k import KChoice, KScores, KSuggestion
 from dxmc_core.method.training import EpochReport
 
 if TYPE_CHECKING:

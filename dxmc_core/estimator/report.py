@@ -13,9 +13,9 @@ from PIL import Image
 from dxmc_core.errors import DxmcError
 from dxmc_core.extras import needed_for
 from dxmc_core.images.decode import ImageRejectedError, decode_image, thumbnail
-from dxmc_core.method.cluster_sample import ClusterSample, Decisions, cluster_rows, outlier_scores
-from dxmc_core.method.metrics import external_scores, label_free_scores
-from dxmc_core.method.naming import ClusterName, unnamed
+from dxmc_core.method.clusters.cluster_sample import ClusterSample, Decisions, cluster_rows, outlier_scores
+from dxmc_core.method.clusters.metrics import external_scores, label_free_scores
+from dxmc_core.method.nouns.naming import ClusterName, unnamed
 from dxmc_core.report import (
     MapPoints,
     ReportData,

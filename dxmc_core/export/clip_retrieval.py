@@ -17,7 +17,7 @@ from dxmc_core.artifacts.matrices import RowFinder, matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import is_http, is_local
 from dxmc_core.errors import InputError
-from dxmc_core.evaluation import cluster_names
+from dxmc_core.evaluation.scores import cluster_names
 from dxmc_core.export.images import KNOWN_OF_EACH, Export, assigned_rows
 
 #: Columns of the catalog that say where an image lies, for which clip-retrieval has names of its own.

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from dxmc_core.artifacts.matrices import RowFinder, matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.config import PipelineConfig
-from dxmc_core.evaluation import cluster_names
+from dxmc_core.evaluation.scores import cluster_names
 from dxmc_core.export.images import KNOWN_OF_EACH, Export, assigned_rows
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.images.thumbnails import make_thumbnails

@@ -11,7 +11,7 @@ import pyarrow as pa
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.user_tables import take_rows
-from dxmc_core.evaluation import cluster_names
+from dxmc_core.evaluation.scores import cluster_names
 from dxmc_core.images.decode import ImageRejectedError
 from dxmc_core.images.fetch import FetchImages
 from dxmc_core.images.formats import Format, sniff_format

@@ -26,14 +26,14 @@ from dxmc_core.artifacts.storage import (
     stat_of,
     storage_errors,
 )
+from dxmc_core.artifacts.user_values import as_labels, as_text
 from dxmc_core.errors import InputError, on_one_line
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.files import UNKNOWN_SIZE, FoundFile, find_files, is_file, is_folder, is_glob
 from dxmc_core.images.formats import sniff_format
 from dxmc_core.images.objects import fetch
 from dxmc_core.images.selection import IMAGE_SUFFIXES, Reason, Selection, ending_of
-from dxmc_core.lookahead import map_ahead
-from dxmc_core.user_values import as_labels, as_text
+from dxmc_core.runtime.lookahead import map_ahead
 
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
 #: Columns that every listing has, in the order of `ListedImage`; others follow them.

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from dxmc_core.artifacts.storage import filesystem_of, normalize_uri, open_file, storage_errors
 from dxmc_core.artifacts.user_tables import common_types, open_parquet, require_once, require_utf8
+from dxmc_core.artifacts.user_values import as_labels, as_text
 from dxmc_core.errors import DxmcError, InputError, on_one_line
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.files import UNKNOWN_SIZE, FoundFile, find_holders
@@ -25,7 +26,6 @@ from dxmc_core.images.listing import (
 )
 from dxmc_core.images.selection import Selection
 from dxmc_core.images.sources import ParquetSource
-from dxmc_core.user_values import as_labels, as_text
 
 #: Cells that are decoded from a file together.
 _CELLS = 16

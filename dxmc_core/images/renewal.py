@@ -23,7 +23,7 @@ from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.errors import ArtifactError
 from dxmc_core.images.catalog import Catalog, Listing, freeze_catalog, hash_texts, read_catalog, stage_catalog
 from dxmc_core.images.files import UNKNOWN_SIZE
-from dxmc_core.lookahead import map_ahead
+from dxmc_core.runtime.lookahead import map_ahead
 
 _PARTS_AT_A_TIME = 8
 #: The metric of catalog and manifest that holds `FurtherEncoders`.

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from dxmc_core.artifacts.storage import filesystem_of, normalize_uri, open_file, storage_errors
+from dxmc_core.artifacts.user_values import as_labels
 from dxmc_core.errors import DxmcError, InputError, on_one_line
 from dxmc_core.images.decode import RejectReason
 from dxmc_core.images.files import FoundFile, as_text, find_holders, is_glob, literal_part
@@ -20,8 +21,7 @@ from dxmc_core.images.formats import sniff_format
 from dxmc_core.images.listing import SNIFFED_BYTES, ListedImage, folder_label, problem_of, rejection_of, tables_of
 from dxmc_core.images.selection import Reason, Selection
 from dxmc_core.images.sources import WebDatasetSource
-from dxmc_core.lookahead import map_ahead
-from dxmc_core.user_values import as_labels
+from dxmc_core.runtime.lookahead import map_ahead
 
 _TARS_AT_A_TIME = 16
 #: Read at once; so little that large images between two headers are skipped, so much that small ones are not asked for

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dxmc_core.method.best_start import BestStart
+from dxmc_core.method.best.best_start import BestStart
+from dxmc_core.method.clusters.kmeans import concatenate_modalities, spherical_kmeans
 from dxmc_core.method.heads import CentroidHead, Heads
 from dxmc_core.method.hyperparameters import CENTROID_METHODS, CentroidSettings, method_reads, method_settings
-from dxmc_core.method.kmeans import concatenate_modalities, spherical_kmeans
-from dxmc_core.method.near_duplicates import distinct_rows
+from dxmc_core.method.neighbors.near_duplicates import distinct_rows
 from dxmc_core.method.objectives import BestObjective, build_objective
 from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training import EpochCallback, EpochReport, TrainingState, train

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dxmc_core.method.best.joined_encoders import join_encoders
+from dxmc_core.method.clusters.kmeans import KMeansResult, spherical_kmeans
 from dxmc_core.method.hyperparameters import TEXT_MATRICES
-from dxmc_core.method.joined_encoders import join_encoders
-from dxmc_core.method.kmeans import KMeansResult, spherical_kmeans
-from dxmc_core.method.neighbors import nearest_neighbors
-from dxmc_core.method.noun_selection import NounSelection, kmeans_effort, num_image_centers, select_nouns
+from dxmc_core.method.neighbors.exact import nearest_neighbors
+from dxmc_core.method.nouns.noun_selection import NounSelection, kmeans_effort, num_image_centers, select_nouns
+from dxmc_core.method.nouns.text_counterparts import compute_text_counterparts
 from dxmc_core.method.row_source import RowSource
 from dxmc_core.method.steps import OnStep, no_report
-from dxmc_core.method.text_counterparts import compute_text_counterparts
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 

@@ -19,7 +19,7 @@ _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 def draw_confusion(classes: Sequence[Mapping[str, Any]]) -> str:
-    """An SVG of the rows that `dxmc_core.evaluation.class_rows` gives; a cell is as dark as its share of the class.
+    """An SVG of the rows that `evaluation.scores.class_rows` gives; a cell is as dark as its share of the class.
 
     Columns stand in the order of the classes they are matched with, so what is right lies on the diagonal.
     """

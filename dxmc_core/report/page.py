@@ -8,9 +8,9 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from dxmc_core.durations import duration
 from dxmc_core.report import wording
 from dxmc_core.report.palette import COLORS
+from dxmc_core.runtime.durations import duration
 
 #: Every page with a header has it.
 PAGE_MARK = b'<p class="brand"><strong>dxmc</strong>'

@@ -25,12 +25,12 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.images.catalog import Catalog
 from dxmc_core.images.renewal import compare_catalogs, take_over_rows
-from dxmc_core.lookahead import map_ahead
-from dxmc_core.method.cluster_identity import same_identities
-from dxmc_core.method.cluster_sample import nearest_clusters
-from dxmc_core.method.drift import AssignmentFigures, far_distance, held_out_distances
+from dxmc_core.method.clusters.cluster_identity import same_identities
+from dxmc_core.method.clusters.cluster_sample import nearest_clusters
+from dxmc_core.method.clusters.drift import AssignmentFigures, far_distance, held_out_distances
 from dxmc_core.method.preparation import text_counterparts_as_stored
 from dxmc_core.reclustering import SinceFull
+from dxmc_core.runtime.lookahead import map_ahead
 from dxmc_core.stages.assign_clusters import assignment_table
 from dxmc_core.stages.previous_clusters import Comparison, with_cluster_ids
 from dxmc_core.stages.settings.assign_clusters import IDS_GIVEN, AssignClustersConfig

@@ -11,14 +11,20 @@ from dxmc_core.artifacts.joined_images import ImageRows, image_tables_of
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.method.cluster_sample import PROBS_PER_BLOCK, ClusterSample, cluster_rows, decide, outlier_scores
-from dxmc_core.method.cluster_tree import NamedCluster, cluster_tree, name_inner_nodes
+from dxmc_core.method.clusters.cluster_sample import (
+    PROBS_PER_BLOCK,
+    ClusterSample,
+    cluster_rows,
+    decide,
+    outlier_scores,
+)
+from dxmc_core.method.clusters.cluster_tree import NamedCluster, cluster_tree, name_inner_nodes
 from dxmc_core.method.heads import Heads
-from dxmc_core.method.naming import ClusterName, name_clusters, naming_work, unnamed
+from dxmc_core.method.nouns.naming import ClusterName, name_clusters, naming_work, unnamed
 from dxmc_core.method.work import Work
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
 from dxmc_core.vocabulary import commonest_synsets, hypernym_table, kinds_of_compounds
-from dxmc_core.withheld_nouns import is_shown, shown_synsets
+from dxmc_core.vocabulary.withheld_nouns import is_shown, shown_synsets
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, SMALL_NUM_IMAGES, Machine, StageCost, Workload
 
 #: What is imported for names only, as a share of what a process imports at its start.

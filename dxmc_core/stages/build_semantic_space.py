@@ -19,9 +19,9 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.encoders import EncoderConfig, load_encoder
 from dxmc_core.errors import InputError
-from dxmc_core.method.kmeans import kmeans_bytes, kmeans_work
-from dxmc_core.method.near_duplicates import first_copies
-from dxmc_core.method.noun_selection import kmeans_effort
+from dxmc_core.method.clusters.kmeans import kmeans_bytes, kmeans_work
+from dxmc_core.method.neighbors.near_duplicates import first_copies
+from dxmc_core.method.nouns.noun_selection import kmeans_effort
 from dxmc_core.method.preparation import (
     CLIP_RETRIEVAL_TEMPERATURE,
     select_semantic_space,

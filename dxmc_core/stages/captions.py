@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.storage import Storage
-from dxmc_core.method.name_choice import told_apart
+from dxmc_core.method.nouns.name_choice import told_apart
 from dxmc_core.stages.cluster_names import PERSON
 from dxmc_core.stages.settings.naming import LlmNaming
 

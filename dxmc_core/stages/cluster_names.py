@@ -13,10 +13,10 @@ import yaml
 
 from dxmc_core.artifacts.storage import read_user_file
 from dxmc_core.artifacts.user_tables import column_names, read_columns, require_once
+from dxmc_core.artifacts.user_values import as_text
 from dxmc_core.edits.model import MAX_CLUSTER_ID, ClusterRef, Edit, Rename, require_name
 from dxmc_core.errors import InputError, named
-from dxmc_core.method.name_choice import numbered, spelling_key, told_apart
-from dxmc_core.user_values import as_text
+from dxmc_core.method.nouns.name_choice import numbered, spelling_key, told_apart
 
 #: `name_source` of a name that a person gave.
 PERSON = "person"

@@ -23,8 +23,8 @@ from dxmc_core.artifacts.stage_dir import StageDir, StageResult
 from dxmc_core.edits.apply import Clustering, Edited, Outcome, apply_edits
 from dxmc_core.edits.model import Edit
 from dxmc_core.edits.references import named_images
-from dxmc_core.method.cluster_identity import Identities
-from dxmc_core.method.cluster_sample import nearest_clusters, outlier_scores
+from dxmc_core.method.clusters.cluster_identity import Identities
+from dxmc_core.method.clusters.cluster_sample import nearest_clusters, outlier_scores
 from dxmc_core.stages.assign_arrivals import describe_again
 from dxmc_core.stages.assign_clusters import describe_tree
 from dxmc_core.stages.cluster_names import settle_names

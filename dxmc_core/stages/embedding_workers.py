@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from dxmc_core.allocator import reuse_freed_memory
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.stage_dir import StageDir
@@ -33,7 +32,8 @@ from dxmc_core.images.decode import ImageRejectedError, RejectReason, open_image
 from dxmc_core.images.fetch import FetchImages
 from dxmc_core.images.quality import Measures, measure
 from dxmc_core.images.sources import ImageSource
-from dxmc_core.lookahead import Budget, map_ahead, prefetched
+from dxmc_core.runtime.allocator import reuse_freed_memory
+from dxmc_core.runtime.lookahead import Budget, map_ahead, prefetched
 from dxmc_core.stages.embedded_rows import pack_rows
 
 #: Files that are fetched together, at most, and what the fetched and not yet decoded ones may take.

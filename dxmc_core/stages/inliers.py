@@ -10,7 +10,7 @@ import pyarrow as pa
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.method.cluster_sample import InlierRule
+from dxmc_core.method.clusters.cluster_sample import InlierRule
 
 COLUMN = schemas.INLIER_CLUSTER_ID.name
 

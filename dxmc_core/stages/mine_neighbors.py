@@ -20,7 +20,8 @@ from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows, embedding_column, load_matrix, read_rows
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import InputError
-from dxmc_core.method.inverted_file import (
+from dxmc_core.method.neighbors.exact import build_index, search_bytes, search_with_scores, search_work
+from dxmc_core.method.neighbors.inverted_file import (
     TYPICAL_PROBES,
     InvertedFile,
     cell_search_work,
@@ -34,9 +35,8 @@ from dxmc_core.method.inverted_file import (
     sample_rows,
     search_cells,
 )
-from dxmc_core.method.near_duplicates import duplicate_groups, first_copies
-from dxmc_core.method.neighbors import build_index, search_bytes, search_with_scores, search_work
-from dxmc_core.method.search_index import LEAST_PQ_ROWS, IndexChoice, choose_kind, index_bytes, index_work
+from dxmc_core.method.neighbors.near_duplicates import duplicate_groups, first_copies
+from dxmc_core.method.neighbors.search_index import LEAST_PQ_ROWS, IndexChoice, choose_kind, index_bytes, index_work
 from dxmc_core.stages.settings.mine_neighbors import MineNeighborsConfig
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, StageCost, Workload
 

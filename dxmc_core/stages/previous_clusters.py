@@ -14,7 +14,7 @@ from dxmc_core.artifacts.generations import open_run_dir
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import InputError
-from dxmc_core.method.cluster_identity import Identities, keep_identities
+from dxmc_core.method.clusters.cluster_identity import Identities, keep_identities
 from dxmc_core.stages.settings.assign_clusters import IDS_GIVEN, previous_manifest
 
 

@@ -14,7 +14,7 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.edits.file import read_edits
 from dxmc_core.edits.model import Apart, Edit, Together
 from dxmc_core.edits.references import read_outcomes
-from dxmc_core.method.proposals import NUM_SHOWN, Proposal, propose
+from dxmc_core.method.clusters.proposals import NUM_SHOWN, Proposal, propose
 from dxmc_core.report import Question
 
 #: Images of a cluster that questions are found by, and of all clusters together.

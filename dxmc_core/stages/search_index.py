@@ -37,8 +37,8 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import ArtifactError
 from dxmc_core.images.catalog import Catalog
 from dxmc_core.images.renewal import compare_catalogs
-from dxmc_core.method.inverted_file import make_cells
-from dxmc_core.method.search_index import (
+from dxmc_core.method.neighbors.inverted_file import make_cells
+from dxmc_core.method.neighbors.search_index import (
     Exact,
     IndexChoice,
     add_to_cells,

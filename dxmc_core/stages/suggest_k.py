@@ -12,10 +12,10 @@ from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import InputError
+from dxmc_core.method.clusters.suggest_k import KChoice, suggest_num_clusters, suggest_work
 from dxmc_core.method.hyperparameters import MIN_ROWS_FOR_K
-from dxmc_core.method.near_duplicates import distinct_rows
+from dxmc_core.method.neighbors.near_duplicates import distinct_rows
 from dxmc_core.method.steps import OnStep, no_report
-from dxmc_core.method.suggest_k import KChoice, suggest_num_clusters, suggest_work
 from dxmc_core.report import k_evidence, render_k_evidence
 from dxmc_core.stages.settings.suggest_k import SuggestKConfig
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, Machine, StageCost, Workload

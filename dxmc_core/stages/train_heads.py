@@ -30,12 +30,12 @@ from dxmc_core.edits.constraints import constraints_of
 from dxmc_core.edits.model import Edit
 from dxmc_core.edits.references import named_images
 from dxmc_core.errors import ArtifactError, DxmcError, InputError
-from dxmc_core.method.best_start import NUM_LOOKS, BestStart, num_rows_looked_at, start_bytes, start_work
+from dxmc_core.method.best.best_start import NUM_LOOKS, BestStart, num_rows_looked_at, start_bytes, start_work
+from dxmc_core.method.clusters.kmeans import kmeans_bytes, kmeans_work
 from dxmc_core.method.distributed import broadcast_number
 from dxmc_core.method.fit import fit_heads, heads_of_copies
 from dxmc_core.method.hyperparameters import joins_encoders, method_reads, method_settings
-from dxmc_core.method.kmeans import kmeans_bytes, kmeans_work
-from dxmc_core.method.near_duplicates import one_of_each
+from dxmc_core.method.neighbors.near_duplicates import one_of_each
 from dxmc_core.method.objectives.best import find_start_of
 from dxmc_core.method.preparation import hypernym_pairs
 from dxmc_core.method.steps import OnStep, no_report

@@ -17,11 +17,11 @@ from dxmc_core.artifacts.run_dir import CHOICE_OF_K, SEMANTIC_SPACE, STAGES, Run
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.edits.references import hidden_clusters
 from dxmc_core.encoders.settings import ViewSettings
-from dxmc_core.evaluation import MAX_SCORED_IMAGES, evaluate_run, label_column
+from dxmc_core.evaluation.scores import MAX_SCORED_IMAGES, evaluate_run, label_column
 from dxmc_core.images.sources import EmbeddingsSource, SourceConfig
 from dxmc_core.images.thumbnails import make_thumbnails
-from dxmc_core.method.metrics import label_free_work
-from dxmc_core.method.proposals import proposals_work
+from dxmc_core.method.clusters.metrics import label_free_work
+from dxmc_core.method.clusters.proposals import proposals_work
 from dxmc_core.method.work import Work
 from dxmc_core.report import (
     Changes,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dxmc_core.artifacts.storage import normalize_uri
-from dxmc_core.method.nouns import Vocabulary
+from dxmc_core.method.nouns.vocabulary import Vocabulary
 from dxmc_core.settings import Settings
 from dxmc_core.vocabulary.files import content_identity, read_noun_embeddings, read_noun_list
 from dxmc_core.vocabulary.wordnet import (

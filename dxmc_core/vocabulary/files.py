@@ -17,7 +17,7 @@ from dxmc_core.artifacts.user_tables import (
     require_once,
 )
 from dxmc_core.errors import InputError, named, on_one_line
-from dxmc_core.method.nouns import Vocabulary, distinct_nouns
+from dxmc_core.method.nouns.vocabulary import Vocabulary, distinct_nouns
 from dxmc_core.method.unit_rows import to_unit_norm
 
 DEFAULT_COLUMN = "noun"

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dxmc_core.method.nouns import Vocabulary
+from dxmc_core.method.nouns.vocabulary import Vocabulary
 
 _NOUNS = "wordnet_nouns.parquet"
 _SYNSETS = "wordnet_synsets.parquet"

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> None:
     from dxmc_core.artifacts.generations import open_run_dir
-    from dxmc_core.cluster_summary import summarize_clusters
+    from dxmc_core.stages.cluster_summary import summarize_clusters
 
     rows = summarize_clusters(open_run_dir(arguments.run_dir)).to_pylist()
     if arguments.json:

@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> None:
     from dxmc_core.artifacts.generations import open_run_dir
     from dxmc_core.artifacts.storage import write_output
-    from dxmc_core.comparison import compare_runs
-    from dxmc_core.evaluation import evaluate_run
+    from dxmc_core.evaluation.comparison import compare_runs
+    from dxmc_core.evaluation.scores import evaluate_run
     from dxmc_core.report.confusion import CONFUSION_MARK, draw_confusion
 
     if (arguments.run_dir is None) == (arguments.compare is None):

@@ -95,9 +95,9 @@ def predict(
         measure: rates of this machine, in a few seconds; otherwise all are assumed but those of the listing.
         given: fields of `Machine` that are not this machine's.
     """
-    from dxmc_core.cost import as_document
     from dxmc_core.images.catalog import list_source
     from dxmc_core.images.sources import EmbeddingsSource
+    from dxmc_core.preflight.cost import as_document
     from dxmc_core.workload import Rates
     from ray_jobs.context import RunContext
 
@@ -120,7 +120,7 @@ def predict(
 def _measured(rates: "Rates", config: "PipelineConfig", listing: "Listing | None") -> "Rates":
     """The rates of this machine, and of its way to the source where that was listed."""
     from dxmc_core.images.sources import EmbeddingsSource
-    from dxmc_core.machine_rates import measure_images, measure_rates, measure_typical_decoding
+    from dxmc_core.preflight.machine_rates import measure_images, measure_rates, measure_typical_decoding
 
     rates = measure_rates(rates, num_cores=_num_cores(config))
     if isinstance(config.source, EmbeddingsSource):

@@ -38,7 +38,7 @@ def execute(arguments: argparse.Namespace) -> None:
 
 
 def _result(context: "RunContext") -> dict[str, Any]:
-    from dxmc_core.evaluation import evaluate_run
+    from dxmc_core.evaluation.scores import evaluate_run
 
     stage = context.stage("assign_clusters")
     clusters = stage.read_table("clusters", ["cluster_id", "name", "size"]).to_pylist()

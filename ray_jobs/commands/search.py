@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dxmc_core.errors import InputError
-from dxmc_core.query_kind import QueryKind
+from dxmc_core.search.kind import QueryKind
 
 if TYPE_CHECKING:
-    from dxmc_core.search import RunSearch, SearchResult
+    from dxmc_core.search.run_search import RunSearch, SearchResult
 
 NAME = "search"
 SUMMARY = "Find the clusters and images nearest to words or to an image."
@@ -56,7 +56,7 @@ def execute(arguments: argparse.Namespace) -> None:
         raise InputError("expected one of: a QUERY, --queries FILE, --interactive")
     if arguments.html is not None and not arguments.query:
         raise InputError("--html shows one search; give it with a QUERY")
-    from dxmc_core.search import open_run  # late, as the parser of every command needs this module
+    from dxmc_core.search.run_search import open_run  # late, as the parser of every command needs this module
     from ray_jobs.progress import waiting_for_a_person
 
     options = {
@@ -85,7 +85,7 @@ def _write_page(uri: str, run: "RunSearch", result: "SearchResult") -> str:
     """Write the result with thumbnails; where it lies."""
     from dxmc_core.artifacts.storage import write_output
     from dxmc_core.report.page import PAGE_MARK
-    from dxmc_core.search_page import render_search
+    from dxmc_core.search.page import render_search
 
     return write_output(uri, render_search(run.run_dir, run.config, result).encode(), mark=PAGE_MARK)
 
@@ -132,7 +132,7 @@ def _answer_file(run: "RunSearch", path: str, options: dict[str, Any], *, as_jso
 def _queries_of(path: str) -> list[str]:
     """The lines of a text file that are not empty, or a query for each row of a .npy file."""
     if Path(path).suffix == ".npy":
-        from dxmc_core.search_queries import load_embeddings
+        from dxmc_core.search.queries import load_embeddings
 
         values = load_embeddings(path)
         return [f"{path}#{row}" for row in range(len(values))] if values.ndim == 2 else [path]

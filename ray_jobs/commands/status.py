@@ -5,7 +5,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from dxmc_core.durations import duration
+from dxmc_core.runtime.durations import duration
 
 if TYPE_CHECKING:
     from dxmc_core.artifacts.lease import LockHolder

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dxmc_core.name_agreement import NounSenses
+from dxmc_core.evaluation.name_agreement import NounSenses
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NOUNS = ["dog", "cat", "automobile", "pine tree", "thief", "fork", "cup", "hat", "bench", "river", "bread", "lamp"]

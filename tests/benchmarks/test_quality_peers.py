@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dxmc_core.errors import InputError
-from dxmc_core.method.metrics import external_scores
+from dxmc_core.method.clusters.metrics import external_scores
 from dxmc_core.method.unit_rows import unit_rows
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -106,7 +106,7 @@ def test_the_estimator_needs_no_extra(extras, tmp_path):
         ),
         ("import dxmc; dxmc.run_pipeline", r"dxmc\.run_pipeline needs the package \w+: pip install 'dxmc\[pipeline\]'"),
         (
-            "from dxmc_core.method.neighbors import build_index; build_index(rows, device='cuda')",
+            "from dxmc_core.method.neighbors.exact import build_index; build_index(rows, device='cuda')",
             r"device 'cuda' needs the package faiss: pip install 'dxmc\[pipeline\]'",
         ),
     ],

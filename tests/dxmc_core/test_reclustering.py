@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from dxmc_core.config import parse_config
-from dxmc_core.method.drift import AssignmentFigures
+from dxmc_core.method.clusters.drift import AssignmentFigures
 from dxmc_core.reclustering import ReclusterConfig, SinceFull, clustering_settings, decide, describing_settings
 
 REFERENCE = AssignmentFigures(num_images=1000, confidence=800, distance=1000, num_low_margin=100, num_far=10)

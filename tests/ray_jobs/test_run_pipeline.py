@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 CODE = re.search(r"<!-- with Ray -->\n```python\n(.*?)```", (ROOT / "docs" / "PYTHON.md").read_text(), re.DOTALL)[1]
 SEEN = """
 from dxmc_core.errors import InputError
-from dxmc_core.evaluation import evaluate_run
+from dxmc_core.evaluation.scores import evaluate_run
 from dxmc_core.search import open_run
 
 assert assignments["cluster_id"].nunique() == 6 and len(assignments) == 600

@@ -132,7 +132,10 @@ def as_nobody(folder: Path) -> Iterator[None]:
     for path in (folder, *folder.parents):
         if path.owner() == "root" and path.is_relative_to(tempfile.gettempdir()) and path != Path("/tmp"):
             path.chmod(path.stat().st_mode | 0o055)
-    for module in ("dxmc_core.comparison", "ray_jobs.cluster"):  # commands load them late; Python may be root's alone
+    for module in (
+        "dxmc_core.evaluation.comparison",
+        "ray_jobs.cluster",
+    ):  # commands load them late; Python may be root's alone
         importlib.import_module(module)
     os.seteuid(_NOBODY)
     try:

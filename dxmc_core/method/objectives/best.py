@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dxmc_core.method.best_start import BestStart, find_start, labels_of, labels_of_known
-from dxmc_core.method.constraints import Constraints
+from dxmc_core.method.best.best_start import BestStart, find_start, labels_of, labels_of_known
+from dxmc_core.method.best.constraints import Constraints
+from dxmc_core.method.best.smoothing import num_smoothing_neighbors
 from dxmc_core.method.distributed import global_mean
 from dxmc_core.method.heads import DiscriminantHead, Heads
 from dxmc_core.method.hyperparameters import BestHyperparameters
 from dxmc_core.method.losses import PROBABILITY_FLOOR, consistency, soft_cross_entropy
 from dxmc_core.method.objectives.base import Objective, required
-from dxmc_core.method.smoothing import num_smoothing_neighbors
 from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training_data import Batch, TrainingData
 

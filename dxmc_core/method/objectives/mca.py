@@ -19,7 +19,7 @@ from dxmc_core.method.losses import (
     soft_cross_entropy,
     symmetric_info_nce,
 )
-from dxmc_core.method.noun_hierarchy import filter_by_hierarchy
+from dxmc_core.method.nouns.noun_hierarchy import filter_by_hierarchy
 from dxmc_core.method.objectives.base import Objective, required
 from dxmc_core.method.objectives.prototypes import choose_noun_space, confident_prototypes, nearest_nouns
 from dxmc_core.method.training_data import Batch, TrainingData

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dxmc_core.method.clusters.kmeans import spherical_kmeans
 from dxmc_core.method.distributed import all_gather_rows, all_reduce_sum, rows_of_rank, world_size
-from dxmc_core.method.kmeans import spherical_kmeans
-from dxmc_core.method.noun_selection import select_nouns_sic
+from dxmc_core.method.nouns.noun_selection import select_nouns_sic
 from dxmc_core.method.training_data import TrainingData
 
 BLOCK_ROWS = 16_384

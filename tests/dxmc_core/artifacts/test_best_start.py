@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 
 from dxmc_core.artifacts.best_start import deserialize_start, evidence_of, serialize_start
 from dxmc_core.errors import ArtifactError
-from dxmc_core.method.best_start import BestStart, find_start, labels_of
+from dxmc_core.method.best.best_start import BestStart, find_start, labels_of
 from dxmc_core.method.heads import DualHeads
 
 

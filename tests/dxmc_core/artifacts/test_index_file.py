@@ -22,7 +22,7 @@ from dxmc_core.artifacts.index_file import (
 )
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.method.search_index import add_to_cells, empty_index, search_rows, set_effort, train_codes
+from dxmc_core.method.neighbors.search_index import add_to_cells, empty_index, search_rows, set_effort, train_codes
 
 WIDTH = 16
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from dxmc_core.edits.constraints import constraints_of
 from dxmc_core.edits.model import Edit
-from dxmc_core.method.constraints import Constraints
+from dxmc_core.method.best.constraints import Constraints
 
 POSITIONS = {image: position for position, image in enumerate("abcdefgh")}
 

@@ -21,13 +21,13 @@ from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows, load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.cpu_products import onednn_products
 from dxmc_core.estimator import DXMC
 from dxmc_core.images.sources import EmbeddingsSource
+from dxmc_core.method.clusters.metrics import clustering_accuracy
 from dxmc_core.method.fit import fit_heads
 from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads, method_settings
-from dxmc_core.method.metrics import clustering_accuracy
 from dxmc_core.method.preparation import as_stored, hypernym_pairs, prepare, select_semantic_space
+from dxmc_core.runtime.cpu_products import onednn_products
 from dxmc_core.stages.assign_clusters import AssignImages, assign_sample, center_table, describe_clusters, sample_images
 from dxmc_core.stages.build_semantic_space import (
     ComputeTextCounterparts,

@@ -11,8 +11,8 @@ from dxmc_core.artifacts.joined_images import IMAGE_TABLES, image_tables_of, loa
 from dxmc_core.artifacts.matrices import embedding_column, load_matrix
 from dxmc_core.artifacts.stage_dir import parts_in_order
 from dxmc_core.errors import ArtifactError
-from dxmc_core.method.cluster_sample import outlier_scores
-from dxmc_core.method.metrics import clustering_accuracy
+from dxmc_core.method.clusters.cluster_sample import outlier_scores
+from dxmc_core.method.clusters.metrics import clustering_accuracy
 from dxmc_core.stages.assign_clusters import (
     AssignImages,
     assign_sample,

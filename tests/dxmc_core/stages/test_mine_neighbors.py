@@ -49,7 +49,7 @@ def test_result_does_not_depend_on_the_slices(planted_run):
 
 
 def test_approximate_search_of_all_cells_finds_what_exact_search_finds(planted_run, monkeypatch):
-    monkeypatch.setattr("dxmc_core.method.inverted_file._ROWS_PER_CELL", 20)
+    monkeypatch.setattr("dxmc_core.method.neighbors.inverted_file._ROWS_PER_CELL", 20)
     inputs, output = stages_of(planted_run)
     plan = PlanSearch(inputs, output, num_neighbors=5, min_recall=1.0, seed=0)
     plans = plan(pa.table({"modality": list(mine_neighbors.MODALITIES)})).to_pylist()
@@ -67,7 +67,7 @@ def test_approximate_search_of_all_cells_finds_what_exact_search_finds(planted_r
 
 @pytest.mark.parametrize("index", ["exact", "ivf"])
 def test_without_a_vocabulary_there_are_neighbors_of_images_alone(planted_run, tmp_path, monkeypatch, index):
-    monkeypatch.setattr("dxmc_core.method.inverted_file._ROWS_PER_CELL", 20)
+    monkeypatch.setattr("dxmc_core.method.neighbors.inverted_file._ROWS_PER_CELL", 20)
     (images, _), _ = stages_of(planted_run)
     output = RunDir.at(str(tmp_path / "run")).stage("mine_neighbors")
     if index == "ivf":

@@ -12,7 +12,7 @@ from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.errors import InputError
-from dxmc_core.method.search_index import KINDS, IndexChoice
+from dxmc_core.method.neighbors.search_index import KINDS, IndexChoice
 from dxmc_core.stages import embed_images
 from dxmc_core.stages.mine_neighbors import MineNeighborsConfig, choose_search_index
 from dxmc_core.stages.search_index import (
@@ -74,7 +74,7 @@ def run_over(tmp_path, rows, name, *, changed=()):
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq8", "hnsw"])
 def test_bare_faiss_finds_the_rows_that_are_nearest(planted_run, kind, monkeypatch):
-    monkeypatch.setattr("dxmc_core.method.inverted_file._ROWS_PER_CELL", 20)
+    monkeypatch.setattr("dxmc_core.method.neighbors.inverted_file._ROWS_PER_CELL", 20)
     output = build(planted_run.run_dir, kind)
     index = faiss.read_index(output.storage.path("index.faiss"))
     images = load_matrix(planted_run.run_dir.stage("embed_images"), "images")
@@ -99,7 +99,7 @@ def test_nothing_is_left_of_the_shards(planted_run):
 
 
 def test_shards_do_not_change_what_is_found(planted_run, monkeypatch):
-    monkeypatch.setattr("dxmc_core.method.inverted_file._ROWS_PER_CELL", 20)
+    monkeypatch.setattr("dxmc_core.method.neighbors.inverted_file._ROWS_PER_CELL", 20)
     rows = load_matrix(planted_run.run_dir.stage("embed_images"), "images").values.astype(np.float32)
     found = []
     for slices in (((0, 240),), ((0, 7), (7, 60), (60, 240))):
@@ -132,7 +132,7 @@ def test_the_kind_is_set_chosen_or_none():
 @pytest.fixture
 def nights(planted_run, tmp_path, monkeypatch):
     """A run over 200 rows with an index, and the next over 230 in another order, two of them with another content."""
-    monkeypatch.setattr("dxmc_core.method.inverted_file._ROWS_PER_CELL", 20)
+    monkeypatch.setattr("dxmc_core.method.neighbors.inverted_file._ROWS_PER_CELL", 20)
     space = planted_run.run_dir.stage("build_semantic_space")
     before = run_over(tmp_path, range(200), "a-before")
     build(before, "ivf", slices=((0, 200),), space=space)

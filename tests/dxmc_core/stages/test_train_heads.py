@@ -21,12 +21,12 @@ from dxmc_core.artifacts.matrices import embedding_column, load_matrix, matrix_o
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import ArtifactError, InputError
-from dxmc_core.method import best_start
-from dxmc_core.method.best_start import labels_of
+from dxmc_core.method.best import best_start
+from dxmc_core.method.best.best_start import labels_of
+from dxmc_core.method.clusters.metrics import clustering_accuracy
 from dxmc_core.method.fit import assign
 from dxmc_core.method.heads import DualHeads
 from dxmc_core.method.hyperparameters import METHODS
-from dxmc_core.method.metrics import clustering_accuracy
 from dxmc_core.stages.settings.train_heads import MethodConfig, check_num_clusters, fingerprint, stages_read
 from dxmc_core.stages.train_heads import (
     TrainingJob,

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from dxmc_core.method.discriminant import fit_discriminant
+from dxmc_core.method.best.discriminant import fit_discriminant
+from dxmc_core.method.clusters.metrics import clustering_accuracy
 from dxmc_core.method.fit import assign, fit_heads
 from dxmc_core.method.heads import DiscriminantHead, build_heads
 from dxmc_core.method.hyperparameters import default_hyperparameters
-from dxmc_core.method.metrics import clustering_accuracy
-from dxmc_core.method.neighbors import nearest_neighbors
+from dxmc_core.method.neighbors.exact import nearest_neighbors
 from dxmc_core.method.objectives import build_objective
 from dxmc_core.method.training_data import Batch, TrainingData
 

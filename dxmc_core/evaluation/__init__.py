@@ -1,0 +1,1 @@
+"""Finished runs judged: against labels, names against classes, one run against another."""

@@ -1,0 +1,1 @@
+"""Nouns: which describe the images, what each image is in them, and what clusters are called."""
