@@ -25,7 +25,6 @@ from dxmc_core.method.hyperparameters import joins_encoders
 from dxmc_core.report import flatten_settings
 from dxmc_core.runtime.allocator import reuse_freed_blocks
 from dxmc_core.runtime.cpu_products import prefer_onednn
-from dxmc_core.stages.training_log import LogEpoch, training_log
 from dxmc_core.stages.train_heads import (
     METRICS_NAME,
     TrainingJob,
@@ -34,6 +33,7 @@ from dxmc_core.stages.train_heads import (
     read_start,
     train_heads,
 )
+from dxmc_core.stages.training_log import LogEpoch, training_log
 from ray_jobs.cluster import (
     RequiredFiles,
     call_beside_driver,

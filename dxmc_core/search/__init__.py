@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dxmc_core.search.run_search.run_search import RunSearch, open_run
+    from dxmc_core.search.run_search import RunSearch, open_run
 
 __all__ = ["RunSearch", "open_run"]
 

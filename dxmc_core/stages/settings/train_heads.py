@@ -13,8 +13,8 @@ from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.errors import InputError
 from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads, method_settings
 from dxmc_core.method.neighbors.near_duplicates import usable_num_clusters
-from dxmc_core.stages.training_log import LogTarget
 from dxmc_core.settings import Settings
+from dxmc_core.stages.training_log import LogTarget
 
 logger = logging.getLogger(__name__)
 
