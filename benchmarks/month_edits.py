@@ -84,7 +84,8 @@ def _faults(edit: Edit, seen: Seen) -> Iterator[str]:
             if any(len(home) > 1 for home in homes) or len(set().union(*homes)) != sum(map(len, homes)):
                 yield f"its parts are in the clusters {homes}"
         case Move(images=images, to=reference):
-            if not seen.of(images) <= {seen.meant(reference)}:
+            # Where all images are gone that stood for the cluster, there is nothing to move to.
+            if seen.meant(reference) is not None and not seen.of(images) <= {seen.meant(reference)}:
                 yield f"its images are in {seen.of(images)}, the cluster is {seen.meant(reference)}"
         case Rename(cluster=reference, name=name):
             yield from _named(seen, seen.meant(reference), name)
@@ -93,7 +94,7 @@ def _faults(edit: Edit, seen: Seen) -> Iterator[str]:
             if others or (home is not None and seen.members(home) != sorted(seen.here(images))):
                 yield f"the clusters of its images are {[home, *others]}"
         case Hide(cluster=reference):
-            if seen.meant(reference) not in seen.hidden:
+            if seen.meant(reference) is not None and seen.meant(reference) not in seen.hidden:
                 yield f"cluster {seen.meant(reference)} is shown"
         case Examples(of=str() as name, images=images):
             (home, *others) = seen.of(images) or {None}

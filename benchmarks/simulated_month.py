@@ -313,9 +313,11 @@ class Month:
             )
         night.mode, night.reason = record.mode, record.reason
         night.embedded, night.drift = record.metrics["run"]["embedded_images"], record.metrics["run"]["drift"]
-        if night.embedded > night.came:
-            night.wrong.append(f"{night.embedded} images were embedded, {night.came} came")
         now = clusters_of(generations.run_dir(record.number))
+        known = {} if before is None else clusters_of(generations.run_dir(before))
+        num_new = len(now.keys() - known.keys())  # those that came, and those of a night that was taken back
+        if night.embedded > num_new:
+            night.wrong.append(f"{night.embedded} images were embedded, {num_new} are new")
         assigned = generations.run_dir(record.number).stage("assign_clusters")
         night.lineage = assigned.require_manifest().metrics["lineage"] or {}
         if sorted(now) != sorted(self._here):
@@ -324,11 +326,9 @@ class Month:
             )
         self._look_at_classes(night, now)
         night.wrong += broken(read_edits(self.home).edits, self._seen())
-        if before is not None:
-            base = generations.run_dir(before)
-            # Where a rollback went behind an edit, the night applies it again, and images move as they should.
-            if _applied(base.stage("assign_clusters")) == _applied(assigned):
-                night.wrong += wrong_ids(clusters_of(base), now, mode=record.mode)
+        # Where a rollback went behind an edit, the night applies it again, and images move as they should.
+        if known and _applied(generations.run_dir(before).stage("assign_clusters")) == _applied(assigned):
+            night.wrong += wrong_ids(known, now, mode=record.mode)
 
     def _look_at_classes(self, night: Night, now: dict[str, int]) -> None:
         by_cluster: dict[int, Counter[str]] = defaultdict(Counter)

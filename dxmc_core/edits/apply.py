@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from dxmc_core.edits.model import (
+    MAX_REFERENCE_IMAGES,
     Apart,
     ClusterRef,
     Edit,
@@ -104,7 +105,8 @@ class Edited:
         names: given by a person, by label; `names_by_id` where an edit has nothing but an id.
         hidden, hidden_ids: clusters that are left out of the report.
         placed: (N,) bool, images whose cluster a person chose.
-        edits: as they were given, with the images of pins and the examples of splits filled in.
+        edits: as they were given, with the images of pins and the examples of splits filled in, and other images for
+            those that stand for a cluster, or a part of one, where half of them or more are gone.
     """
 
     labels: np.ndarray
@@ -157,6 +159,7 @@ class _Application:
         self.hidden_ids: set[int] = set()
         self.placed = np.zeros(len(self.labels), dtype=bool)
         self.found_for: dict[str, list[np.ndarray]] = {}
+        self.standing_in: dict[ClusterRef, np.ndarray] = {}
         self.label_of_name = {name.casefold(): label for label, name in self.found.names.items()}
 
     def run(self, edits: Sequence[Edit]) -> Edited:
@@ -191,13 +194,23 @@ class _Application:
 
     def _filled(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
         """The edits with the images that were found for them, whose ids are read all at a time."""
-        if not self.found_for:
+        found = [part for parts in self.found_for.values() for part in parts] + list(self.standing_in.values())
+        if not found:
             return tuple(edits)
-        positions = np.unique(np.concatenate([part for parts in self.found_for.values() for part in parts]))
+        positions = np.unique(np.concatenate(found))
         ids = dict(zip(positions.tolist(), self.found.image_ids_of(positions), strict=True))
+
+        def named(part: np.ndarray) -> tuple[str, ...]:
+            return tuple(ids[position] for position in part.tolist())
+
+        def renewed(ref: ClusterRef) -> ClusterRef:
+            part = self.standing_in.get(ref)
+            return ref if part is None else ref.model_copy(update={"images": named(part)})
+
         filled = []
         for edit in edits:
-            parts = [tuple(ids[position] for position in part.tolist()) for part in self.found_for.get(edit.id, ())]
+            edit = edit.with_references(renewed)
+            parts = [named(part) for part in self.found_for.get(edit.id, ())]
             if parts and isinstance(edit.action, Split):
                 action = Split(cluster=edit.action.cluster, examples=tuple(parts))
                 edit = edit.model_copy(update={"action": action})
@@ -222,7 +235,17 @@ class _Application:
         if not reference.images:
             return own
         positions = self.known(reference.images)
-        return self._majority(positions, own) if len(positions) else None
+        if not len(positions):
+            return None
+        label = self._majority(positions, own)
+        if _is_used_up(positions, reference.images):
+            self.standing_in[reference] = self._central(self.members(label), MAX_REFERENCE_IMAGES)
+        return label
+
+    def _central(self, positions: np.ndarray, count: int) -> np.ndarray:
+        """Those of images that are nearest to their mean."""
+        rows = self.found.embeddings_of(positions)
+        return positions[np.argsort(-(rows @ rows.mean(axis=0)), kind="stable")[:count]]
 
     def _label_of_id(self, cluster_id: int) -> int | None:
         ids = self.found.cluster_ids
@@ -304,6 +327,9 @@ class _Application:
         targets = self._divide(parts)
         for positions, target in zip(parts, targets, strict=True):
             self.labels[positions] = target
+        given = action.examples or ()
+        if len(given) == len(parts) and any(map(_is_used_up, parts, given)):
+            self.found_for[edit.id] = [self._central(self.members(target), _SPLIT_EXAMPLES) for target in targets]
         held = np.concatenate(parts)
         placement = _Placement(held, np.repeat(targets, [len(part) for part in parts]))
         return Outcome(edit, "applied", targets[0], num_named, num_named - len(held)), placement
@@ -433,6 +459,11 @@ class _Application:
 def _waiting(edit: Edit, *, num_missing: int = 0) -> Outcome:
     what = "too few of its images are" if num_missing else "a cluster that it names is not"
     return Outcome(edit, "waiting", None, len(edit.images), num_missing, note=f"waiting: {what} here now")
+
+
+def _is_used_up(positions: np.ndarray, images: Sequence[str]) -> bool:
+    """Whether so many of the images that stand for a cluster are gone that others should do so from now on."""
+    return 2 * len(positions) <= len(images)
 
 
 def _central_rows(rows: np.ndarray, num_parts: int, *, seed: int) -> list[np.ndarray]:

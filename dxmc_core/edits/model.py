@@ -11,7 +11,7 @@ are filled in when the edit is first applied.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -246,22 +246,18 @@ class Edit(_Model):
             return (action.of,) if isinstance(action.of, ClusterRef) else ()
         return () if isinstance(action, Together | Apart) else (action.cluster,)
 
-    def with_references(self, known: Mapping[int, ClusterRef]) -> "Edit":
-        """The edit with images in its references that had none, where they are known by id."""
-
-        def filled(ref: ClusterRef) -> ClusterRef:
-            return ref if ref.images else known.get(ref.id, ref)
-
+    def with_references(self, changed: Callable[[ClusterRef], ClusterRef]) -> "Edit":
+        """The edit with other references to the same clusters."""
         action = self.action
         changes: dict[str, Any] = {}
         if isinstance(action, Merge):
-            changes["clusters"] = tuple(map(filled, action.clusters))
+            changes["clusters"] = tuple(map(changed, action.clusters))
         elif isinstance(action, Move):
-            changes["to"] = filled(action.to)
+            changes["to"] = changed(action.to)
         elif isinstance(action, Examples):
-            changes["of"] = filled(action.of) if isinstance(action.of, ClusterRef) else action.of
+            changes["of"] = changed(action.of) if isinstance(action.of, ClusterRef) else action.of
         elif not isinstance(action, Together | Apart):
-            changes["cluster"] = filled(action.cluster)
+            changes["cluster"] = changed(action.cluster)
         return self.model_copy(update={"action": action.model_copy(update=changes)})
 
     @property

@@ -49,7 +49,7 @@ def fill_references(edits: Sequence[Edit], run_dir: RunDir) -> tuple[Edit, ...]:
     if not bare:
         return tuple(edits)
     known = references_to(run_dir, bare)
-    return tuple(edit.with_references(known) for edit in edits)
+    return tuple(edit.with_references(lambda ref: ref if ref.images else known.get(ref.id, ref)) for edit in edits)
 
 
 def missing_lines(edits: Sequence[Edit], run_dir: RunDir, *, where: str, first: int) -> list[str]:

@@ -187,6 +187,31 @@ def test_references_follow_their_images_through_other_labels() -> None:
     assert edited.names == {2: "lions"}
 
 
+def test_other_images_stand_for_a_cluster_once_half_of_them_are_gone() -> None:
+    gone = {"id": 10, "images": ["a", "gone", "went"]}
+    edited = applied(
+        {"merge": {"clusters": [REF[1], gone]}},
+        {"rename": {"cluster": {"id": 12, "images": ["i", "j", "gone"]}, "name": "cars"}},
+        {"split": {"cluster": REF[2], "examples": [["i", "gone"], ["k", "l"]]}},
+    )
+    assert groups(edited) == {"abcdefgh", "ij", "kl"}
+    merge, rename, split = (one.action for one in edited.edits)
+    assert sorted(merge.clusters[1].images) == ["a", "b", "c", "d"]  # as it was before it was merged
+    assert (merge.clusters[0].images, rename.cluster.images) == (tuple(REF[1]["images"]), ("i", "j", "gone"))
+    assert [sorted(part) for part in split.examples] == [["i", "j"], ["k", "l"]]
+    assert [one.essence for one in edited.edits] == [
+        edit(number, **action).essence
+        for number, action in enumerate(
+            (
+                {"merge": {"clusters": [REF[1], gone]}},
+                {"rename": {"cluster": {"id": 12, "images": ["i", "j", "gone"]}, "name": "cars"}},
+                {"split": {"cluster": REF[2], "examples": [["i", "gone"], ["k", "l"]]}},
+            ),
+            start=1,
+        )
+    ]
+
+
 def test_cycles_end() -> None:
     edited = applied({"merge": {"clusters": [REF[0], REF[1]]}}, {"merge": {"clusters": [REF[1], REF[0]]}})
     assert groups(edited) == {"abcdefgh", "ijkl"}
