@@ -34,7 +34,7 @@ from dxmc_core.method.nouns.naming import name_clusters
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.runtime.cpu_products import prefer_onednn
 from dxmc_core.vocabulary import commonest_synsets, hypernym_table, kinds_of_compounds
-from dxmc_core.vocabulary.withheld_nouns import is_shown, shown_synsets
+from dxmc_core.withheld_nouns import is_shown, shown_synsets
 
 METHODS = ("dxmc", "nearest", "c_tf_idf")
 RIGHT: tuple[Relation, ...] = ("equal", "synonym", "hypernym")

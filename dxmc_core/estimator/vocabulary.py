@@ -15,7 +15,7 @@ from dxmc_core.method.nouns.naming import ClusterName, name_clusters, unnamed
 from dxmc_core.method.nouns.vocabulary import distinct_nouns
 from dxmc_core.method.preparation import as_stored, hypernym_pairs
 from dxmc_core.method.unit_rows import check_same_width
-from dxmc_core.vocabulary.withheld_nouns import is_shown, shown_synsets
+from dxmc_core.withheld_nouns import is_shown, shown_synsets
 
 #: Types of numbers that are kept until rows are rounded to float16.
 FLOATS = (np.float64, np.float32, np.float16)

@@ -24,7 +24,7 @@ from dxmc_core.method.nouns.naming import ClusterName, name_clusters, naming_wor
 from dxmc_core.method.work import Work
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
 from dxmc_core.vocabulary import commonest_synsets, hypernym_table, kinds_of_compounds
-from dxmc_core.vocabulary.withheld_nouns import is_shown, shown_synsets
+from dxmc_core.withheld_nouns import is_shown, shown_synsets
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, SMALL_NUM_IMAGES, Machine, StageCost, Workload
 
 #: What is imported for names only, as a share of what a process imports at its start.

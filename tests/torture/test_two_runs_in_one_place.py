@@ -68,6 +68,7 @@ def short_leases(monkeypatch):
 
 def test_an_owner_that_was_taken_over_cannot_publish(run_dir, owner, short_leases):
     os.kill(owner.pid, signal.SIGSTOP)
+    os.waitpid(owner.pid, os.WUNTRACED)
     stage = run_dir.stage("train_heads")
     with run_dir.locked():
         part = stage.write_file("second", b"second")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dxmc_core.vocabulary import commonest_synsets, hypernym_table
-from dxmc_core.vocabulary.withheld_nouns import is_shown, shown_synsets
+from dxmc_core.withheld_nouns import is_shown, shown_synsets
 
 STAY = ["dog", "person", "woman", "bride", "guitarist", "fireman", "pansy", "spade", "face", "tennis racket", "zzz"]
 GO = ["thief", "alcoholic", "Jew", "lesbian", "orphan", "simpleton", "slut", "Blonde", "mulatto", "Hitler", "coon"]
