@@ -41,10 +41,12 @@ from dxmc_core.method.best.smoothing import (
 from dxmc_core.method.best.text_gate import text_agreement, text_weight
 from dxmc_core.method.best.whitening import (
     MAX_COMPONENTS,
+    PrincipalComponents,
     WhiteningMap,
     cluster_means,
     cluster_whitening,
     cluster_work,
+    components_work,
     half_power_whitening,
     half_power_work,
     neighbor_whitening,
@@ -123,11 +125,13 @@ class _Encoded:
     Attributes:
         images: (n, D) float32 unit rows.
         candidates: (n, c) positions in the sample of candidates for neighbours, nearest first.
+        components: of the images.
         weight: of its views against those of the first encoder.
     """
 
     images: np.ndarray
     candidates: np.ndarray
+    components: PrincipalComponents
     weight: float = 1.0
 
 
@@ -200,7 +204,7 @@ def find_start(
         if candidates is None or encoded:
             on_step(_step(1, "searching neighbors"))
             candidates = nearest_neighbors(images, num_neighbors=min(_MAX_CANDIDATES, len(images) - 1), device=device)
-        encoded.append(_Encoded(images, candidates))
+        encoded.append(_Encoded(images, candidates, PrincipalComponents.of(images, device=device)))
     texts = None if text_counterparts is None else _centered(_taken(text_counterparts, rows), device)
     sample = _Sample(tuple(encoded), texts, None, None if known is None else known.within(rows))
     start = resume_from
@@ -280,8 +284,13 @@ def _first_look(
     num_neighbors = num_smoothing_neighbors(len(sample), num_clusters)
     whitenings = [
         (
-            neighbor_whitening(one.images, _linked(sample, one.candidates[:, :num_neighbors]), device=device),
-            half_power_whitening(one.images, device=device),
+            neighbor_whitening(
+                one.images,
+                _linked(sample, one.candidates[:, :num_neighbors]),
+                components=one.components,
+                device=device,
+            ),
+            half_power_whitening(one.images, components=one.components, device=device),
         )
         for one in sample.encoded
     ]
@@ -322,7 +331,10 @@ def _look_again(
     """Under the whitening of the clusters found so far."""
     look, labels = start.num_looks + 1, start.discriminant.labels
     on_step(_step(look, "whitening"))
-    whitenings = [(cluster_whitening(one.images, labels, num_clusters, device=device),) for one in sample.encoded]
+    whitenings = [
+        (cluster_whitening(one.images, labels, num_clusters, components=one.components, device=device),)
+        for one in sample.encoded
+    ]
     on_step(_step(look, "joining views"))
     space = _joined(sample, whitenings, start.text_weight, num_clusters, device)
     on_step(_step(look, "clustering"))
@@ -433,7 +445,14 @@ def _clusters_of(
     if exponent == WARD:
         labels = _settled_labels(space, labels, num_clusters, fixed_rows)
     if len(sample.encoded) == 1:
-        return fit_discriminant(sample.first.images, labels, num_clusters, fixed_rows=fixed_rows, device=device)
+        return fit_discriminant(
+            sample.first.images,
+            labels,
+            num_clusters,
+            fixed_rows=fixed_rows,
+            components=sample.first.components,
+            device=device,
+        )
     scales = encoder_scales([one.weight for one in sample.encoded])
     rows = join_encoders([scale * one.images for scale, one in zip(scales, sample.encoded, strict=True)])
     found = fit_discriminant(rows, labels, num_clusters, fixed_rows=fixed_rows, device=device)
@@ -605,6 +624,7 @@ def start_work(
     if sizes.has_text or further_widths:
         total += _gate_work(sizes)
     for columns in sizes.widths:
+        total += components_work(looked_at, columns)
         total += neighbor_work(looked_at, columns, sizes.num_neighbors) + half_power_work(looked_at, columns)
         total += cluster_work(looked_at, columns) * (NUM_LOOKS - 1)
     total += choice_work(looked_at, min(NUM_DIRECTIONS, sizes.joined_width(2)), num_clusters) + _look_work(sizes, 2)
@@ -616,6 +636,8 @@ def _look_work(sizes: _Sizes, num_whitenings: int) -> Work:
     num_rows, num_clusters = sizes.num_rows, sizes.num_clusters
     space = min(NUM_DIRECTIONS, sizes.joined_width(num_whitenings))
     columns = sum(sizes.row_widths)
+    # Those of several encoders side by side are found in every look.
+    joined = components_work(num_rows, sum(sizes.widths)) if sizes.further_widths else Work()
     graph = rerank_work(num_rows, columns, sizes.num_candidates) + smoothing_work(
         num_rows, columns + sizes.text_width, sizes.num_neighbors, num_rounds=max(_SMOOTHING_ROUNDS)
     )
@@ -626,6 +648,7 @@ def _look_work(sizes: _Sizes, num_whitenings: int) -> Work:
         + merge_work(num_micro_clusters(num_rows, num_clusters), space, num_clusters)
         + Work(2.0 * num_rows * space * num_clusters) * _LLOYD_STEPS
         + discriminant_work(num_rows, sum(sizes.widths), num_clusters)
+        + joined
     )
 
 

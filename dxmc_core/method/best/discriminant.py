@@ -12,6 +12,7 @@ import torch
 
 from dxmc_core.method.best.whitening import (
     MAX_COMPONENTS,
+    PrincipalComponents,
     WhiteningMap,
     cluster_means,
     cluster_whitening,
@@ -49,6 +50,7 @@ def fit_discriminant(
     num_clusters: int,
     *,
     fixed_rows: np.ndarray | None = None,
+    components: PrincipalComponents | None = None,
     num_rounds: int = _ROUNDS,
     device: str = "cpu",
 ) -> Discriminant:
@@ -58,10 +60,11 @@ def fit_discriminant(
         embeddings: (N, D) unit rows.
         labels: (N,) clusters 0..K-1.
         fixed_rows: (m,) positions of rows that keep their labels, as somebody knows them.
+        components: of the embeddings, where they are known.
         num_rounds: of taking centres and assigning rows anew. On CLIP embeddings nearly all change came in the first.
         device: where the products run.
     """
-    whitening = cluster_whitening(embeddings, labels, num_clusters, device=device)
+    whitening = cluster_whitening(embeddings, labels, num_clusters, components=components, device=device)
     fixed = None if fixed_rows is None else labels[fixed_rows]
     rows = whitening.apply(embeddings, device=device)
     centers = np.zeros((num_clusters, rows.shape[1]), dtype=np.float32)
@@ -87,6 +90,6 @@ def _nearest(rows: np.ndarray, centers: np.ndarray, device: str) -> np.ndarray:
 
 
 def discriminant_work(num_rows: int, width: int, num_clusters: int) -> Work:
-    """What `fit_discriminant` does."""
+    """What `fit_discriminant` does with known components."""
     scores = Work(2.0 * num_rows * min(MAX_COMPONENTS, width) * num_clusters)
     return cluster_work(num_rows, width) + scores * _ROUNDS

@@ -56,19 +56,59 @@ class WhiteningMap:
         return WhiteningMap(mean, self.matrix * scales[:, None])
 
 
-def half_power_whitening(embeddings: np.ndarray, *, device: str = "cpu") -> WhiteningMap:
+@dataclass(frozen=True)
+class PrincipalComponents:
+    """Mean (D,) float32, orthonormal directions (D, R) float64 and their variances (R,), largest first.
+
+    Every map of the same rows starts from them, and finding them takes most of its time where there are few rows.
+    """
+
+    mean: np.ndarray
+    basis: np.ndarray
+    variances: np.ndarray
+
+    @classmethod
+    def of(cls, embeddings: np.ndarray, *, device: str = "cpu") -> "PrincipalComponents":
+        """Those of unit rows (N, D), at most `MAX_COMPONENTS`.
+
+        Raises:
+            ValueError: all rows are equal.
+        """
+        mean = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
+        covariance = np.zeros((embeddings.shape[1],) * 2)
+        for block in _centered_blocks(embeddings, mean):
+            rows = _on(device, block)
+            covariance += (rows.T @ rows).cpu().numpy()
+        variances, basis = np.linalg.eigh(covariance / len(embeddings))
+        kept = np.flatnonzero(variances > max(_MIN_RELATIVE_VARIANCE * variances[-1], 1e-12))[::-1][:MAX_COMPONENTS]
+        if len(kept) == 0:
+            found = len(embeddings)
+            raise ValueError(f"expected rows that differ, found {found} equal ones: there is nothing to cluster")
+        return cls(mean, basis[:, kept], variances[kept])
+
+
+def half_power_whitening(
+    embeddings: np.ndarray, *, components: PrincipalComponents | None = None, device: str = "cpu"
+) -> WhiteningMap:
     """Principal components scaled by variance^(-1/4), half the way from PCA to full whitening.
 
     Full whitening blows up directions without content where there are few rows.
 
     Args:
         embeddings: (N, D) unit rows, N >= 2.
+        components: theirs, where they are known.
     """
-    components = _principal_components(embeddings, device)
+    components = components or PrincipalComponents.of(embeddings, device=device)
     return WhiteningMap(components.mean, (components.basis * components.variances**-0.25).astype(np.float32))
 
 
-def neighbor_whitening(embeddings: np.ndarray, neighbors: np.ndarray, *, device: str = "cpu") -> WhiteningMap:
+def neighbor_whitening(
+    embeddings: np.ndarray,
+    neighbors: np.ndarray,
+    *,
+    components: PrincipalComponents | None = None,
+    device: str = "cpu",
+) -> WhiteningMap:
     """The map under which images differ from their near neighbours alike in all directions.
 
     Neighbours mostly share a cluster, so their differences estimate the scatter within clusters without labels
@@ -77,21 +117,28 @@ def neighbor_whitening(embeddings: np.ndarray, neighbors: np.ndarray, *, device:
     Args:
         embeddings: (N, D) unit rows, N >= 2.
         neighbors: (N, k) positions of near neighbours.
+        components: of the embeddings, where they are known.
     """
-    components = _principal_components(embeddings, device)
+    components = components or PrincipalComponents.of(embeddings, device=device)
     return _whiten_scatter(components, _neighbor_scatter(embeddings, neighbors, components.mean, device))
 
 
 def cluster_whitening(
-    embeddings: np.ndarray, labels: np.ndarray, num_clusters: int, *, device: str = "cpu"
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    num_clusters: int,
+    *,
+    components: PrincipalComponents | None = None,
+    device: str = "cpu",
 ) -> WhiteningMap:
     """The map under which images differ from their cluster's mean alike in all directions (Fisher's discriminant).
 
     Args:
         embeddings: (N, D) unit rows, N >= 2.
         labels: (N,) clusters 0..K-1.
+        components: of the embeddings, where they are known.
     """
-    components = _principal_components(embeddings, device)
+    components = components or PrincipalComponents.of(embeddings, device=device)
     return _whiten_scatter(components, _cluster_scatter(embeddings, labels, num_clusters, device))
 
 
@@ -104,29 +151,7 @@ def normalize_rows(rows: np.ndarray) -> np.ndarray:
     return rows
 
 
-@dataclass(frozen=True)
-class _Components:
-    """Mean (D,) float32, orthonormal directions (D, R) float64 and their variances (R,), largest first."""
-
-    mean: np.ndarray
-    basis: np.ndarray
-    variances: np.ndarray
-
-
-def _principal_components(embeddings: np.ndarray, device: str) -> _Components:
-    mean = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
-    covariance = np.zeros((embeddings.shape[1],) * 2)
-    for block in _centered_blocks(embeddings, mean):
-        rows = _on(device, block)
-        covariance += (rows.T @ rows).cpu().numpy()
-    variances, basis = np.linalg.eigh(covariance / len(embeddings))
-    kept = np.flatnonzero(variances > max(_MIN_RELATIVE_VARIANCE * variances[-1], 1e-12))[::-1][:MAX_COMPONENTS]
-    if len(kept) == 0:
-        raise ValueError(f"expected rows that differ, found {len(embeddings)} equal ones: there is nothing to cluster")
-    return _Components(mean, basis[:, kept], variances[kept])
-
-
-def _whiten_scatter(components: _Components, scatter: np.ndarray) -> WhiteningMap:
+def _whiten_scatter(components: PrincipalComponents, scatter: np.ndarray) -> WhiteningMap:
     """Inverse square root, on the principal components, of a scatter (D, D) shrunk towards an isotropic one."""
     inside = components.basis.T @ scatter @ components.basis
     width = len(inside)
@@ -192,17 +217,28 @@ def _on(device: str, rows: np.ndarray) -> Tensor:
     return torch.from_numpy(rows).to(device)
 
 
+def components_work(num_rows: int, width: int) -> Work:
+    """What finding principal components does; eigenvectors are counted as 10 D^3."""
+    return Work(2.0 * num_rows * width**2 + 10.0 * width**3)
+
+
 def half_power_work(num_rows: int, width: int) -> Work:
-    """What `half_power_whitening` does and then its map for all rows; eigenvectors are counted as 10 D^3."""
-    return Work(2.0 * num_rows * width * (width + min(MAX_COMPONENTS, width)) + 10.0 * width**3)
+    """What `half_power_whitening` does with known components and then its map for all rows."""
+    return Work(2.0 * num_rows * width * min(MAX_COMPONENTS, width))
 
 
 def neighbor_work(num_rows: int, width: int, num_neighbors: int) -> Work:
-    """What `neighbor_whitening` does and then its map: two products more, and all neighbours gathered."""
+    """What `neighbor_whitening` does with known components and then its map: two products, all neighbours gathered."""
     gathered = Work(4.0 * num_rows * width**2, 4.0 * num_rows * width * num_neighbors)
-    return half_power_work(num_rows, width) + gathered
+    return half_power_work(num_rows, width) + gathered + _scatter_work(width)
 
 
 def cluster_work(num_rows: int, width: int) -> Work:
-    """What `cluster_whitening` does and then its map: one product more."""
-    return half_power_work(num_rows, width) + Work(2.0 * num_rows * width**2)
+    """What `cluster_whitening` does with known components and then its map: one product."""
+    return half_power_work(num_rows, width) + Work(2.0 * num_rows * width**2) + _scatter_work(width)
+
+
+def _scatter_work(width: int) -> Work:
+    """What `_whiten_scatter` does."""
+    inner = min(MAX_COMPONENTS, width)
+    return Work(2.0 * width**2 * inner + 10.0 * inner**3)

@@ -18,7 +18,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dxmc_core.method.best.smoothing import num_smoothing_neighbors, smooth
-from dxmc_core.method.best.whitening import MAX_COMPONENTS, cluster_whitening, cluster_work, normalize_rows
+from dxmc_core.method.best.whitening import (
+    MAX_COMPONENTS,
+    cluster_whitening,
+    cluster_work,
+    components_work,
+    normalize_rows,
+)
 from dxmc_core.method.neighbors.exact import nearest_neighbors, search_work
 from dxmc_core.method.work import Work
 
@@ -300,4 +306,9 @@ def proposals_work(num_rows: int, width: int) -> Work:
     """What `propose` does: whitening, neighbours, and comparing groups, which reads every row a few dozen times."""
     inner = min(width, MAX_COMPONENTS)
     comparing = Work(moved_bytes=4.0 * inner * num_rows * _READS_PER_ROW)
-    return cluster_work(num_rows, width) + search_work(num_rows, inner, _NUM_NEIGHBORS) + comparing
+    return (
+        components_work(num_rows, width)
+        + cluster_work(num_rows, width)
+        + search_work(num_rows, inner, _NUM_NEIGHBORS)
+        + comparing
+    )

@@ -18,7 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
-from dxmc_core.method.best.whitening import cluster_means, half_power_whitening, half_power_work, normalize_rows
+from dxmc_core.method.best.whitening import (
+    cluster_means,
+    components_work,
+    half_power_whitening,
+    half_power_work,
+    normalize_rows,
+)
 from dxmc_core.method.clusters.kmeans import kmeans_work, spherical_kmeans
 from dxmc_core.method.clusters.turtle_score import turtle_score
 from dxmc_core.method.clusters.ward import merge_work, ward_tree
@@ -413,7 +419,7 @@ def _scoring_work(num_rows: int, width: int, max_clusters: int | None) -> Work:
     folds = Work(2.0 * width**2 * num_rows + 2.0 * _FOLDS * width**3) * len(grid)
     labels = Work(2.0 * width * sum(grid) * (2 * num_rows + 2 * _NUM_SPLITS * num_rows))
     lengths = Work(2.0 * 2 * 2 * width * sum(grid) * (num_rows - part) * _NUM_SPLITS)
-    return half_power_work(num_rows, width) + (trees + folds + labels + lengths) * 2
+    return components_work(num_rows, width) + half_power_work(num_rows, width) + (trees + folds + labels + lengths) * 2
 
 
 def _tree_work(num_rows: int, width: int, grid: Sequence[int]) -> Work:
