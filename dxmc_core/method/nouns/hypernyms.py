@@ -24,42 +24,11 @@ class HypernymEvidence:
         noun: what it is called.
         synset_id: its synset.
         share: part of the cluster's votes that lie below it or on it, in 0..1.
-        lift: share less the mean share over all clusters with votes, in -1..1.
     """
 
     noun: str
     synset_id: str
     share: float
-    lift: float
-
-
-def hypernym_evidence(
-    votes: csr_array,
-    synset_ids: Sequence[str | None],
-    hypernyms: Mapping[str, Sequence[str]],
-    synset_nouns: Mapping[str, str],
-    *,
-    min_share: float,
-) -> list[HypernymEvidence | None]:
-    """The best concept above the votes of every cluster: most specific for its share, and more so than elsewhere.
-
-    Concepts compete by lift times information content. Information content is intrinsic (Seco, Veale and Hayes 2004):
-    1 - ln(concepts below, itself included) / ln(all concepts).
-
-    Args:
-        votes: (K, S) share of each noun in the votes of each cluster; rows sum to at most 1.
-        synset_ids: S; nouns without a synset, or one that is not in `hypernyms`, count for no concept.
-        hypernyms: synset to its direct hypernyms.
-        synset_nouns: synset to the noun it is called by; a synset without one cannot be a name.
-        min_share: least share of a cluster's votes.
-
-    Returns:
-        K entries; None for a cluster where no concept reaches `min_share`.
-    """
-    return [
-        max(found, key=lambda best: (best[0].lift * best[1], best[0].synset_id), default=(None, 0.0))[0]
-        for found in _covering_concepts(votes, synset_ids, hypernyms, synset_nouns, min_share=min_share)
-    ]
 
 
 def lowest_common_hypernyms(
@@ -72,8 +41,16 @@ def lowest_common_hypernyms(
 ) -> list[HypernymEvidence | None]:
     """The most specific concept above `min_share` of the votes in every row, None where there is none that says much.
 
-    Unlike `hypernym_evidence` it does not matter what other rows vote for: a node of a tree and the node above it may
-    have the same concept in common. Arguments as there; of equally specific concepts the one that covers more wins.
+    What other rows vote for does not matter: a node of a tree and the node above it may have the same concept in
+    common. Concepts compete by their intrinsic information content (Seco, Veale and Hayes 2004): 1 - ln(concepts below,
+    itself included) / ln(all concepts). Of equally specific ones that wins which covers more.
+
+    Args:
+        votes: (K, S) share of each noun in the votes of each cluster; rows sum to at most 1.
+        synset_ids: S; nouns without a synset, or one that is not in `hypernyms`, count for no concept.
+        hypernyms: synset to its direct hypernyms.
+        synset_nouns: synset to the noun it is called by; a synset without one cannot be a name.
+        min_share: least share of a cluster's votes.
     """
     return [
         max(found, key=lambda best: (best[1], best[0].share, best[0].synset_id), default=(None, 0.0))[0]
@@ -92,7 +69,6 @@ def _covering_concepts(
     """For each row of votes the nameable concepts that cover `min_share` of it, each with its information content."""
     concepts, is_below = _concepts_above(synset_ids, hypernyms)
     shares = csr_array(votes @ is_below)
-    mean_shares = shares.sum(axis=0) / max(np.count_nonzero(np.diff(votes.indptr)), 1)
     bar = min_share - _ROUNDING
     enough = {int(concept) for concept in shares.indices[shares.data >= bar]}
     information = _information({concepts[concept] for concept in enough}, hypernyms)
@@ -100,7 +76,7 @@ def _covering_concepts(
         columns = slice(shares.indptr[row], shares.indptr[row + 1])
         yield [
             (
-                HypernymEvidence(synset_nouns[synset_id], synset_id, float(share), float(share - mean_shares[concept])),
+                HypernymEvidence(synset_nouns[synset_id], synset_id, float(share)),
                 information[synset_id],
             )
             for concept, share in zip(shares.indices[columns], shares.data[columns], strict=True)
