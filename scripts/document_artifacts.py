@@ -270,6 +270,19 @@ TABLES = (
         },
     ),
     Table(
+        "assign_clusters",
+        "splits",
+        schemas.splits(_WIDTH),
+        "One row per part of each split that a person made: where its border lies, so that later nights divide as the "
+        "first did, whatever became of the examples. Not there without splits.",
+        {
+            "edit_id": "of the split",
+            "part": "number of the part, from 0",
+            "examples": "image_ids, as they stand in the edit",
+            "embedding": "unit norm: an image goes to the part whose row is nearest",
+        },
+    ),
+    Table(
         "report",
         "cluster_summary",
         schemas.CLUSTER_SUMMARY,

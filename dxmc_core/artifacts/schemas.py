@@ -281,6 +281,19 @@ EDITS = pa.schema(
     ]
 )
 
+
+def splits(width: int) -> pa.Schema:
+    """Where the borders of splits lie; see `edits.apply.SplitParts`."""
+    return pa.schema(
+        [
+            pa.field("edit_id", pa.string(), nullable=False),
+            pa.field("part", pa.int32(), nullable=False),
+            pa.field("examples", pa.list_(pa.string()), nullable=False),
+            pa.field("embedding", embedding_type(width, pa.float32()), nullable=False),
+        ]
+    )
+
+
 #: Clusters as people ask for them: one row each, the largest first, with ids of images instead of rows.
 CLUSTER_SUMMARY = pa.schema(
     [

@@ -4,7 +4,7 @@ A clustering gives every image a label; an edit moves images to other labels, jo
 clustering itself says is left as it is, so that without an edit all is as if it had never been there.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -29,6 +29,22 @@ from dxmc_core.method.clusters.kmeans import spherical_kmeans
 #: What became of an edit: it holds; nothing that it names is here now; or later edits say otherwise of all its images.
 State = Literal["applied", "waiting", "overruled"]
 _SPLIT_EXAMPLES = 10
+#: Cosine below which the examples of a part are none of the embeddings that its centre was made of. Within an encoder
+#: it is 0.8 and more; between two encoders it is near 0.
+_MIN_COSINE = 0.5
+
+
+@dataclass(frozen=True)
+class SplitParts:
+    """Where the border of a split lies: images go to the nearest centre, also when examples have left the source.
+
+    Attributes:
+        examples: of each part, as they stand in the edit; with others the centres are not its own.
+        centers: (parts, D) float32, unit norm: the mean of the examples when the edit was first applied.
+    """
+
+    examples: tuple[tuple[str, ...], ...]
+    centers: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,7 @@ class Clustering:
         embeddings_of: unit rows (n, D) float32 of images by position (n,), in any order.
         image_ids_of: of images by position (n,), ascending.
         learned: ids of edits whose images the clustering has learned from.
+        splits: how splits have divided clusters before, by the ids of their edits.
     """
 
     labels: np.ndarray
@@ -55,6 +72,7 @@ class Clustering:
     embeddings_of: Callable[[np.ndarray], np.ndarray]
     image_ids_of: Callable[[np.ndarray], Sequence[str]]
     learned: Set[str] = frozenset()
+    splits: Mapping[str, SplitParts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,6 +125,7 @@ class Edited:
         placed: (N,) bool, images whose cluster a person chose.
         edits: as they were given, with the images of pins and the examples of splits filled in, and other images for
             those that stand for a cluster, or a part of one, where half of them or more are gone.
+        splits: how splits divide clusters from now on, by the ids of their edits.
     """
 
     labels: np.ndarray
@@ -118,6 +137,7 @@ class Edited:
     placed: np.ndarray
     outcomes: tuple[Outcome, ...]
     edits: tuple[Edit, ...]
+    splits: dict[str, SplitParts]
 
     @property
     def num_labels(self) -> int:
@@ -160,11 +180,13 @@ class _Application:
         self.placed = np.zeros(len(self.labels), dtype=bool)
         self.found_for: dict[str, list[np.ndarray]] = {}
         self.standing_in: dict[ClusterRef, np.ndarray] = {}
+        self.split_centers: dict[str, np.ndarray] = {}
         self.label_of_name = {name.casefold(): label for label, name in self.found.names.items()}
 
     def run(self, edits: Sequence[Edit]) -> Edited:
         told = [self._apply(edit) for edit in edits]
         outcomes = [self._told(outcome, placement) for outcome, placement in told]
+        filled = self._filled(edits)
         return Edited(
             self.alias[self.labels].astype(np.int32),
             np.array(self.origins),
@@ -174,7 +196,12 @@ class _Application:
             frozenset(self.hidden_ids),
             self.placed,
             tuple(outcomes),
-            self._filled(edits),
+            filled,
+            {
+                edit.id: SplitParts(edit.action.examples, self.split_centers[edit.id])
+                for edit in filled
+                if isinstance(edit.action, Split) and edit.action.examples and edit.id in self.split_centers
+            },
         )
 
     def _apply(self, edit: Edit) -> tuple[Outcome, _Placement | None]:
@@ -307,7 +334,7 @@ class _Application:
 
     def _split(self, edit: Edit, action: Split) -> tuple[Outcome, _Placement | None]:
         if action.examples is not None:
-            parts = [positions for images in action.examples if len(positions := self.known(images))]
+            parts = [self.known(images) for images in action.examples]
             num_named = len(edit.images)
         else:
             label = self.resolve(action.cluster)
@@ -322,20 +349,41 @@ class _Application:
                 note = "waiting: its images are too few or too much alike"
                 return Outcome(edit, "waiting", label, len(members), note=note), None
             self.found_for[edit.id] = parts
-        if not parts:
+        centers = self._centers_of_parts(edit, parts)
+        is_here = np.array([len(part) > 0 for part in parts])
+        if not is_here.any():
             return _waiting(edit, num_missing=num_named), None
-        targets = self._divide(parts)
+        parts = [part for part in parts if len(part)]
+        targets = self._divide(parts, centers[is_here])
         for positions, target in zip(parts, targets, strict=True):
             self.labels[positions] = target
-        given = action.examples or ()
-        if len(given) == len(parts) and any(map(_is_used_up, parts, given)):
+        if centers.any(axis=1).all():
+            self.split_centers[edit.id] = centers
+        if is_here.all() and any(map(_is_used_up, parts, action.examples or parts)):
             self.found_for[edit.id] = [self._central(self.members(target), _SPLIT_EXAMPLES) for target in targets]
         held = np.concatenate(parts)
         placement = _Placement(held, np.repeat(targets, [len(part) for part in parts]))
         return Outcome(edit, "applied", targets[0], num_named, num_named - len(held)), placement
 
-    def _divide(self, parts: Sequence[np.ndarray]) -> list[int]:
-        """A label for each part: those that are in one cluster by now share it out among them.
+    def _centers_of_parts(self, edit: Edit, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Unit rows (parts, D) by which a split divides: those that it has divided by before, else of its examples.
+
+        Zero for a part of which neither is known.
+        """
+        width = self.found.centers.shape[1]
+        rows = [self.found.embeddings_of(part) if len(part) else np.zeros((1, width)) for part in parts]
+        own = np.stack([part.mean(axis=0, dtype=np.float32) for part in rows])
+        own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+        before = self.found.splits.get(edit.id)
+        if before is None or not isinstance(edit.action, Split) or before.examples != edit.action.examples:
+            return own
+        if before.centers.shape != own.shape:
+            return own
+        is_like = (before.centers * own).sum(axis=1) >= _MIN_COSINE
+        return before.centers if is_like[own.any(axis=1)].all() else own
+
+    def _divide(self, parts: Sequence[np.ndarray], centers: np.ndarray) -> list[int]:
+        """A label for each part: those that are in one cluster by now share it out among them by their centres.
 
         The first keeps the label, whichever is larger tonight: the parts would change their ids otherwise.
         """
@@ -345,9 +393,7 @@ class _Application:
             if len(sharing) < 2:
                 continue
             members = self.members(label)
-            means = np.stack([self.found.embeddings_of(parts[index]).mean(axis=0) for index in sharing])
-            means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-            nearest = (self.found.embeddings_of(members) @ means.T).argmax(axis=1)
+            nearest = (self.found.embeddings_of(members) @ centers[sharing].T).argmax(axis=1)
             for place, index in enumerate(sharing):
                 if place:
                     targets[index] = self.new_label(label)
@@ -461,7 +507,7 @@ def _waiting(edit: Edit, *, num_missing: int = 0) -> Outcome:
     return Outcome(edit, "waiting", None, len(edit.images), num_missing, note=f"waiting: {what} here now")
 
 
-def _is_used_up(positions: np.ndarray, images: Sequence[str]) -> bool:
+def _is_used_up(positions: np.ndarray, images: Sized) -> bool:
     """Whether so many of the images that stand for a cluster are gone that others should do so from now on."""
     return 2 * len(positions) <= len(images)
 

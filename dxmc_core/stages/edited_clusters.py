@@ -20,7 +20,7 @@ from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir, StageResult
-from dxmc_core.edits.apply import Clustering, Edited, Outcome, apply_edits
+from dxmc_core.edits.apply import Clustering, Edited, Outcome, SplitParts, apply_edits
 from dxmc_core.edits.model import Edit
 from dxmc_core.edits.references import named_images
 from dxmc_core.method.clusters.cluster_identity import Identities
@@ -155,7 +155,7 @@ def edit_clusters(
 
     Args:
         images: the finished stage embed_images.
-        previous_run: where ids and names are kept from.
+        previous_run: where ids, names and the borders of splits are kept from.
         learned: ids of the edits that the heads were trained with.
         judging: as in `describe_clusters`.
     """
@@ -171,6 +171,7 @@ def edit_clusters(
         embeddings,
         partial(_image_ids_of, found),
         learned,
+        _splits_of(previous_run),
     )
     edited = apply_edits(known, edits, seed=seed)
     identities, comparison = _identities(found, edited, previous_run)
@@ -189,6 +190,8 @@ def edit_clusters(
     tables = _described(found, edited, measured, identities, comparison, again, config, judging=judging)
     if edits:
         tables["edits"] = _edits_table(edited, identities.cluster_ids, tables["clusters"])
+    if edited.splits:
+        tables["splits"] = _splits_table(edited.splits)
     final, num_apart = _set_apart(output, final, tables, config, fingerprint=fingerprint)
     parts = {"assignments": final}
     if is_changed:
@@ -265,6 +268,32 @@ def _names_by_label(found: ClusteredImages, previous_run: str | None) -> dict[in
         clusters = clusters.filter(pc.is_in(clusters["cluster_id"], found.centers["cluster_id"]))
     labels = found.labels_of(clusters["cluster_id"])
     return dict(zip(labels.tolist(), clusters["name"].to_pylist(), strict=True))
+
+
+def _splits_of(previous_run: str | None) -> dict[str, SplitParts]:
+    """How splits divided clusters in the run before."""
+    if previous_run is None:
+        return {}
+    stage = open_run_dir(previous_run).stage("assign_clusters")
+    if "splits" not in stage.require_manifest().tables:
+        return {}
+    table = stage.read_table("splits")
+    edit_ids, examples = table["edit_id"].to_pylist(), table["examples"].to_pylist()
+    centers = matrix_of(table["embedding"])
+    found: dict[str, SplitParts] = {}
+    for edit_id in dict.fromkeys(edit_ids):
+        rows = [row for row, other in enumerate(edit_ids) if other == edit_id]
+        found[edit_id] = SplitParts(tuple(tuple(examples[row]) for row in rows), centers[rows])
+    return found
+
+
+def _splits_table(splits: Mapping[str, SplitParts]) -> pa.Table:
+    """A row for each part of each split."""
+    rows = [(edit_id, part, images) for edit_id in splits for part, images in enumerate(splits[edit_id].examples)]
+    edit_ids, parts, examples = zip(*rows, strict=True)
+    centers = np.concatenate([split.centers for split in splits.values()])
+    columns = [pa.array(edit_ids), pa.array(parts, pa.int32()), pa.array(examples), embedding_column(centers)]
+    return pa.table(columns, schema=schemas.splits(centers.shape[1]))
 
 
 class _Embeddings:

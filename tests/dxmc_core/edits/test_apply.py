@@ -1,9 +1,11 @@
 """Edits on a small clustering in the plane, each kind by itself and against one another."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dxmc_core.edits.apply import Clustering, Edited, apply_edits
+from dxmc_core.edits.apply import Clustering, Edited, SplitParts, apply_edits
 from dxmc_core.edits.model import Edit
 
 #: Images of a circle by their angles, in three clusters of four.
@@ -96,6 +98,32 @@ def test_split_by_examples_finds_the_parts_also_where_the_data_have_parted_them(
     parted = np.array([0, 0, 3, 3, 1, 1, 1, 1, 2, 2, 2, 2])
     edited = applied(split, labels=parted)
     assert np.array_equal(edited.labels, parted)
+
+
+def test_the_border_of_a_split_stays_when_examples_leave() -> None:
+    """It lies at 36 degrees, between a and the mean of c and h; without h it would lie at 10, and d beyond it."""
+    joined = clustering(np.array([0] * 8 + [1] * 4))
+    split = edit(split={"cluster": REF[0], "examples": [["a"], ["c", "h"]]})
+    first = apply_edits(joined, [split])
+    assert groups(first) == {"abd", "cefgh", "ijkl"}
+    left = {image: place for image, place in joined.positions.items() if image != "h"}
+    assert groups(apply_edits(replace(joined, positions=left), [split])) == {"ab", "cdefgh", "ijkl"}
+    kept = apply_edits(replace(joined, positions=left, splits=first.splits), [split])
+    assert groups(kept) == groups(first)
+    assert kept.edits != (split,)  # others stand in for those that are gone
+    again = apply_edits(replace(joined, splits=kept.splits), kept.edits)
+    assert groups(again) == groups(first)
+
+
+def test_the_border_of_a_split_is_drawn_anew_for_other_examples_or_embeddings() -> None:
+    split = edit(split={"cluster": REF[0], "examples": [["a"], ["d"]]})
+    first = apply_edits(clustering(), [split])
+    (kept,) = first.splits.values()
+    turned = SplitParts(kept.examples, kept.centers @ np.array([[0, 1], [-1, 0]], np.float32))
+    wider = SplitParts(kept.examples, np.eye(3, dtype=np.float32)[:2])
+    others = SplitParts((("a",), ("b",)), kept.centers[::-1])
+    for before in (turned, wider, others):
+        assert groups(apply_edits(replace(clustering(), splits={split.id: before}), [split])) == groups(first)
 
 
 def test_a_cluster_of_equal_images_cannot_be_split() -> None:

@@ -10,7 +10,7 @@ import pytest
 from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column, matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.edits.model import Edit
+from dxmc_core.edits.model import Edit, Split
 from dxmc_core.edits.references import hidden_clusters, read_outcomes, references_to
 from dxmc_core.stages.edited_clusters import ClusteredImages, EditedTables, edit_clusters, is_edited
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
@@ -224,6 +224,29 @@ def test_a_month_with_edits_on_five_nights(tmp_path: Path) -> None:
         len({only(ids, [i for i in home.of_class(label) if i != stray]) for label in range(NUM_CLASSES)}) == NUM_CLASSES
     )
     assert "one thing" not in home.names().values()
+
+
+def test_images_of_a_split_keep_their_part_whatever_becomes_of_its_examples(tmp_path: Path) -> None:
+    """Of a cluster without a gap, whose examples leave one after the other until others stand in for them."""
+    home = Home(tmp_path)
+    home.arrive(600)
+    home.night(is_full=True)
+    home.edit(split={"cluster": home.reference(only(home.ids(), home.of_class(2))), "into": 2})
+    home.night(is_full=False)
+    drawn = home.edits[0].action
+    assert isinstance(drawn, Split)
+    assert drawn.examples is not None
+    for place in range(7):
+        before = home.ids()
+        for part in drawn.examples:
+            del home.images[part[place]]
+        home.arrive(10)
+        home.night(is_full=False)
+        now = home.ids()
+        assert {image: now[image] for image in before if image in now} == {
+            image: cluster for image, cluster in before.items() if image in now
+        }
+    assert home.edits[0].action != drawn
 
 
 def test_measures_are_those_of_the_images_that_a_cluster_has_now(tmp_path: Path) -> None:
