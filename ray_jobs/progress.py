@@ -11,10 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
-
-from tqdm import tqdm
 
 from dxmc_core.method.steps import WorkStep
 from dxmc_core.runtime.durations import duration
@@ -98,6 +96,8 @@ class Progress:
         """The same on one line of a terminal."""
         if self._waits or not self.total:
             return f"{name}: {self}"[:width]
+        from tqdm import tqdm
+
         first, rate = self._first, self.rate
         facts = ", ".join(f"{key}={value}" for key, value in self._facts.items())
         return tqdm.format_meter(
@@ -190,7 +190,11 @@ def shown(*, quiet: bool = False) -> Iterator[None]:
 
 
 def _show(stop: threading.Event) -> None:
-    bar = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True) if sys.stderr.isatty() else None
+    bar = None
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        bar = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True)
     started = time.monotonic()
     while not stop.wait(_REFRESH_EVERY_S):
         found = _STATE.innermost
@@ -219,5 +223,6 @@ class AboveTheBar(logging.StreamHandler):
     """Writes lines to stderr without tearing a bar that is shown there."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with tqdm.external_write_mode(file=self.stream):
+        drawn = sys.modules.get("tqdm")  # loaded by `_show` alone, where there is a terminal
+        with nullcontext() if drawn is None else drawn.tqdm.external_write_mode(file=self.stream):
             super().emit(record)

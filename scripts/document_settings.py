@@ -4,7 +4,12 @@ Run it after a change of a setting; a test compares the page with what this woul
 over from the page: a setting that is not there yet is given the version of the package.
 """
 
+import ast
+import copy
+import inspect
+import itertools
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -70,8 +75,26 @@ def _known_since(page: str) -> dict[tuple[str, str], str]:
     return found
 
 
+def described_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model, each described by the docstring under it.
+
+    pydantic would do this with `use_attribute_docstrings`, at every start of every command.
+    """
+    found = {name: copy.copy(field) for name, field in model.model_fields.items()}
+    for base in reversed(model.__mro__):
+        if not issubclass(base, BaseModel) or base is BaseModel:
+            continue
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in itertools.pairwise(definition.body):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(docstring))) if name in found:
+                    found[name].description = inspect.cleandoc(docstring)
+    return found
+
+
 def _sections(since: Mapping[tuple[str, str], str]) -> Iterator[str]:
-    found = PipelineConfig.model_fields
+    found = described_fields(PipelineConfig)
     models = {name: list(models_in(field.annotation)) for name, field in found.items()}
     plain = {name: field for name, field in found.items() if not models[name] or _is_list(field)}
     yield _table("The run", "", "", plain, since)
@@ -83,9 +106,9 @@ def _sections(since: Mapping[tuple[str, str], str]) -> Iterator[str]:
                 if model not in alone:
                     yield _kind(name, model, since).replace("###", "##", 1)
         elif len(kinds) == 1:
-            yield _table(name, _line(kinds[0].__doc__ or ""), f"{name}.", kinds[0].model_fields, since)
+            yield _table(name, _line(kinds[0].__doc__ or ""), f"{name}.", described_fields(kinds[0]), since)
         elif kinds:
-            yield f"## {name}\n\n{_line(PipelineConfig.model_fields[name].description or '')}\n"
+            yield f"## {name}\n\n{_line(found[name].description or '')}\n"
             for model in kinds:
                 yield _kind(name, model, since)
         if name == "method":
@@ -99,7 +122,7 @@ def _is_list(field: FieldInfo) -> bool:
 
 def _kind(section: str, model: type[BaseModel], since: Mapping[tuple[str, str], str]) -> str:
     (kind,) = typing.get_args(model.model_fields["kind"].annotation)
-    own = {name: field for name, field in model.model_fields.items() if name != "kind"}
+    own = {name: field for name, field in described_fields(model).items() if name != "kind"}
     is_default = model.model_fields["kind"].default == kind
     heading = f"{section}.kind: {kind}"
     text = _line(model.__doc__ or "")

@@ -9,7 +9,6 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dxmc_core.errors import InputError, on_one_line
@@ -143,7 +142,7 @@ def matrix_of_lists(column: pa.ChunkedArray) -> np.ndarray:
     if kind is None or pa.types.is_dictionary(column.type) or not pa.types.is_floating(kind):
         raise ValueError(f"expected lists of floats, found {column.type}")
     chunks = [chunk for chunk in column.chunks if len(chunk)]
-    lengths = [pc.unique(pc.list_value_length(chunk)).to_pylist() for chunk in chunks]
+    lengths = [chunk.value_lengths().unique().to_pylist() for chunk in chunks]
     widths = sorted(set(itertools.chain(*lengths)) - {None})
     if len(widths) != 1:
         raise ValueError(f"the lists have widths {widths[:5]}, expected one width")

@@ -54,7 +54,7 @@ ImageGroups = Annotated[tuple[ImageIds, ...], Field(min_length=2, max_length=_MA
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ClusterRef(_Model):

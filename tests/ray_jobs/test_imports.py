@@ -15,7 +15,7 @@ from ray_jobs.plans import plan_of
 
 HEAVY = {
     "faiss", "matplotlib", "nltk", "open_clip", "pandas", "polars", "ray", "scipy", "sklearn", "tokenizers", "torch",
-    "torchvision", "transformers",
+    "torchvision", "tqdm", "transformers",
 }  # fmt: skip
 #: Of these, help and the like have no need either.
 WITH_ARTIFACTS = {"aiobotocore", "fsspec", "jinja2", "numpy", "PIL", "psutil", "pyarrow", "pydantic", "s3fs", "yaml"}

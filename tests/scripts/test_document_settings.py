@@ -1,6 +1,5 @@
 """docs/SETTINGS.md says what the models say, of every setting."""
 
-import copy
 import importlib.util
 import re
 from pathlib import Path
@@ -74,8 +73,10 @@ def test_a_setting_without_a_description_is_an_error(script, monkeypatch):
     class Bare(Settings):
         lonely: int = Field(1, ge=1)
 
-    fields = {**PipelineConfig.model_fields, "bare": copy.copy(PipelineConfig.model_fields["resources"])}
-    fields["bare"].annotation = Bare
-    monkeypatch.setattr(script, "PipelineConfig", type("Fake", (), {"model_fields": fields}))
+    class WithBare(PipelineConfig):
+        bare: Bare = Bare()
+        """A section."""
+
+    monkeypatch.setattr(script, "PipelineConfig", WithBare)
     with pytest.raises(ValueError, match=r"bare\.lonely has no description"):
         script.document("")
