@@ -32,6 +32,7 @@ from PIL import Image
 from s3_server import S3Server, serve_s3
 
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import IMAGES, REJECTS
 from dxmc_core.demo import SCENES, open_picture
 
 #: One key in so many is damaged.
@@ -243,8 +244,8 @@ def damaged_bucket(count: int, *, faults: float = 0.0, seed: int = 0) -> Iterato
 def differences(bucket: DamagedBucket, run_dir: RunDir) -> list[str]:
     """What a finished run has otherwise than planted, a line each."""
     stage = run_dir.stage("embed_images")
-    rejects = stage.read_table("rejects", ["image_id", "reason", "message"]).to_pylist()
-    images = stage.read_table("images", ["image_id"])["image_id"].to_pylist()
+    rejects = stage.read_table(REJECTS, ["image_id", "reason", "message"]).to_pylist()
+    images = stage.read_table(IMAGES, ["image_id"])["image_id"].to_pylist()
     found = Counter(images) + Counter(row["image_id"] for row in rejects)
     lines = [f"{image_id} is there {times} times" for image_id, times in found.items() if times > 1]
     lines += [f"{image_id} is not there" for image_id in bucket.expected if image_id not in found]

@@ -26,6 +26,7 @@ from damaged_bucket import DAMAGES, WHOLE, picture
 from measured import peak_bytes
 
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import IMAGES, REJECTS
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.images.catalog import list_source
 from dxmc_core.images.renewal import renew_catalog
@@ -78,8 +79,8 @@ def embed_hostile_files(folder: Path, count: int, seed: int) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # Pillow's on damaged metadata
         run_dir = embed_alone(source, RunDir.at(str(folder / "run")))
     stage = run_dir.stage("embed_images")
-    rejects = stage.read_table("rejects", ["image_id", "reason"]).to_pylist()
-    found = Counter(stage.read_table("images", ["image_id"])["image_id"].to_pylist())
+    rejects = stage.read_table(REJECTS, ["image_id", "reason"]).to_pylist()
+    found = Counter(stage.read_table(IMAGES, ["image_id"])["image_id"].to_pylist())
     num_images = found.total()
     found.update(row["image_id"] for row in rejects)
     wrong = [f"{name!r} is there {found[name]} times" for name in {*names, *found} if found[name] != (name in names)]

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CENTERS, CLUSTERS, IMAGES
 from dxmc_core.edits.file import format_edits, parse_edits
 from dxmc_core.edits.model import Edit
 from dxmc_core.stages.edited_clusters import ClusteredImages, edit_clusters
@@ -49,7 +49,7 @@ def make_run(run_dir: RunDir, num_images: int, num_clusters: int, width: int) ->
             {"row_id": row_ids, "image_id": ids, "embedding": embedding_column(rows.astype(np.float16))}
         )
         tables["images"].append(
-            images.write_part("images", embedded.cast(schemas.images(width)), fingerprint=_FINGERPRINT)
+            images.write_part("images", embedded.cast(IMAGES.schema(width)), fingerprint=_FINGERPRINT)
         )
         ones = np.full(count, 0.8, np.float32)
         table = pa.table(
@@ -57,7 +57,7 @@ def make_run(run_dir: RunDir, num_images: int, num_clusters: int, width: int) ->
                 "row_id": row_ids, "image_id": ids, "cluster_id": labels.astype(np.int32), "confidence": ones,
                 "runner_up": ((labels + 1) % num_clusters).astype(np.int32), "margin": ones, "outlier_score": ones,
             }
-        ).cast(schemas.ASSIGNMENTS)  # fmt: skip
+        ).cast(ASSIGNMENTS.schema())  # fmt: skip
         tables["assignments"].append(assigned.write_part("assignments", table, fingerprint=_FINGERPRINT))
     ids = pa.array(range(num_clusters), pa.int32())
     of_clusters = {
@@ -66,7 +66,7 @@ def make_run(run_dir: RunDir, num_images: int, num_clusters: int, width: int) ->
                 "cluster_id": ids, "mean_distance": np.full(num_clusters, 0.1, np.float32),
                 "embedding": embedding_column(centers),
             }
-        ).cast(schemas.centers(width)),
+        ).cast(CENTERS.schema(width)),
         "clusters": pa.Table.from_pylist(
             [
                 {"cluster_id": label, "size": num_images // num_clusters, "name": f"word {label}", "names": [],
@@ -74,7 +74,7 @@ def make_run(run_dir: RunDir, num_images: int, num_clusters: int, width: int) ->
                  "mean_confidence": 0.8, "nearest_clusters": []}
                 for label in range(num_clusters)
             ],
-            schema=schemas.CLUSTERS,
+            schema=CLUSTERS.schema(),
         ),
     }  # fmt: skip
     images.publish(fingerprint=_FINGERPRINT, inputs={}, tables={"images": tables["images"]}, seconds=0.0)

@@ -37,7 +37,7 @@ from planted import WIDTH, planted_nouns, planted_parts_with_components
 
 from dxmc_core.artifacts.matrices import embedding_column, matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.schemas import ASSIGNMENTS, embedding_type
+from dxmc_core.artifacts.tables import ASSIGNMENTS, embedding_type
 from dxmc_core.config import load_config
 from dxmc_core.method.clusters.metrics import external_scores
 from dxmc_core.method.unit_rows import unit_rows
@@ -172,7 +172,7 @@ def _assigned(run_dir: Path) -> np.ndarray:
     table = (
         RunDir.at(str(run_dir))
         .stage("assign_clusters")
-        .read_table("assignments", ["row_id", "cluster_id"], schema=ASSIGNMENTS)
+        .read_table(ASSIGNMENTS, ["row_id", "cluster_id"], schema=ASSIGNMENTS)
     )
     return table["cluster_id"].to_numpy()[np.argsort(table["row_id"].to_numpy())]
 

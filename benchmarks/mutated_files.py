@@ -29,6 +29,7 @@ from measured import peak_bytes
 from picture_files import picture_files
 
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import IMAGES, REJECTS
 from dxmc_core.images.decode import ImageRejectedError, decode_image
 from dxmc_core.images.sources import ImageSource, ImagesSource, ParquetSource, WebDatasetSource
 
@@ -62,8 +63,8 @@ def embed_mutated_files(folder: Path, count: int, seed: int) -> dict[str, Any]:
         place.mkdir()
         write(place, own)
         stage = embed_alone(source(place), RunDir.at(str(folder / f"run-{kind}"))).stage("embed_images")
-        rejects = stage.read_table("rejects", ["image_id", "reason"])
-        found = Counter(stage.read_table("images", ["image_id"])["image_id"].to_pylist())
+        rejects = stage.read_table(REJECTS, ["image_id", "reason"])
+        found = Counter(stage.read_table(IMAGES, ["image_id"])["image_id"].to_pylist())
         images += found.total()
         reasons.update(rejects["reason"].to_pylist())
         found.update(rejects["image_id"].to_pylist())

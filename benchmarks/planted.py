@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import IMAGES
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.stages.build_semantic_space import noun_table
 from dxmc_core.vocabulary import Vocabulary
@@ -93,7 +93,7 @@ def planted_run(folder: Path, num_images: int) -> RunDir:
         for rows in planted_parts(num_images):
             row_ids = np.arange(start, start + len(rows))
             columns = {"row_id": row_ids, "image_id": row_ids.astype(str), "embedding": embedding_column(rows)}
-            table = pa.table(columns).cast(schemas.images(WIDTH))
+            table = pa.table(columns).cast(IMAGES.schema(WIDTH))
             parts.append(stage.write_part("images", table, fingerprint=FINGERPRINT))
             start += len(rows)
         stage.publish(fingerprint=FINGERPRINT, inputs={}, tables={"images": parts}, seconds=0)

@@ -23,10 +23,10 @@ import pyarrow as pa
 from measured import measured, peak_bytes
 from planted import FINGERPRINT, NUM_COMPONENTS, WIDTH, planted_nouns, planted_parts_with_components, planted_run
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CATALOG, CENTERS, CLUSTERS, NOUNS
 from dxmc_core.method.neighbors.search_index import IndexChoice, choose_kind
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.search import open_run
@@ -55,7 +55,7 @@ def complete_run(folder: Path, num_images: int) -> RunDir:
             "embedding": embedding_column(nouns),
         }
     )
-    _publish(run_dir, "build_semantic_space", {"nouns": [noun_table.cast(schemas.nouns(WIDTH))]})
+    _publish(run_dir, "build_semantic_space", {"nouns": [noun_table.cast(NOUNS.schema(WIDTH))]})
     np.save(folder / "queries.npy", nouns[:_NUM_QUERIES].astype(np.float32))
     assignments, sums, start = [], np.zeros((NUM_COMPONENTS, WIDTH)), 0
     sizes = np.zeros(NUM_COMPONENTS, dtype=np.int64)
@@ -66,7 +66,7 @@ def complete_run(folder: Path, num_images: int) -> RunDir:
         columns = {"row_id": row_ids, "image_id": row_ids.astype(str), "cluster_id": components.astype(np.int32)}
         columns |= {name: np.ones(len(rows), np.float32) for name in ("confidence", "margin", "outlier_score")}
         assignments.append(pa.table(columns | {"runner_up": components.astype(np.int32)}).select(
-            schemas.ASSIGNMENTS.names).cast(schemas.ASSIGNMENTS))  # fmt: skip
+            ASSIGNMENTS.schema().names).cast(ASSIGNMENTS.schema()))  # fmt: skip
         start += len(rows)
     _add_catalog(run_dir, num_images)
     numbers = np.arange(NUM_COMPONENTS, dtype=np.int32)
@@ -90,8 +90,8 @@ def complete_run(folder: Path, num_images: int) -> RunDir:
         "assign_clusters",
         {
             "assignments": assignments,
-            "centers": [centers.cast(schemas.centers(WIDTH))],
-            "clusters": [pa.Table.from_pylist(clusters, schema=schemas.CLUSTERS)],
+            "centers": [centers.cast(CENTERS.schema(WIDTH))],
+            "clusters": [pa.Table.from_pylist(clusters, schema=CLUSTERS.schema())],
         },
     )
     return run_dir
@@ -101,9 +101,9 @@ def _add_catalog(run_dir: RunDir, num_images: int) -> None:
     images = run_dir.stage("embed_images")
     row_ids = np.arange(num_images)
     columns = {"row_id": row_ids, "image_id": row_ids.astype(str), "uri": row_ids.astype(str), "size": row_ids}
-    nothing = {name: pa.nulls(num_images, schemas.CATALOG.field(name).type) for name in ("label", "offset", "problem")}
-    table = pa.table(columns | {"etag": pa.repeat("", num_images)} | nothing).select(schemas.CATALOG.names)
-    parts = [images.write_part("catalog", table.cast(schemas.CATALOG), fingerprint=FINGERPRINT)]
+    nothing = {name: pa.nulls(num_images, CATALOG.schema().field(name).type) for name in ("label", "offset", "problem")}
+    table = pa.table(columns | {"etag": pa.repeat("", num_images)} | nothing).select(CATALOG.schema().names)
+    parts = [images.write_part("catalog", table.cast(CATALOG.schema()), fingerprint=FINGERPRINT)]
     tables = {"images": images.require_manifest().tables["images"], "catalog": parts}
     images.publish(fingerprint=FINGERPRINT, inputs={}, tables=tables, seconds=0)
 

@@ -31,6 +31,7 @@ from month_edits import NAMES, Seen, broken, corrections
 from dxmc_core.artifacts.generations import Generations
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CLUSTERS
 from dxmc_core.edits.file import read_edits
 from dxmc_core.edits.references import hidden_clusters, read_outcomes
 from dxmc_core.stages.edited_clusters import is_edited
@@ -262,7 +263,7 @@ class Month:
     def _seen(self) -> Seen:
         run_dir = self._current()
         assigned = run_dir.stage("assign_clusters")
-        clusters = assigned.read_table("clusters", ["cluster_id", "name"])
+        clusters = assigned.read_table(CLUSTERS, ["cluster_id", "name"])
         names = dict(zip(clusters["cluster_id"].to_pylist(), clusters["name"].to_pylist(), strict=True))
         return Seen(clusters_of(run_dir), names, hidden_clusters(assigned))
 
@@ -352,7 +353,7 @@ def _finish(process: subprocess.Popen) -> tuple[int, str]:
 
 def clusters_of(run_dir: RunDir) -> dict[str, int]:
     """Cluster of every image; an image that is there twice raises ValueError."""
-    table = run_dir.stage("assign_clusters").read_table("assignments", ["image_id", "cluster_id"])
+    table = run_dir.read_table(ASSIGNMENTS, ["image_id", "cluster_id"])
     found = dict(zip(table["image_id"].to_pylist(), table["cluster_id"].to_pylist(), strict=True))
     if len(found) != table.num_rows:
         raise ValueError(f"{table.num_rows - len(found)} images have two assignments in {run_dir.uri}")

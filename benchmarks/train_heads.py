@@ -28,9 +28,9 @@ import pyarrow as pa
 import torch
 from plain_training import PlainTraining
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import NEIGHBORS
 from dxmc_core.method.hyperparameters import default_hyperparameters
 from dxmc_core.method.objectives import build_objective
 from dxmc_core.method.preparation import CLIP_RETRIEVAL_TEMPERATURE, prepare
@@ -240,7 +240,7 @@ def plant_run(folder: str, options: argparse.Namespace) -> int:
         for stage, table in tables.items():
             content = pa.table(columns[stage])
             if stage == "mine_neighbors":
-                content = content.cast(schemas.neighbors(options.neighbors))
+                content = content.cast(NEIGHBORS.schema(options.neighbors, optional=("text_neighbors",)))
             parts[stage].append(run_dir.stage(stage).write_part(table, content, fingerprint=_FINGERPRINT))
     for stage, table in tables.items():
         run_dir.stage(stage).publish(fingerprint=_FINGERPRINT, inputs={}, tables={table: parts[stage]}, seconds=0)

@@ -13,8 +13,8 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from pydantic_core import ErrorDetails
 
 from dxmc_core.artifacts.run_dir import RUN_NAME, RunDir
-from dxmc_core.artifacts.schemas import IMAGES, images_table
 from dxmc_core.artifacts.storage import read_user_file
+from dxmc_core.artifacts.tables import IMAGES, images_of
 from dxmc_core.encoders import EmbeddedConfig, EncoderConfig, FurtherEncoderConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.errors import InputError, named
@@ -169,12 +169,12 @@ class PipelineConfig(Settings):
     @property
     def further_encoders(self) -> dict[str, FurtherEncoderConfig]:
         """The encoders beside the first, by the tables of their embeddings."""
-        return {images_table(encoder.table_name): encoder for encoder in self.encoders[1:]}
+        return {images_of(encoder.table_name).name: encoder for encoder in self.encoders[1:]}
 
     @property
     def encoder_of_table(self) -> dict[str, FurtherEncoderConfig]:
         """All encoders by the tables of their embeddings, the first one first."""
-        return {IMAGES: self.encoder, **self.further_encoders}
+        return {IMAGES.name: self.encoder, **self.further_encoders}
 
     @property
     def needs_encoder(self) -> bool:

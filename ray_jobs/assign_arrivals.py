@@ -7,12 +7,12 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageResult, parts_in_order
+from dxmc_core.artifacts.tables import CENTERS, CLUSTERS
 from dxmc_core.errors import ArtifactError
 from dxmc_core.method.clusters.drift import AssignmentFigures
 from dxmc_core.reclustering import SinceFull
@@ -147,8 +147,8 @@ def _describe(
 ) -> tuple[dict[str, pa.Table], Comparison, float]:
     """The tables beside `assignments`, what became of the base's clusters, and the mean confidence of all images."""
     output, before = context.stage(NAME), base.stage(NAME)
-    centers = before.read_table("centers")
-    known = before.read_table("clusters", schema=schemas.CLUSTERS)
+    centers = before.read_table(CENTERS)
+    known = before.read_table(CLUSTERS)
     comparison = compare_with_base(base, output, arrivals.kept, arrivals.parts)
     assignments = read_parts(output, arrivals.all_parts)
     clusters = settle_names(

@@ -15,6 +15,7 @@ from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import load_matrix, read_rows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir, StageResult, parts_in_order
+from dxmc_core.artifacts.tables import NOUNS
 from dxmc_core.edits.model import Edit
 from dxmc_core.errors import DxmcError
 from dxmc_core.images.thumbnails import make_thumbnails
@@ -255,7 +256,7 @@ def _describe(
 
 def _named(context: RunContext, sample: ClusterSample, sizes: np.ndarray) -> pa.Table:
     """The table `clusters`, with labels for ids and names of its own."""
-    nouns = context.stage("build_semantic_space").read_table("nouns") if context.text_stages else None
+    nouns = context.run_dir.read_table(NOUNS) if context.text_stages else None
     judging = context.config.naming.judging_nouns
     return describe_clusters(sample, sizes, nouns, context.config.assign_clusters, judging=judging)
 

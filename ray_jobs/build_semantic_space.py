@@ -9,6 +9,7 @@ import pyarrow as pa
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir, StageResult, parts_in_order
+from dxmc_core.artifacts.tables import IMAGES
 from dxmc_core.errors import InputError
 from dxmc_core.method.steps import OnStep
 from dxmc_core.stages.build_semantic_space import (
@@ -82,7 +83,7 @@ def _select(
 
 def _embedded_nouns(context: RunContext, images: StageDir) -> pa.Table:
     config, vocabulary_config = context.config, vocabulary_of(context)
-    width = matrix_of(next(images.iter_parts("images", ["embedding"]))["embedding"]).shape[1]
+    width = matrix_of(next(images.iter_parts(IMAGES, ["embedding"]))["embedding"]).shape[1]
     cache = NounCache.of(config.build_semantic_space, vocabulary_config, config.encoder, context.run_dir.uri)
     if vocabulary_config.kind == "embeddings":
         vocabulary = load_vocabulary(vocabulary_config)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.tables import REJECTS
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.encoders import EmbeddedConfig, EncoderConfig
 from dxmc_core.images.catalog import Catalog, read_catalog
@@ -20,7 +21,7 @@ from dxmc_core.stages.embed_images import (
     require_few_rejects,
     too_many_rejects,
 )
-from dxmc_core.stages.embedded_rows import REJECTS, EmbeddedRows
+from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_files import embedding_width_of
 from dxmc_core.stages.embedding_workers import DecodeChunks, EmbedDecoded, EmbedImages, decoded_chunk_rows
 from ray_jobs.cluster import Step, map_rows, num_gpus
@@ -68,7 +69,7 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
     )
     if num_resumed:
         logger.info("%s: %d of %d images were done before", NAME, num_resumed, catalog_found.num_rows)
-    require_few_rejects(source, stage_dir, done.num_images, done.parts(REJECTS), catalog_found.num_rows)
+    require_few_rejects(source, stage_dir, done.num_images, done.parts(REJECTS.name), catalog_found.num_rows)
     _embed(context, catalog_found, done, fingerprint=fingerprint)
     num_out_of_reach = forget_transient_rejects(stage_dir, fingerprint=fingerprint, reasons=OUT_OF_REACH)
     if num_out_of_reach:
@@ -76,7 +77,7 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
         done = EmbeddedRows.of(catalog_found, fingerprint=fingerprint, tables=tuple(encoders))
         _embed(context, catalog_found, done, fingerprint=fingerprint)
     # What earlier attempts have rejected counts too: this one may have had little left to try.
-    require_few_rejects(source, stage_dir, done.num_images, done.parts(REJECTS), catalog_found.num_rows)
+    require_few_rejects(source, stage_dir, done.num_images, done.parts(REJECTS.name), catalog_found.num_rows)
     return all_embedded(catalog_found, done, fingerprint=fingerprint, num_resumed=num_resumed)
 
 
@@ -159,11 +160,11 @@ def _embed(context: RunContext, catalog: Catalog, done: EmbeddedRows, *, fingerp
                 num_rows = done.add_receipt(receipt)
                 if not num_rows:
                     continue
-                is_reject = receipt["table"] == REJECTS
+                is_reject = receipt["table"] == REJECTS.name
                 progress.add(num_rows, rejects=done.num_rejects)
                 quarantine.add(receipt["row_start"] // chunk_rows, num_rows, rejected=is_reject)
                 if is_reject and quarantine.is_exceeded:
-                    raise too_many_rejects(quarantine, catalog.stage_dir, done.parts(REJECTS))
+                    raise too_many_rejects(quarantine, catalog.stage_dir, done.parts(REJECTS.name))
 
 
 def _images_of(context: RunContext) -> ImageSource:

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from s3fs import S3FileSystem
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.s3 import S3
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CATALOG, CENTERS, CLUSTERS, IMAGES, NOUNS, REJECTS
 from dxmc_core.config import PipelineConfig, parse_config
 from dxmc_core.method.neighbors.search_index import IndexChoice
 from dxmc_core.stages.search_index import FillShard, IndexSource, prepare_index, publish_index
@@ -256,9 +256,9 @@ def _write_color_run(
     ]
     tables: dict[str, dict[str, pa.Table]] = {
         "embed_images": {
-            "catalog": pa.Table.from_pylist(catalog, schema=schemas.CATALOG),
-            "images": images.cast(schemas.images(3)),
-            "rejects": schemas.REJECTS.empty_table(),
+            "catalog": pa.Table.from_pylist(catalog, schema=CATALOG.schema()),
+            "images": images.cast(IMAGES.schema(3)),
+            "rejects": REJECTS.schema().empty_table(),
         },
         "build_semantic_space": {
             "nouns": pa.table(
@@ -268,18 +268,18 @@ def _write_color_run(
                     "synset_id": pa.nulls(4, pa.string()),
                     "embedding": embedding_column(nouns / np.linalg.norm(nouns, axis=1, keepdims=True)),
                 }
-            ).cast(schemas.nouns(3))
+            ).cast(NOUNS.schema(3))
         },
         "assign_clusters": {
-            "assignments": assignments.cast(schemas.ASSIGNMENTS),
+            "assignments": assignments.cast(ASSIGNMENTS.schema()),
             "centers": pa.table(
                 {
                     "cluster_id": pa.array(range(4), pa.int32()),
                     "mean_distance": pa.array([0.1] * 4, pa.float32()),
                     "embedding": embedding_column(centers),
                 }
-            ).cast(schemas.centers(3)),
-            "clusters": pa.Table.from_pylist(described, schema=schemas.CLUSTERS),
+            ).cast(CENTERS.schema(3)),
+            "clusters": pa.Table.from_pylist(described, schema=CLUSTERS.schema()),
         },
     }
     for stage, of_stage in tables.items():

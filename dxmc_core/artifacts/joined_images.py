@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dxmc_core.artifacts.matrices import Allocate, RowFinder, RowMatrix, load_matrix, load_rows, matrix_of, width_of
-from dxmc_core.artifacts.schemas import IMAGES
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import IMAGES
 from dxmc_core.errors import ArtifactError
 from dxmc_core.method.best.joined_encoders import join_encoders, put_encoder, split_encoders
 
@@ -18,7 +18,7 @@ IMAGE_TABLES = "image_tables"
 def image_tables_of(heads: StageDir) -> tuple[str, ...]:
     """The tables of `embed_images` whose embeddings trained heads take, joined."""
     manifest = heads.manifest()
-    return tuple(manifest.metrics.get(IMAGE_TABLES, [IMAGES])) if manifest is not None else (IMAGES,)
+    return tuple(manifest.metrics.get(IMAGE_TABLES, [IMAGES.name])) if manifest is not None else (IMAGES.name,)
 
 
 def load_images(images: StageDir, tables: Sequence[str], *, allocate: Allocate = np.empty) -> RowMatrix:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dxmc_core.artifacts.schemas import SCHEMA_VERSION
+from dxmc_core.artifacts.tables import SCHEMA_VERSION
 from dxmc_core.errors import ArtifactError
 
 MANIFEST_NAME = "_manifest.json"

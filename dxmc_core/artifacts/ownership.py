@@ -13,15 +13,15 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dxmc_core.artifacts.manifest import CATALOG_NAME, MANIFEST_NAME, Manifest
-from dxmc_core.artifacts.schemas import TABLES
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.tables import TABLE_NAMES
 from dxmc_core.errors import InputError
 
 OWN_NAME = "_own.json"
 _SHOWN_NAMES = 10
 
 PART_NAME = re.compile(
-    rf"^(?P<table>{'|'.join(TABLES)}|images-[a-z0-9][a-z0-9._-]*)/part-(?P<fingerprint>[0-9a-f]{{12}})-(?P<sha256>[0-9a-f]{{32}})\.parquet$"
+    rf"^(?P<table>{'|'.join(TABLE_NAMES)}|images-[a-z0-9][a-z0-9._-]*)/part-(?P<fingerprint>[0-9a-f]{{12}})-(?P<sha256>[0-9a-f]{{32}})\.parquet$"
 )
 #: A shard of an index that is being built; see stages/search_index.py.
 SHARD_NAME = re.compile(r"^index_shards/(?P<fingerprint>[0-9a-f]{12})-[a-z_]+-(?:\d+|empty)\.faiss$")

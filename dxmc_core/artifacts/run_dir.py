@@ -2,15 +2,18 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
 
 from dxmc_core.artifacts.lease import LOCK_NAME, Lease, LockHolder, Note, is_lock, lock_holder
 from dxmc_core.artifacts.ownership import TEMPORARY_NAME, listed, read_ownership
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage, normalize_uri, storage_errors, write_error
+from dxmc_core.artifacts.tables import Table
 from dxmc_core.errors import InputError
 
 #: The stages in the order they run; the names of config sections, jobs, modules, folders and tests.
@@ -41,6 +44,11 @@ _TENSORBOARD_NAME = re.compile(r"^tensorboard/(?P<fingerprint>[0-9a-f]{12})/even
 _MAX_NAMES = 1000
 
 
+def folder_of(stage: str) -> str:
+    """The name of a stage's folder: that of the report is what people look for."""
+    return "report" if stage == "write_report" else stage
+
+
 @dataclass(frozen=True)
 class RunDir:
     """Where a run's artifacts lie, on local disk or in object storage."""
@@ -61,8 +69,11 @@ class RunDir:
         return [*(self.stage(name).storage.uri for name in (*STAGES, CHOICE_OF_K)), f"{self.uri}/tensorboard"]
 
     def stage(self, name: str) -> StageDir:
-        folder = "report" if name == "write_report" else name
-        return StageDir(self.storage.child(folder), name)
+        return StageDir(self.storage.child(folder_of(name)), name)
+
+    def read_table(self, table: Table, columns: Sequence[str] | None = None) -> pa.Table:
+        """A whole published table, in row order; see `StageDir.read_table`."""
+        return self.stage(table.stage).read_table(table, columns)
 
     def record(self) -> dict[str, Any] | None:
         """What `run.json` says; None where there is none.

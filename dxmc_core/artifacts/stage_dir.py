@@ -34,6 +34,7 @@ from dxmc_core.artifacts.ownership import (
     write_mark,
 )
 from dxmc_core.artifacts.storage import Storage, is_local
+from dxmc_core.artifacts.tables import Table
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.runtime.lookahead import map_ahead
 
@@ -232,31 +233,29 @@ class StageDir:
             )
         return data
 
-    def iter_parts(
-        self, table_name: str, columns: Sequence[str] | None = None, *, schema: pa.Schema | None = None
-    ) -> Iterator[pa.Table]:
+    def iter_parts(self, table: Table, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The parts of a published table, one at a time, in row order.
 
         Raises:
-            ArtifactError: the stage is not done, a part is damaged, or a column has another type than `schema` says.
+            ArtifactError: the stage is not done, a part is damaged, or a column has another type than is declared.
         """
-        for part in self.require_manifest().tables.get(table_name, []):
-            table = self.read_part(part, columns)
-            if schema is not None:
-                self._check_schema(table, schema, part)
-            yield table
+        for part in self.require_manifest().tables.get(table.name, []):
+            rows = self.read_part(part, columns)
+            self._check_types(rows, table, part)
+            yield rows
 
-    def read_table(
-        self, table_name: str, columns: Sequence[str] | None = None, *, schema: pa.Schema | None = None
-    ) -> pa.Table:
-        """A whole published table, in row order; an empty table when it has no parts (then `schema` is needed)."""
-        tables = list(self.iter_parts(table_name, columns, schema=schema))
-        if tables:
-            return pa.concat_tables(tables)
-        if schema is None:
-            raise self.incomplete(f"table {table_name!r}")
-        empty = schema.empty_table()
-        return empty.select(list(columns)) if columns is not None else empty
+    def read_table(self, table: Table, columns: Sequence[str] | None = None) -> pa.Table:
+        """A whole published table, in row order; an empty one where it has no parts.
+
+        Raises:
+            ArtifactError: as `iter_parts`; or it has no parts, which say how wide it is.
+        """
+        found = list(self.iter_parts(table, columns))
+        if found:
+            return pa.concat_tables(found)
+        if table.has_width:
+            raise self.incomplete(f"table {table.name!r}")
+        return table.empty(columns)
 
     def read_file(self, name: str) -> bytes:
         """A published single file."""
@@ -369,9 +368,9 @@ class StageDir:
         self.storage.delete_files(unneeded)
         return sorted(names - unneeded)
 
-    def _check_schema(self, table: pa.Table, schema: pa.Schema, part: Part) -> None:
-        for column in table.schema:
-            expected = schema.field(column.name).type if column.name in schema.names else None
+    def _check_types(self, rows: pa.Table, table: Table, part: Part) -> None:
+        for column in rows.schema:
+            expected = table.expected_type(column.name, column.type)
             if expected != column.type:
                 raise ArtifactError(
                     f"{self.storage.uri}/{part.name}: column {column.name!r} has type {column.type}, expected "

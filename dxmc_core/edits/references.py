@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import read_rows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CLUSTERS, EDITS
 from dxmc_core.edits.model import MAX_REFERENCE_IMAGES, ClusterRef, Edit
 
 
@@ -19,7 +19,7 @@ def read_outcomes(assigned: StageDir) -> list[dict[str, Any]]:
     manifest = assigned.manifest()
     if manifest is None or "edits" not in manifest.tables:
         return []
-    return assigned.read_table("edits", schema=schemas.EDITS).to_pylist()
+    return assigned.read_table(EDITS).to_pylist()
 
 
 def hidden_clusters(assigned: StageDir) -> set[int]:
@@ -31,7 +31,7 @@ def hidden_clusters(assigned: StageDir) -> set[int]:
 def references_to(run_dir: RunDir, cluster_ids: Sequence[int]) -> dict[int, ClusterRef]:
     """References to clusters of a run whose images are assigned, by id; those that it does not have are left out."""
     assigned, images = run_dir.stage("assign_clusters"), run_dir.stage("embed_images")
-    clusters = assigned.read_table("clusters", ["cluster_id", "exemplars"], schema=schemas.CLUSTERS)
+    clusters = assigned.read_table(CLUSTERS, ["cluster_id", "exemplars"])
     wanted = clusters.filter(pc.is_in(clusters["cluster_id"], pa.array(list(cluster_ids), pa.int32())))
     exemplars = {row["cluster_id"]: row["exemplars"][:MAX_REFERENCE_IMAGES] for row in wanted.to_pylist()}
     rows = np.array([row for found in exemplars.values() for row in found], dtype=np.int64)
@@ -61,7 +61,7 @@ def missing_lines(edits: Sequence[Edit], run_dir: RunDir, *, where: str, first: 
     """
     named = pa.array(named_images(edits), pa.string())
     known: set[str] = set()
-    for table in run_dir.stage("assign_clusters").iter_parts("assignments", ["image_id"]):
+    for table in run_dir.stage("assign_clusters").iter_parts(ASSIGNMENTS, ["image_id"]):
         known.update(table["image_id"].filter(pc.is_in(table["image_id"], named)).to_pylist())
     lines = []
     for number, edit in enumerate(edits, start=first):

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS
 from dxmc_core.errors import InputError
 from dxmc_core.evaluation.scores import cluster_names, evaluate_run
 from dxmc_core.method.clusters.metrics import CrossTable, cross_tabulate, external_scores
@@ -46,9 +46,7 @@ def compare_runs(first: RunDir, second: RunDir, *, labels_uri: str | None = None
 
 
 def _assignments(run_dir: RunDir) -> pa.Table:
-    return run_dir.stage("assign_clusters").read_table(
-        "assignments", ["image_id", "cluster_id"], schema=schemas.ASSIGNMENTS
-    )
+    return run_dir.read_table(ASSIGNMENTS, ["image_id", "cluster_id"])
 
 
 def _changes(table: CrossTable, names: Mapping[int, str], other_names: Mapping[int, str]) -> list[dict]:

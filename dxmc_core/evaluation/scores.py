@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import load_rows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import read_user_file
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CATALOG, CLUSTERS
 from dxmc_core.artifacts.user_tables import column_names, read_columns, require_once
 from dxmc_core.artifacts.user_values import as_labels, as_text
 from dxmc_core.errors import InputError, named
@@ -44,9 +44,7 @@ def evaluate_run(run_dir: RunDir, *, labels_uri: str | None = None, seed: int = 
         ArtifactError: the run is not finished.
         InputError: the labels cannot be used.
     """
-    assignments = run_dir.stage("assign_clusters").read_table(
-        "assignments", ["row_id", "image_id", "cluster_id"], schema=schemas.ASSIGNMENTS
-    )
+    assignments = run_dir.read_table(ASSIGNMENTS, ["row_id", "image_id", "cluster_id"])
     clusters = assignments["cluster_id"].to_numpy()
     result = {
         "run_dir": run_dir.uri,
@@ -113,7 +111,7 @@ def cluster_names(run_dir: RunDir) -> dict[int, str]:
 
 def _names_and_sources(run_dir: RunDir) -> tuple[dict[int, str], dict[int, str]]:
     columns = ["cluster_id", "name", "name_source"]
-    clusters = run_dir.stage("assign_clusters").read_table("clusters", columns, schema=schemas.CLUSTERS)
+    clusters = run_dir.read_table(CLUSTERS, columns)
     cluster_ids, names, sources = (clusters[column].to_pylist() for column in columns)
     return dict(zip(cluster_ids, names, strict=True)), dict(zip(cluster_ids, sources, strict=True))
 
@@ -142,7 +140,7 @@ def label_column(run_dir: RunDir, assignments: pa.Table, *, labels_uri: str | No
         if all(label is None for label in labels):
             raise InputError(f"no image_id of {labels_uri} is in this run; an id here is {assignments['image_id'][0]}")
         return labels
-    catalog = run_dir.stage("embed_images").read_table("catalog", ["row_id", "label"], schema=schemas.CATALOG)
+    catalog = run_dir.read_table(CATALOG, ["row_id", "label"])
     all_labels = catalog["label"].to_pylist()
     return without_unlabelled([all_labels[row_id] for row_id in assignments["row_id"].to_pylist()])
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from dxmc_core.artifacts.matrices import RowFinder, matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS
 from dxmc_core.config import PipelineConfig
 from dxmc_core.evaluation.scores import cluster_names
 from dxmc_core.export.images import KNOWN_OF_EACH, Export, assigned_rows
@@ -30,7 +31,7 @@ def write(export: Export, run_dir: RunDir, config: PipelineConfig) -> None:
     Raises:
         ArtifactError: the run is not finished.
     """
-    table = run_dir.stage("assign_clusters").read_table("assignments", ["row_id", "cluster_id"])
+    table = run_dir.read_table(ASSIGNMENTS, ["row_id", "cluster_id"])
     chosen = table["row_id"].to_numpy()[sample_for_map(table["cluster_id"].to_numpy(), max_points=MAX_IMAGES)]
     rows = _rows(run_dir, chosen)
     images = RowFinder.open(run_dir.stage("embed_images"), "images")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CATALOG
 from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.evaluation.scores import cluster_names
 from dxmc_core.images.decode import ImageRejectedError
@@ -32,7 +32,8 @@ _SUFFIXES = {
     Format.PNM: "ppm",
     Format.ICO: "ico",
 }
-KNOWN_OF_EACH = ("cluster_id", "confidence", "runner_up", "margin", "outlier_score")
+#: The columns of `assignments` that every run has, beside those that the catalog has too.
+KNOWN_OF_EACH = tuple(name for name in ASSIGNMENTS.schema().names if name not in CATALOG.by_name)
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,9 @@ def exported_images(export: Export, run_dir: RunDir, source: ImageSource) -> Ite
 
 def assigned_rows(run_dir: RunDir) -> Iterator[pa.Table]:
     """The parts of `assignments`, with the columns of the catalog. Parts of both come by ascending first row."""
-    catalog = run_dir.stage("embed_images").iter_parts("catalog")
+    catalog = run_dir.stage("embed_images").iter_parts(CATALOG)
     window: list[pa.Table] = []
-    for part in run_dir.stage("assign_clusters").iter_parts(
-        "assignments", schema=schemas.ASSIGNMENTS.append(schemas.INLIER_CLUSTER_ID)
-    ):
+    for part in run_dir.stage("assign_clusters").iter_parts(ASSIGNMENTS):
         row_ids = part["row_id"].to_numpy()
         window = [table for table in window if table["row_id"][-1].as_py() >= row_ids.min()]
         while not window or window[-1]["row_id"][-1].as_py() < row_ids.max():

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import CATALOG_NAME, Manifest, parse_manifest
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import CATALOG
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.selection import Reason, Selection
 from dxmc_core.images.sources import ImageSource
@@ -116,7 +116,7 @@ def catalog_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _with_row_ids(rows: pa.Table, start: int) -> pa.Table:
     rows = rows.add_column(0, "row_id", pa.array(np.arange(start, start + rows.num_rows)))
-    return rows.cast(pa.schema([*schemas.CATALOG, *list(rows.schema)[len(schemas.CATALOG) :]]))
+    return rows.cast(pa.schema([*CATALOG.schema(), *list(rows.schema)[len(CATALOG.schema()) :]]))
 
 
 class _Ids:

@@ -15,7 +15,6 @@ from urllib.parse import quote, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.storage import (
     filesystem_of,
     is_http,
@@ -26,6 +25,7 @@ from dxmc_core.artifacts.storage import (
     stat_of,
     storage_errors,
 )
+from dxmc_core.artifacts.tables import CATALOG
 from dxmc_core.artifacts.user_values import as_labels, as_text
 from dxmc_core.errors import InputError, on_one_line
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
@@ -37,7 +37,7 @@ from dxmc_core.runtime.lookahead import map_ahead
 
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
 #: Columns that every listing has, in the order of `ListedImage`; others follow them.
-LISTED = pa.schema([field for field in schemas.CATALOG if field.name != "row_id"])
+LISTED = pa.schema([field for field in CATALOG.schema() if field.name != "row_id"])
 TABLE_ROWS = 8192
 #: Read of a file whose content decides whether it is listed; signatures are shorter.
 SNIFFED_BYTES = 1024
@@ -159,11 +159,11 @@ def carried(table: pa.Table, *, taken: Iterable[str]) -> list[tuple[str, pa.Chun
 def carried_names(names: Iterable[str]) -> dict[str, str]:
     """What a user's columns are called in the catalog: as they are, or source_<name> where the catalog has such one."""
     given = list(names)
-    taken = {*given, *schemas.CATALOG.names}
+    taken = {*given, *CATALOG.schema().names}
     found = {}
     for name in given:
         carried_as = name
-        if name in schemas.CATALOG.names:
+        if name in CATALOG.schema().names:
             while carried_as in taken:
                 carried_as = f"source_{carried_as}"
             taken.add(carried_as)

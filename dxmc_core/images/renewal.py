@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import Manifest, Part
-from dxmc_core.artifacts.schemas import IMAGES
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import IMAGES, with_measures
 from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.errors import ArtifactError
 from dxmc_core.images.catalog import Catalog, Listing, freeze_catalog, hash_texts, read_catalog, stage_catalog
@@ -67,7 +66,7 @@ class FurtherEncoders:
         # What an encoder has rejected that is gone may be no reject for the others.
         are_added = len(tables) == len(known) < len(self.identities)
         is_same = are_added and found["first_fingerprint"] == self.first_fingerprint
-        return [IMAGES, *tables, *(["rejects"] if is_same else [])]
+        return [IMAGES.name, *tables, *(["rejects"] if is_same else [])]
 
 
 def renew_catalog(
@@ -104,8 +103,8 @@ def renew_catalog(
             parts = _embedded_parts(earlier, table)
             taken = take_over_rows(earlier.stage_dir, parts, stage_dir, table, new_rows, fingerprint=fingerprint)
             num_taken[table] = sum(part.rows for part, _ in taken)
-        logger.info("%s: %d embeddings were taken over", stage_dir.stage, num_taken[IMAGES])
-        metrics |= {"changes": {**asdict(changes), "taken_over": num_taken[IMAGES]}}
+        logger.info("%s: %d embeddings were taken over", stage_dir.stage, num_taken[IMAGES.name])
+        metrics |= {"changes": {**asdict(changes), "taken_over": num_taken[IMAGES.name]}}
     return freeze_catalog(Catalog(catalog.manifest.model_copy(update={"metrics": metrics}), stage_dir))
 
 
@@ -178,7 +177,7 @@ def take_over_rows(
     """
 
     def rewrite(part: Part) -> tuple[Part, np.ndarray] | None:
-        table = schemas.with_measures(source.read_part(part)) if table_name == "images" else source.read_part(part)
+        table = with_measures(source.read_part(part)) if table_name == "images" else source.read_part(part)
         row_ids = new_rows[table["row_id"].to_numpy()]
         kept = np.flatnonzero(row_ids >= 0)
         if not len(kept):

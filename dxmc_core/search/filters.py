@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CATALOG, Table
 from dxmc_core.errors import InputError
 
 #: The column that stands for a cluster by its number or its name.
@@ -65,25 +66,25 @@ def allowed_rows(run_dir: RunDir, conditions: Sequence[Condition], clusters: pa.
     Raises:
         InputError: there is no such column or cluster, or a value is not of a column's type.
     """
-    tables = {"catalog": run_dir.stage("embed_images"), "assignments": run_dir.stage("assign_clusters")}
-    columns = {table: _columns(stage, table) for table, stage in tables.items()}
-    allowed = np.ones(tables["catalog"].require_manifest().rows("catalog"), dtype=bool)
+    columns = {table: _columns(run_dir.stage(table.stage), table) for table in (CATALOG, ASSIGNMENTS)}
+    allowed = np.ones(run_dir.stage(CATALOG.stage).require_manifest().rows(CATALOG.name), dtype=bool)
     for condition in conditions:
         if condition.column == CLUSTER:
             condition = _by_number(condition, clusters)
         table = next((table for table, names in columns.items() if condition.column in names), None)
         if table is None:
-            known = ", ".join(dict.fromkeys([CLUSTER, *columns["catalog"], *columns["assignments"]]))
+            known = ", ".join(dict.fromkeys([CLUSTER, *columns[CATALOG], *columns[ASSIGNMENTS]]))
             raise InputError(f"--where {condition}: there is no column {condition.column!r}, but {known}")
         met = np.zeros_like(allowed)
-        for part in tables[table].iter_parts(table, list(dict.fromkeys(["row_id", condition.column]))):
+        wanted = list(dict.fromkeys(["row_id", condition.column]))
+        for part in run_dir.stage(table.stage).iter_parts(table, wanted):
             met[part["row_id"].to_numpy()[condition.of(part[condition.column])]] = True
         allowed &= met
     return allowed
 
 
-def _columns(stage: StageDir, table: str) -> list[str]:
-    return stage.footer_of(stage.require_manifest().tables[table][0]).schema.to_arrow_schema().names
+def _columns(stage: StageDir, table: Table) -> list[str]:
+    return stage.footer_of(stage.require_manifest().tables[table.name][0]).schema.to_arrow_schema().names
 
 
 def _by_number(condition: Condition, clusters: pa.Table) -> Condition:

@@ -8,6 +8,7 @@ import numpy as np
 
 from dxmc_core.artifacts.matrices import read_rows
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import CLUSTERS
 from dxmc_core.config import PipelineConfig
 from dxmc_core.images.decode import decode_image, thumbnail
 from dxmc_core.images.objects import fetch
@@ -29,7 +30,7 @@ def render_search(run_dir: RunDir, config: PipelineConfig, result: SearchResult)
     """
     stage = run_dir.stage("assign_clusters")
     shown = {hit.cluster_id for hit in result.clusters}
-    clusters = stage.read_table("clusters", ["cluster_id", "exemplars"]).to_pylist()
+    clusters = stage.read_table(CLUSTERS, ["cluster_id", "exemplars"]).to_pylist()
     exemplars = {
         row["cluster_id"]: row["exemplars"][:_EXEMPLARS_SHOWN] for row in clusters if row["cluster_id"] in shown
     }

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from dxmc_core.artifacts.matrices import RowFinder, matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import filesystem_of
+from dxmc_core.artifacts.tables import NOUNS
 from dxmc_core.config import PipelineConfig
 from dxmc_core.encoders import Encoder, load_encoder
 from dxmc_core.errors import InputError
@@ -132,7 +133,7 @@ class Queries:
     def _nouns(self) -> Nouns:
         if self.config.vocabulary is None:
             return Nouns(pa.array([], pa.string()), np.empty((0, 0), dtype=np.float32))
-        table = self.run_dir.stage("build_semantic_space").read_table("nouns", ["noun", "embedding"])
+        table = self.run_dir.read_table(NOUNS, ["noun", "embedding"])
         return Nouns(pc.utf8_lower(table["noun"]), matrix_of(table["embedding"]))
 
     def _no_nouns(self, text: str) -> str:

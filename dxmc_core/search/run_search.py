@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.generations import open_run_dir
 from dxmc_core.artifacts.index_file import IMAGE_INDEX_NAME, open_index
 from dxmc_core.artifacts.matrices import RowFinder, matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CENTERS, CLUSTERS, IMAGES
 from dxmc_core.config import PipelineConfig, read_run_config
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.method.neighbors.search_index import search_rows
@@ -92,9 +92,7 @@ class RunSearch:
         self.run_dir, self.config = run_dir, config
         self._held = ExitStack()
         self._allowed_by: dict[tuple[str, ...], np.ndarray | None] = {}
-        self._clusters = run_dir.stage("assign_clusters").read_table(
-            "clusters", ["cluster_id", "name", "size"], schema=schemas.CLUSTERS
-        )
+        self._clusters = run_dir.read_table(CLUSTERS, ["cluster_id", "name", "size"])
 
     def __enter__(self) -> "RunSearch":
         return self
@@ -151,7 +149,7 @@ class RunSearch:
     @cached_property
     def _assigned(self) -> pa.Table:
         """The columns row_id, image_id and cluster_id of all images, by ascending row id, in one piece."""
-        table = self.run_dir.stage("assign_clusters").read_table("assignments", ["row_id", "image_id", "cluster_id"])
+        table = self.run_dir.read_table(ASSIGNMENTS, ["row_id", "image_id", "cluster_id"])
         schema = table.schema.set(1, pa.field("image_id", pa.large_string()))  # 2 GiB of ids and more
         table = table.cast(schema).combine_chunks()
         row_ids = table["row_id"].to_numpy()
@@ -168,7 +166,7 @@ class RunSearch:
     @cached_property
     def _centers(self) -> np.ndarray:
         """Of the clusters that have images, (C, D) float32, in their order."""
-        table = self.run_dir.stage("assign_clusters").read_table("centers", ["cluster_id", "embedding"])
+        table = self.run_dir.read_table(CENTERS, ["cluster_id", "embedding"])
         places = pc.index_in(self._clusters["cluster_id"], table["cluster_id"]).to_numpy()
         return matrix_of(table["embedding"])[places]
 
@@ -216,7 +214,7 @@ class RunSearch:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same by reading every embedding; memory holds a few parts."""
         best = faiss.ResultHeap(len(queries), count, keep_max=True)
-        parts = self.run_dir.stage("embed_images").iter_parts("images", ["row_id", "embedding"])
+        parts = self.run_dir.stage("embed_images").iter_parts(IMAGES, ["row_id", "embedding"])
         for part in prefetched(parts, ahead=_PARTS_AHEAD):
             row_ids, rows = part["row_id"].to_numpy(), matrix_of(part["embedding"])
             if allowed is not None:

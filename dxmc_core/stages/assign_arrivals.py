@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.generations import GenerationRecord
 from dxmc_core.artifacts.heads import load_heads
 from dxmc_core.artifacts.joined_images import ImageRows, image_tables_of
@@ -22,6 +21,7 @@ from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CENTERS, CLUSTERS, NEAR_DUPLICATES, SELECTED_NOUNS, as_clustered
 from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.images.catalog import Catalog
 from dxmc_core.images.renewal import compare_catalogs, take_over_rows
@@ -72,7 +72,7 @@ def keep_assignments(base: RunDir, images: StageDir, output: StageDir, *, finger
     parts, rows = [], np.zeros(catalogs[1].num_rows, dtype=bool)
     for part, row_ids in take_over_rows(
         assigned,
-        manifest.tables[schemas.as_clustered("assignments", manifest.tables)],
+        manifest.tables[as_clustered(ASSIGNMENTS, manifest.tables).name],
         output,
         "assignments",
         new_rows,
@@ -80,7 +80,7 @@ def keep_assignments(base: RunDir, images: StageDir, output: StageDir, *, finger
     ):
         parts.append(part)
         rows[row_ids] = True
-    duplicates = base.stage("mine_neighbors").read_table("near_duplicates", schema=schemas.NEAR_DUPLICATES)
+    duplicates = base.read_table(NEAR_DUPLICATES)
     num_removed = manifest.rows("assignments") - int(rows.sum())
     return Kept(parts, rows, num_removed, keep_near_duplicates(duplicates, new_rows))
 
@@ -105,7 +105,7 @@ def keep_near_duplicates(table: pa.Table, new_rows: np.ndarray) -> pa.Table:
             "group_size": left[groups],
             "copy_of": _first_of_each(table["copy_of"].to_numpy()[chosen], row_ids),
         }
-    ).cast(schemas.NEAR_DUPLICATES)
+    ).cast(NEAR_DUPLICATES.schema())
 
 
 def _first_of_each(keys: np.ndarray, row_ids: np.ndarray) -> np.ndarray:
@@ -146,7 +146,7 @@ class AssignArrivals:
         self._heads = load_heads(base.stage("train_heads"))
         self._image_rows = ImageRows.open(images, image_tables_of(base.stage("train_heads")))
         assigned = base.stage("assign_clusters")
-        centers = assigned.read_table(schemas.as_clustered("centers", assigned.require_manifest().tables))
+        centers = assigned.read_table(as_clustered(CENTERS, assigned.require_manifest().tables))
         self._cluster_ids = centers["cluster_id"].to_numpy()
         self._centers = matrix_of(centers["embedding"])
         self._mean_distances = centers["mean_distance"].to_numpy()
@@ -168,7 +168,7 @@ class AssignArrivals:
 def _text_maker(base: RunDir, top_nouns: int | None) -> Any:
     """A function from image embeddings (n, D) to their text counterparts in the earlier run's semantic space."""
     space = base.stage("build_semantic_space")
-    nouns = matrix_of(space.read_table("selected_nouns", ["embedding"])["embedding"])
+    nouns = matrix_of(space.read_table(SELECTED_NOUNS, ["embedding"])["embedding"])
     temperature = space.require_manifest().metrics["temperature"]
     return partial(text_counterparts_as_stored, selected_embeddings=nouns, temperature=temperature, top_k=top_nouns)
 
@@ -185,8 +185,8 @@ def figures_of(assignments: Iterable[pa.Table], *, far: float) -> AssignmentFigu
 def reference_figures(assigned: StageDir) -> tuple[AssignmentFigures, float]:
     """Figures over all assignments of a full clustering, and the distance from which on an image is far out."""
     columns, tables = ("cluster_id", *_FIGURE_COLUMNS), assigned.require_manifest().tables
-    table = assigned.read_table(schemas.as_clustered("assignments", tables), columns, schema=schemas.ASSIGNMENTS)
-    centers = assigned.read_table(schemas.as_clustered("centers", tables), ["cluster_id", "mean_distance"])
+    table = assigned.read_table(as_clustered(ASSIGNMENTS, tables), columns)
+    centers = assigned.read_table(as_clustered(CENTERS, tables), ["cluster_id", "mean_distance"])
     labels = _Labels(centers["cluster_id"].to_numpy())(table["cluster_id"].to_numpy())
     confidences, margins, distances = (table[name].to_numpy() for name in _FIGURE_COLUMNS)
     distances = held_out_distances(distances, labels, centers["mean_distance"].to_numpy())
@@ -219,8 +219,8 @@ def compare_with_base(base: RunDir, output: StageDir, kept: Kept, arrivals: Sequ
     """What became of the clusters of the earlier run, all of whose ids are kept."""
     assigned = base.stage("assign_clusters")
     manifest = assigned.require_manifest()
-    clusters = assigned.read_table("clusters", ["cluster_id", "name", "name_source", "size"], schema=schemas.CLUSTERS)
-    cluster_ids = assigned.read_table("centers", ["cluster_id"])["cluster_id"].to_numpy()
+    clusters = assigned.read_table(CLUSTERS, ["cluster_id", "name", "name_source", "size"])
+    cluster_ids = assigned.read_table(CENTERS, ["cluster_id"])["cluster_id"].to_numpy()
     common = _count(output, kept.parts, cluster_ids)
     previous_sizes = np.zeros(len(cluster_ids), dtype=np.int64)
     previous_sizes[_Labels(cluster_ids)(clusters["cluster_id"].to_numpy())] = clusters["size"]
@@ -284,7 +284,7 @@ def describe_again(
                 "nearest_clusters": [int(cluster_ids[other]) for other in nearest[label]],
             }
         )
-    return pa.Table.from_pylist(rows, schema=schemas.CLUSTERS)
+    return pa.Table.from_pylist(rows, schema=CLUSTERS.schema())
 
 
 class _Members:

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import load_heads
 from dxmc_core.artifacts.joined_images import ImageRows, image_tables_of
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of, noun_columns
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CENTERS, CLUSTER_TREE, CLUSTERS
 from dxmc_core.method.clusters.cluster_sample import (
     PROBS_PER_BLOCK,
     ClusterSample,
@@ -71,7 +71,7 @@ def center_table(sample: ClusterSample) -> pa.Table:
             "embedding": embedding_column(sample.centers),
         }
     )
-    return table.cast(schemas.centers(sample.centers.shape[1]))
+    return table.cast(CENTERS.schema(sample.centers.shape[1]))
 
 
 class AssignImages:
@@ -149,7 +149,7 @@ def assignment_table(
             "margin": pa.array(margins, pa.float32()),
             "outlier_score": pa.array(outlier_scores(distances, mean_distances[labels]), pa.float32()),
         }
-    ).cast(schemas.ASSIGNMENTS)
+    ).cast(ASSIGNMENTS.schema())
 
 
 def describe_clusters(
@@ -169,7 +169,7 @@ def describe_clusters(
     """
     names = unnamed(len(sizes)) if nouns is None else _names(sample, nouns, num_clusters=len(sizes), judging=judging)
     rows = cluster_rows(sample, sizes, names, num_exemplars=config.num_exemplars, num_border=config.num_border)
-    return pa.Table.from_pylist(rows, schema=schemas.CLUSTERS)
+    return pa.Table.from_pylist(rows, schema=CLUSTERS.schema())
 
 
 def _names(sample: ClusterSample, table: pa.Table, *, num_clusters: int, judging: bool) -> list[ClusterName]:
@@ -245,7 +245,7 @@ def describe_tree(centers: np.ndarray, clusters: pa.Table, *, judging: bool = Fa
                 "name_source": name.source,
             }
         )
-    return pa.Table.from_pylist(nodes, schema=schemas.CLUSTER_TREE)
+    return pa.Table.from_pylist(nodes, schema=CLUSTER_TREE.schema())
 
 
 def cost(load: Workload, machine: Machine) -> StageCost:

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import embedding_column, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.tables import IMAGE_CENTERS, NOUNS, SELECTED_NOUNS, TEXT_COUNTERPARTS
 from dxmc_core.encoders import EncoderConfig, load_encoder
 from dxmc_core.errors import InputError
 from dxmc_core.method.clusters.kmeans import kmeans_bytes, kmeans_work
@@ -77,7 +77,7 @@ def noun_table(
             "embedding": embedding_column(unit.astype(np.float16)),
         }
     )
-    schema = schemas.nouns(embeddings.shape[1]).with_metadata({_TEMPERATURE_KEY: repr(temperature)})
+    schema = NOUNS.schema(embeddings.shape[1]).with_metadata({_TEMPERATURE_KEY: repr(temperature)})
     return table.cast(schema)
 
 
@@ -188,11 +188,11 @@ def build_semantic_space(
             "size": np.bincount(result.labels, minlength=len(result.centers)).astype(np.int64),
             "embedding": embedding_column(result.centers.astype(np.float32)),
         }
-    ).cast(schemas.image_centers(width))
+    ).cast(IMAGE_CENTERS.schema(width))
     selected = nouns.take(selection.noun_ids)
     selected = selected.append_column("center_id", pa.array(selection.center_ids.astype(np.int32)))
     selected = selected.append_column("probability", pa.array(selection.probabilities.astype(np.float32)))
-    schema = schemas.selected_nouns(width)
+    schema = SELECTED_NOUNS.schema(width)
     metrics = {
         "image_centers": len(result.centers),
         "kmeans_sample": result.num_trained,
@@ -244,7 +244,7 @@ class ComputeTextCounterparts:
             device=self._device,
         )
         table = pa.table({"row_id": rows["row_id"], "embedding": embedding_column(counterparts)})
-        table = table.cast(schemas.text_counterparts(counterparts.shape[1]))
+        table = table.cast(TEXT_COUNTERPARTS.schema(counterparts.shape[1]))
         part = self._output.write_part("text_counterparts", table, fingerprint=self._fingerprint)
         return {"part": index, **part.model_dump()}
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.tables import CLUSTERS
 from dxmc_core.method.nouns.name_choice import told_apart
 from dxmc_core.stages.cluster_names import PERSON
 from dxmc_core.stages.settings.naming import LlmNaming
@@ -133,7 +133,7 @@ def with_captions(clusters: pa.Table, names: Mapping[int, str]) -> pa.Table:
             name = told_apart(names[row["cluster_id"]], row["names"], taken, cluster_id=row["cluster_id"])
             row |= {"name": name, "name_source": CAPTION}
             taken.add(row["name"].casefold())
-    return pa.Table.from_pylist(rows, schema=schemas.CLUSTERS)
+    return pa.Table.from_pylist(rows, schema=CLUSTERS.schema())
 
 
 def exemplar_rows(clusters: pa.Table, *, num_thumbnails: int) -> list[int]:

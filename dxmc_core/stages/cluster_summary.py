@@ -3,9 +3,9 @@
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import read_rows
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import CLUSTER_SUMMARY, CLUSTER_TREE, CLUSTERS
 
 NUM_EXEMPLARS = 12
 
@@ -18,8 +18,8 @@ def summarize_clusters(run_dir: RunDir) -> pa.Table:
     """
     stage = run_dir.stage("assign_clusters")
     columns = ["cluster_id", "name", "name_source", "size", "names", "exemplars"]
-    clusters = stage.read_table("clusters", columns, schema=schemas.CLUSTERS).to_pylist()
-    nodes = {row["node_id"]: row for row in stage.read_table("cluster_tree", schema=schemas.CLUSTER_TREE).to_pylist()}
+    clusters = stage.read_table(CLUSTERS, columns).to_pylist()
+    nodes = {row["node_id"]: row for row in stage.read_table(CLUSTER_TREE).to_pylist()}
     parent_of = {row["cluster_id"]: row["parent"] for row in nodes.values() if row["cluster_id"] is not None}
     total = sum(row["size"] for row in clusters)
     shown = {row["cluster_id"]: row["exemplars"][:NUM_EXEMPLARS] for row in clusters}
@@ -39,4 +39,4 @@ def summarize_clusters(run_dir: RunDir) -> pa.Table:
                 "exemplars": [image_id_of[row_id] for row_id in shown[row["cluster_id"]]],
             }
         )
-    return pa.Table.from_pylist(rows, schema=schemas.CLUSTER_SUMMARY)
+    return pa.Table.from_pylist(rows, schema=CLUSTER_SUMMARY.schema())

@@ -1,6 +1,6 @@
 """Clusters after the edits of people: assignments, centres, clusters, tree and lineage, from what the clustering gave.
 
-What the clustering itself gave stays beside them in the tables of `schemas.UNEDITED`, from which every later night and
+What the clustering itself gave stays beside them in the tables of `unedited`, from which every later night and
 every `dxmc edit` begins, so that an edit that is undone leaves nothing behind.
 """
 
@@ -14,12 +14,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import coo_array, csr_array
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.generations import open_run_dir
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir, StageResult
+from dxmc_core.artifacts.tables import (
+    ASSIGNMENTS,
+    CENTERS,
+    CLUSTERS,
+    EDITS,
+    IMAGES,
+    INLIER_CLUSTER_ID,
+    SPLITS,
+    as_clustered,
+    unedited,
+)
 from dxmc_core.edits.apply import Clustering, Edited, Outcome, SplitParts, apply_edits
 from dxmc_core.edits.model import Edit
 from dxmc_core.edits.references import named_images
@@ -40,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 def is_edited(manifest: Manifest) -> bool:
     """Whether the assignments of a finished assign_clusters are others than the clustering gave."""
-    return schemas.UNEDITED["assignments"] in manifest.tables
+    return unedited(ASSIGNMENTS).name in manifest.tables
 
 
 @dataclass(frozen=True)
@@ -64,12 +74,12 @@ class ClusteredImages:
     def published(cls, stage: StageDir) -> "ClusteredImages":
         """That of a finished assign_clusters."""
         manifest = stage.require_manifest()
-        centers = stage.read_table(schemas.as_clustered("centers", manifest.tables))
+        centers = stage.read_table(as_clustered(CENTERS, manifest.tables))
         return cls(
             stage,
-            manifest.tables[schemas.as_clustered("assignments", manifest.tables)],
+            manifest.tables[as_clustered(ASSIGNMENTS, manifest.tables).name],
             centers,
-            stage.read_table(schemas.as_clustered("clusters", manifest.tables), schema=schemas.CLUSTERS),
+            stage.read_table(as_clustered(CLUSTERS, manifest.tables)),
             centers["cluster_id"].to_numpy(),
         )
 
@@ -181,10 +191,10 @@ def edit_clusters(
     written, final = [], []
     for start, table in _with_starts(found.read()):
         if is_changed:
-            raw = table.select(schemas.ASSIGNMENTS.names)
+            raw = table.select(ASSIGNMENTS.schema().names)
             if found.cluster_ids is None:
                 raw = with_cluster_ids(raw, identities.cluster_ids[: found.num_labels])
-            written.append(output.write_part(schemas.UNEDITED["assignments"], raw, fingerprint=fingerprint))
+            written.append(output.write_part(unedited(ASSIGNMENTS).name, raw, fingerprint=fingerprint))
         final.append(writer.write(start, table))
     again = (output.read_part(part) for part in final)
     tables = _described(found, edited, measured, identities, comparison, again, config, judging=judging)
@@ -195,11 +205,11 @@ def edit_clusters(
     final, num_apart = _set_apart(output, final, tables, config, fingerprint=fingerprint)
     parts = {"assignments": final}
     if is_changed:
-        parts[schemas.UNEDITED["assignments"]] = written
+        parts[unedited(ASSIGNMENTS).name] = written
         ids = identities.cluster_ids
-        raw_tables = {"centers": found.centers, "clusters": found.clusters}
-        for name, table in raw_tables.items():
-            tables[schemas.UNEDITED[name]] = table if found.cluster_ids is not None else with_cluster_ids(table, ids)
+        for table, rows_of_table in ((CENTERS, found.centers), (CLUSTERS, found.clusters)):
+            has_ids = found.cluster_ids is not None
+            tables[unedited(table).name] = rows_of_table if has_ids else with_cluster_ids(rows_of_table, ids)
     confidence = float(rows.confidence_sum / max(len(rows.labels), 1))
     return EditedTables(parts, tables, comparison, identities.ids_given, edited.edits, confidence, num_apart)
 
@@ -219,7 +229,7 @@ def _set_apart(
     written, num_apart = [], 0
     for part in parts:
         table = inliers.add_to(output.read_part(part))
-        num_apart += int((table[schemas.INLIER_CLUSTER_ID.name].to_numpy() < 0).sum())
+        num_apart += int((table[INLIER_CLUSTER_ID].to_numpy() < 0).sum())
         written.append(output.write_part("assignments", table, fingerprint=fingerprint))
     return written, num_apart
 
@@ -264,7 +274,7 @@ def _names_by_label(found: ClusteredImages, previous_run: str | None) -> dict[in
     clusters = found.clusters
     if found.cluster_ids is not None and previous_run is not None:
         stage = open_run_dir(previous_run).stage("assign_clusters")
-        clusters = stage.read_table("clusters", ["cluster_id", "name"], schema=schemas.CLUSTERS)
+        clusters = stage.read_table(CLUSTERS, ["cluster_id", "name"])
         clusters = clusters.filter(pc.is_in(clusters["cluster_id"], found.centers["cluster_id"]))
     labels = found.labels_of(clusters["cluster_id"])
     return dict(zip(labels.tolist(), clusters["name"].to_pylist(), strict=True))
@@ -277,7 +287,7 @@ def _splits_of(previous_run: str | None) -> dict[str, SplitParts]:
     stage = open_run_dir(previous_run).stage("assign_clusters")
     if "splits" not in stage.require_manifest().tables:
         return {}
-    table = stage.read_table("splits")
+    table = stage.read_table(SPLITS)
     edit_ids, examples = table["edit_id"].to_pylist(), table["examples"].to_pylist()
     centers = matrix_of(table["embedding"])
     found: dict[str, SplitParts] = {}
@@ -293,7 +303,7 @@ def _splits_table(splits: Mapping[str, SplitParts]) -> pa.Table:
     edit_ids, parts, examples = zip(*rows, strict=True)
     centers = np.concatenate([split.centers for split in splits.values()])
     columns = [pa.array(edit_ids), pa.array(parts, pa.int32()), pa.array(examples), embedding_column(centers)]
-    return pa.table(columns, schema=schemas.splits(centers.shape[1]))
+    return pa.table(columns, schema=SPLITS.schema(centers.shape[1]))
 
 
 class _Embeddings:
@@ -319,7 +329,7 @@ class _Embeddings:
 
     @cached_property
     def _stored(self) -> RowMatrix:
-        return load_matrix(self._images, schemas.IMAGES, allocate=self._memory.allocate)
+        return load_matrix(self._images, IMAGES.name, allocate=self._memory.allocate)
 
 
 def _image_ids_of(found: ClusteredImages, positions: np.ndarray) -> list[str]:
@@ -432,7 +442,7 @@ class _Writer:
             "margin": pa.array(margin, pa.float32()),
             "outlier_score": pa.array(outlier, pa.float32()),
         }
-        table = pa.table(columns).cast(schemas.ASSIGNMENTS)
+        table = pa.table(columns).cast(ASSIGNMENTS.schema())
         return self.output.write_part("assignments", table, fingerprint=self.fingerprint)
 
     def _second(self, labels: np.ndarray, here: slice) -> np.ndarray:
@@ -479,7 +489,7 @@ def _described(
             "mean_distance": pa.array(measured.mean_distances, pa.float32()),
             "embedding": embedding_column(measured.centers.astype(np.float32)),
         }
-    ).cast(schemas.centers(measured.centers.shape[1]))
+    ).cast(CENTERS.schema(measured.centers.shape[1]))
     # A cluster that an edit made is called as the one it came from until something better is known.
     labels = found.labels_of(found.clusters["cluster_id"])
     known = dict(zip(labels.tolist(), found.clusters.to_pylist(), strict=True))
@@ -490,7 +500,7 @@ def _described(
     ]
     names = {int(ids[label]): name for label, name in edited.names.items()}
     clusters = settle_names(
-        describe_again(assignments, centers, pa.Table.from_pylist(rows, schema=schemas.CLUSTERS), config),
+        describe_again(assignments, centers, pa.Table.from_pylist(rows, schema=CLUSTERS.schema()), config),
         previous={} if comparison is None else comparison.previous_clusters,
         renames={**edited.names_by_id, **names},
     )
@@ -528,7 +538,7 @@ def _edits_table(edited: Edited, cluster_ids: np.ndarray, clusters: pa.Table) ->
                 "message": "waiting: its cluster is not here now" if gone else outcome.message,
             }
         )
-    return pa.Table.from_pylist(rows, schema=schemas.EDITS)
+    return pa.Table.from_pylist(rows, schema=EDITS.schema())
 
 
 def _cluster_of(outcome: Outcome, cluster_ids: np.ndarray) -> int | None:

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import embedding_column
-from dxmc_core.artifacts.schemas import IMAGES
 from dxmc_core.artifacts.stage_dir import StageDir, StageResult
 from dxmc_core.artifacts.storage import check_free_space
+from dxmc_core.artifacts.tables import IMAGES, REJECTS
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.catalog import Catalog, catalog_rows, catalog_tables, freeze_catalog, stage_catalog
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
@@ -25,7 +25,7 @@ from dxmc_core.images.selection import Selection
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.method.unit_rows import to_unit_norm
 from dxmc_core.method.work import Work
-from dxmc_core.stages.embedded_rows import REJECTS, EmbeddedRows
+from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_files import EmbeddingFile, read_embedding_file
 from dxmc_core.stages.embedding_workers import (
     WriteEmbeddings,
@@ -60,7 +60,7 @@ def check_disk(run_dir_uri: str, *, num_rows: int, embedding_widths: Sequence[in
 
 
 def import_embeddings(
-    source: EmbeddingsSource, stage_dir: StageDir, *, fingerprint: str, tables: Sequence[str] = (IMAGES,)
+    source: EmbeddingsSource, stage_dir: StageDir, *, fingerprint: str, tables: Sequence[str] = (IMAGES.name,)
 ) -> tuple[Catalog, EmbeddedRows]:
     """Bring a file of embeddings into the artifacts: normalised, float16; rows that are not finite or zero rejected.
 
@@ -85,7 +85,7 @@ def import_embeddings(
     done = EmbeddedRows(count, tables)
     for start in range(0, count, _IMPORT_PART_ROWS):
         stop = min(start + _IMPORT_PART_ROWS, count)
-        written = write(_normalized_rows(catalog.rows(start, stop), file.embeddings[start:stop], IMAGES))
+        written = write(_normalized_rows(catalog.rows(start, stop), file.embeddings[start:stop], IMAGES.name))
         for receipt in written.to_pylist():
             done.add_receipt(receipt)
     return catalog, done
@@ -154,16 +154,16 @@ def all_embedded(catalog: Catalog, done: EmbeddedRows, *, fingerprint: str, num_
     if done.num_left:
         raise ArtifactError(f"{done.num_left} catalog rows are in neither images nor rejects; run again")
     if not done.num_images:
-        found = describe_rejects(stage_dir, done.parts(REJECTS))
+        found = describe_rejects(stage_dir, done.parts(REJECTS.name))
         raise InputError(f"none of the {catalog.num_rows} images could be read: {found}")
     done.replace_rejected(partial(_without_rows, stage_dir, fingerprint=fingerprint))
-    tables = {table: done.parts(table) for table in (*done.tables, REJECTS)}
+    tables = {table: done.parts(table) for table in (*done.tables, REJECTS.name)}
     return StageResult(
         tables={"catalog": catalog.manifest.tables["catalog"], **tables},
         metrics={
             "images": done.num_images,
             "rejects": done.num_rejects,
-            "reject_reasons": dict(count_rejects(stage_dir, tables[REJECTS])[0].most_common()),
+            "reject_reasons": dict(count_rejects(stage_dir, tables[REJECTS.name])[0].most_common()),
             "rows_resumed": num_resumed,
             **catalog.manifest.metrics,
         },

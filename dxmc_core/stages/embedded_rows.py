@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from dxmc_core.artifacts.manifest import Part
-from dxmc_core.artifacts.schemas import IMAGES
+from dxmc_core.artifacts.tables import IMAGES, REJECTS
 from dxmc_core.images.catalog import Catalog
 
-#: Of images that could not be embedded, by any of the encoders.
-REJECTS = "rejects"
 _REJECTED = np.uint8(1)
 
 
@@ -28,18 +26,18 @@ class EmbeddedRows:
         tables: one for each encoder, at most 7.
     """
 
-    def __init__(self, num_rows: int, tables: Sequence[str] = (IMAGES,)) -> None:
+    def __init__(self, num_rows: int, tables: Sequence[str] = (IMAGES.name,)) -> None:
         self.tables = tuple(tables)
         self._bits = {table: np.uint8(2 << position) for position, table in enumerate(tables)}
         self._all = np.uint8(sum(map(int, self._bits.values())))
         self._state = np.zeros(num_rows, dtype=np.uint8)  # a bit for each table that has the row
-        self._parts: dict[str, list[tuple[int, Part]]] = {table: [] for table in (*tables, REJECTS)}
+        self._parts: dict[str, list[tuple[int, Part]]] = {table: [] for table in (*tables, REJECTS.name)}
 
     @classmethod
-    def of(cls, catalog: Catalog, *, fingerprint: str, tables: Sequence[str] = (IMAGES,)) -> "EmbeddedRows":
+    def of(cls, catalog: Catalog, *, fingerprint: str, tables: Sequence[str] = (IMAGES.name,)) -> "EmbeddedRows":
         """What earlier attempts with this fingerprint have done."""
         done = cls(catalog.num_rows, tables)
-        for table in (*tables, REJECTS):
+        for table in (*tables, REJECTS.name):
             for part, row_ids in catalog.stage_dir.staged_row_ids(table, fingerprint=fingerprint):
                 done.add(table, part, row_ids)
         return done
@@ -51,7 +49,7 @@ class EmbeddedRows:
 
     @property
     def num_rejects(self) -> int:
-        return sum(part.rows for _, part in self._parts[REJECTS])
+        return sum(part.rows for _, part in self._parts[REJECTS.name])
 
     @property
     def num_done(self) -> int:
@@ -72,7 +70,7 @@ class EmbeddedRows:
         if not len(row_ids) or row_ids.min() < 0 or row_ids.max() >= num_rows:
             return 0
         found = self._state[row_ids]
-        is_reject = table == REJECTS
+        is_reject = table == REJECTS.name
         refused = ((found & _REJECTED) > 0) | (found == self._all if is_reject else (found & self._bits[table]) > 0)
         if refused.any():
             return 0

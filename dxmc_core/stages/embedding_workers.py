@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import IMAGES, MEASURES, REJECTS, with_measures
 from dxmc_core.encoders import Encoder, EncoderConfig, load_encoder
 from dxmc_core.encoders.batch_size import GPU_BATCHES, tune_batch_size
 from dxmc_core.images.catalog import Catalog, catalog_rows
@@ -56,14 +56,14 @@ Decoded = tuple[dict[str, np.ndarray], Measures]
 
 def column_of(name: str, table: str) -> str:
     """The column of a batch that belongs to a table: pixels for `images`, pixels-NAME for `images-NAME`."""
-    return name + table.removeprefix(schemas.IMAGES)
+    return name + table.removeprefix(IMAGES.name)
 
 
 class DecodeImages:
     """Catalog rows to crops: decodes and resizes the files that `fetch` yields for them, in the order of the rows.
 
     Yields tables of the columns row_id, image_id, uri, pixels for each table (uint8 (image_size, image_size, 3) as
-    bytes), those of `schemas.MEASURES` (all null for a reject), reason and message (null for an image). Each has
+    bytes), those of `MEASURES` (all null for a reject), reason and message (null for an image). Each has
     `batch_size` images but the last of a chunk; rejects take no place in a batch, so the batches of a chunk do not
     depend on which of its rejects a killed run had written.
 
@@ -210,7 +210,7 @@ class _Batch:
         for name in self._tables:
             crops = self._crops[name][: self._num_images] if self._num_images else np.empty((0, 0), dtype=np.uint8)
             table = table.append_column(column_of("pixels", name), _pixels_column(crops, is_image))
-        for name, type_ in schemas.MEASURES.items():
+        for name, type_ in MEASURES.items():
             table = table.append_column(
                 name, pa.array([found and getattr(found, name) for found in self._measures], type_)
             )
@@ -301,14 +301,14 @@ class WriteEmbeddings:
         tables: of the encoders whose embeddings there are.
     """
 
-    def __init__(self, stage_dir: StageDir, *, fingerprint: str, tables: Iterable[str] = (schemas.IMAGES,)) -> None:
+    def __init__(self, stage_dir: StageDir, *, fingerprint: str, tables: Iterable[str] = (IMAGES.name,)) -> None:
         self._stage_dir = stage_dir
         self._fingerprint = fingerprint
         self._tables = list(tables)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         is_reject = rows["reason"].is_valid()
-        rejects = rows.filter(is_reject).select(schemas.REJECTS.names).cast(schemas.REJECTS)
+        rejects = rows.filter(is_reject).select(REJECTS.schema().names).cast(REJECTS.schema())
         found = rows.filter(pc.invert(is_reject))
         written = {"rejects": rejects, **{name: _images(found, name) for name in self._tables}}
         return pa.Table.from_pylist([self._written(name, table) for name, table in written.items() if table.num_rows])
@@ -322,12 +322,12 @@ class WriteEmbeddings:
 def _images(rows: pa.Table, name: str) -> pa.Table:
     """Embedded rows as the table of an encoder has them; measures go with the first."""
     embeddings = rows[column_of("embedding", name)]
-    base = schemas.images(embeddings.type.list_size)
+    base = IMAGES.schema(embeddings.type.list_size)
     table = rows.select(["row_id", "image_id"]).append_column("embedding", embeddings)
-    if name != schemas.IMAGES:
+    if name != IMAGES.name:
         return table.cast(base)
-    whole = pa.schema([*base, *schemas.MEASURES.items()])
-    measured = schemas.with_measures(rows).select(list(schemas.MEASURES))
+    whole = pa.schema([*base, *MEASURES.items()])
+    measured = with_measures(rows).select(list(MEASURES))
     for column in measured.schema:
         table = table.append_column(column, measured[column.name])
     return table.cast(whole)

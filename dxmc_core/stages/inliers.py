@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, INLIER_CLUSTER_ID
 from dxmc_core.method.clusters.cluster_sample import InlierRule
-
-COLUMN = schemas.INLIER_CLUSTER_ID.name
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class Inliers:
         distances = table["outlier_score"].to_numpy() * self.mean_distances[labels]
         inliers = self.rule.inlier_labels(labels, distances)
         ids = np.where(inliers < 0, -1, self.cluster_ids[inliers])
-        return table.select(schemas.ASSIGNMENTS.names).append_column(
-            schemas.INLIER_CLUSTER_ID, pa.array(ids, pa.int32())
+        return table.select(ASSIGNMENTS.schema().names).append_column(
+            ASSIGNMENTS.by_name[INLIER_CLUSTER_ID].field(), pa.array(ids, pa.int32())
         )
 
 
@@ -60,4 +58,4 @@ class SetApart:
     def _set_apart(self, index: int) -> dict[str, Any]:
         table = self._inliers.add_to(self._output.read_part(self._parts[index]))
         part = self._output.write_part("assignments", table, fingerprint=self._fingerprint)
-        return {"part": index, "num_apart": int((table[COLUMN].to_numpy() < 0).sum()), **part.model_dump()}
+        return {"part": index, "num_apart": int((table[INLIER_CLUSTER_ID].to_numpy() < 0).sum()), **part.model_dump()}

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import read_rows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CATALOG, CLUSTERS
 from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.images.sources import ImageSource
 from dxmc_core.images.thumbnails import make_thumbnails
@@ -39,8 +39,8 @@ def plan_members(run_dir: RunDir, max_images: int) -> tuple[list[dict[str, Any]]
     """
     stage = run_dir.stage("assign_clusters")
     columns = ["row_id", "cluster_id", "confidence", "runner_up", "outlier_score"]
-    assigned = stage.read_table("assignments", columns)
-    clusters = stage.read_table("clusters", ["cluster_id", "name", "size"]).to_pylist()
+    assigned = stage.read_table(ASSIGNMENTS, columns)
+    clusters = stage.read_table(CLUSTERS, ["cluster_id", "name", "size"]).to_pylist()
     cluster_of = {row["cluster_id"]: row for row in clusters}
     chosen = choose_members(
         assigned["cluster_id"].to_numpy(), assigned["outlier_score"].to_numpy(), max_images=max_images
@@ -50,7 +50,7 @@ def plan_members(run_dir: RunDir, max_images: int) -> tuple[list[dict[str, Any]]
     positions = np.concatenate(list(chosen.values()))
     row_ids = assigned["row_id"].to_numpy()[positions]
     runner_ups = [cluster_of.get(cluster_id) for cluster_id in assigned["runner_up"].to_numpy()[positions].tolist()]
-    catalog = read_rows(run_dir.stage("embed_images"), "catalog", row_ids, schemas.CATALOG.names)
+    catalog = read_rows(run_dir.stage("embed_images"), "catalog", row_ids, CATALOG.schema().names)
     members = take_rows(catalog, np.searchsorted(catalog["row_id"].to_numpy(), row_ids))
     members = members.append_column("sureness", [sureness_of(assigned["confidence"].to_numpy())[positions]])
     members = members.append_column("runner_up", [["" if row is None else row["name"] for row in runner_ups]])

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.cells import load_cells, save_cells
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows, embedding_column, load_matrix, read_rows
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import NEAR_DUPLICATES, NEIGHBORS
 from dxmc_core.errors import InputError
 from dxmc_core.method.neighbors.exact import build_index, search_bytes, search_with_scores, search_work
 from dxmc_core.method.neighbors.inverted_file import (
@@ -173,7 +173,7 @@ class _WriteNeighbors:
             row_ids: (n,); found: modality to row ids (n, k); cosines: (n, k) of the images' neighbours.
         """
         columns = {"row_id": row_ids} | {name: embedding_column(neighbors) for name, neighbors in found.items()}
-        table = pa.table(columns).cast(schemas.neighbors(cosines.shape[1], has_text="text_neighbors" in found))
+        table = pa.table(columns).cast(NEIGHBORS.schema(cosines.shape[1], optional=found))
         part = self._output.write_part("neighbors", table, fingerprint=self._fingerprint)
         rows, columns_found = np.nonzero(cosines >= self._near_duplicate_cosine)
         pairs = pa.table({"row_id": row_ids[rows], "other": found["image_neighbors"][rows, columns_found]})
@@ -285,7 +285,7 @@ def group_near_duplicates(images: StageDir, output: StageDir, pairs: Sequence[Pa
             "copy_of": rows.row_ids[copies[members]],
         }
     )
-    return table.cast(schemas.NEAR_DUPLICATES)
+    return table.cast(NEAR_DUPLICATES.schema())
 
 
 def near_duplicate_metrics(table: pa.Table) -> dict[str, int]:

@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow as pa
 from scipy.sparse import coo_array, csr_array
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.generations import open_run_dir
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CLUSTERS, LINEAGE
 from dxmc_core.errors import InputError
 from dxmc_core.method.clusters.cluster_identity import Identities, keep_identities
 from dxmc_core.stages.settings.assign_clusters import IDS_GIVEN, previous_manifest
@@ -74,10 +74,10 @@ def compare_with_previous(
     manifest = previous_manifest(run_dir_uri)
     if manifest is None:
         raise InputError(f"assign_clusters.keep_ids_from: {stage.storage.uri} is not finished, or no longer there")
-    clusters = stage.read_table("clusters", ["cluster_id", "name", "name_source", "size"], schema=schemas.CLUSTERS)
+    clusters = stage.read_table(CLUSTERS, ["cluster_id", "name", "name_source", "size"])
     previous_ids = clusters["cluster_id"].to_numpy()
     overlaps = count_overlaps(
-        stage.iter_parts("assignments", ["image_id", "cluster_id"], schema=schemas.ASSIGNMENTS),
+        stage.iter_parts(ASSIGNMENTS, ["image_id", "cluster_id"]),
         assigned,
         previous_ids=previous_ids,
         num_clusters=len(sizes),
@@ -173,7 +173,7 @@ def lineage_table(comparison: Comparison | None, clusters: pa.Table) -> pa.Table
         clusters: with final ids and names.
     """
     if comparison is None:
-        return schemas.LINEAGE.empty_table()
+        return LINEAGE.schema().empty_table()
     now = {row["cluster_id"]: row for row in clusters.select(["cluster_id", "name", "size"]).to_pylist()}
     rows = []
     for relation in comparison.identities.lineage:
@@ -194,4 +194,4 @@ def lineage_table(comparison: Comparison | None, clusters: pa.Table) -> pa.Table
                 "jaccard": relation.jaccard,
             }
         )
-    return pa.Table.from_pylist(rows, schema=schemas.LINEAGE)
+    return pa.Table.from_pylist(rows, schema=LINEAGE.schema())

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import MEASURES, QUALITY_ISSUES
 
 DARK_BRIGHTNESS = 0.12
 #: Of 243 photographs (clothing, and those of the demo) none is below; blurred by 2 of 224 pixels, 19 in 20 are.
@@ -21,7 +21,7 @@ ISSUES = {"dark": True, "blurred": True, "tiny": True, "odd_shape": False}
 def find_quality_issues(run_dir: RunDir) -> pa.Table | None:
     """The table `quality_issues`; None where nothing was measured: embeddings, earlier versions."""
     stage = run_dir.stage("embed_images")
-    names = ("row_id", "image_id", *schemas.MEASURES)
+    names = ("row_id", "image_id", *MEASURES)
     found, is_measured = [], False
     for part in stage.require_manifest().tables["images"]:
         rows = stage.read_present_columns(part, names)
@@ -39,7 +39,7 @@ def find_quality_issues(run_dir: RunDir) -> pa.Table | None:
 def _issues_of(rows: pa.Table) -> Iterator[pa.Table]:
     """For each kind of issue the rows that have it."""
     width, height, brightness, sharpness = (
-        rows[name].to_numpy().astype(np.float32) for name in schemas.MEASURES
+        rows[name].to_numpy().astype(np.float32) for name in MEASURES
     )  # NaN where nobody measured
     short, long = np.fmin(width, height), np.fmax(width, height)
     is_dark, is_tiny = brightness < DARK_BRIGHTNESS, short < TINY_PX
@@ -52,4 +52,4 @@ def _issues_of(rows: pa.Table) -> Iterator[pa.Table]:
     ):
         chosen = rows.select(["row_id", "image_id"]).filter(pa.array(has_it))
         chosen = chosen.append_column("issue", pa.array([issue] * chosen.num_rows, pa.string()))
-        yield chosen.append_column("value", pa.array(value[has_it], pa.float32())).cast(schemas.QUALITY_ISSUES)
+        yield chosen.append_column("value", pa.array(value[has_it], pa.float32())).cast(QUALITY_ISSUES.schema())

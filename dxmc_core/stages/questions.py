@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import load_rows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CLUSTERS, QUESTIONS
 from dxmc_core.edits.file import read_edits
 from dxmc_core.edits.model import Apart, Edit, Together
 from dxmc_core.edits.references import read_outcomes
@@ -35,10 +35,10 @@ def find_questions(run_dir: RunDir, *, max_questions: int, seed: int) -> pa.Tabl
         EditsError: the edits of the run cannot be used.
     """
     if max_questions == 0:
-        return schemas.QUESTIONS.empty_table()
+        return QUESTIONS.schema().empty_table()
     stage = run_dir.stage("assign_clusters")
-    clusters = stage.read_table("clusters", schema=schemas.CLUSTERS).to_pylist()
-    assigned = stage.read_table("assignments", ["row_id", "image_id", "cluster_id"], schema=schemas.ASSIGNMENTS)
+    clusters = stage.read_table(CLUSTERS).to_pylist()
+    assigned = stage.read_table(ASSIGNMENTS, ["row_id", "image_id", "cluster_id"])
     numbers, labels = np.unique(assigned["cluster_id"].to_numpy(), return_inverse=True)
     apart, together = _judged_pairs(read_edits(run_dir).edits)
     judged = _positions_of(assigned["image_id"], {image for pair in (*apart, *together) for image in pair})
@@ -59,7 +59,7 @@ def find_questions(run_dir: RunDir, *, max_questions: int, seed: int) -> pa.Tabl
     image_ids = assigned["image_id"].take(pa.array(chosen)).to_pylist()
     about_images = [_row(proposal, numbers, row_ids, image_ids) for proposal in found]
     rows = _with_names(about_images, _about_names(clusters), max_questions)
-    return pa.Table.from_pylist([{**row, "rank": rank} for rank, row in enumerate(rows)], schema=schemas.QUESTIONS)
+    return pa.Table.from_pylist([{**row, "rank": rank} for rank, row in enumerate(rows)], schema=QUESTIONS.schema())
 
 
 def report_questions(table: pa.Table, cluster_ids: Container[int]) -> list[Question]:

@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import K_SCORES
 from dxmc_core.errors import InputError
 from dxmc_core.method.clusters.suggest_k import KChoice, suggest_num_clusters, suggest_work
 from dxmc_core.method.hyperparameters import MIN_ROWS_FOR_K
@@ -55,7 +55,7 @@ def score_table(choice: KChoice) -> pa.Table:
         rank = places.get(scores.num_clusters)
         suggested = {} if rank is None else {"rank": rank + 1, "reason": choice.suggestions[rank].reason}
         rows.append({**asdict(scores), **suggested})
-    return pa.Table.from_pylist(rows, schema=schemas.K_SCORES)
+    return pa.Table.from_pylist(rows, schema=K_SCORES.schema())
 
 
 def plot(table: pa.Table, *, title: str) -> bytes:

@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.best_start import START_NAME, deserialize_start, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME, load_heads, serialize_heads
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.joined_images import load_images
 from dxmc_core.artifacts.matrices import Allocate, RowMatrix, load_matrix, noun_columns, width_of
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import IMAGES, NEAR_DUPLICATES, NOUNS, SELECTED_NOUNS
 from dxmc_core.edits.constraints import constraints_of
 from dxmc_core.edits.model import Edit
 from dxmc_core.edits.references import named_images
@@ -74,7 +74,7 @@ class TrainingJob:
     checkpoint_every_s: float = 10.0
     count_near_duplicates_once: bool = False
     warm_start: StageDir | None = None
-    image_tables: tuple[str, ...] = (schemas.IMAGES,)
+    image_tables: tuple[str, ...] = (IMAGES.name,)
     edits: tuple[Edit, ...] = ()
 
     @property
@@ -114,7 +114,7 @@ def _read_matrices(job: TrainingJob, allocate: Allocate) -> dict[str, np.ndarray
                 allocate=allocate,
             ).values
     if "selected_nouns" in job.reads:
-        arrays["selected_nouns"] = noun_columns(job.semantic_space.read_table("selected_nouns"))[2]
+        arrays["selected_nouns"] = noun_columns(job.semantic_space.read_table(SELECTED_NOUNS))[2]
     if "noun_embeddings" in job.reads:
         arrays |= _nouns(job.semantic_space)
     if job.edits:
@@ -126,7 +126,7 @@ def _known(job: TrainingJob, images: RowMatrix) -> dict[str, np.ndarray]:
     """What people know of the images."""
     named = pa.array(named_images(job.edits), pa.string())
     row_ids: dict[str, int] = {}
-    for part in job.images.iter_parts("images", ["row_id", "image_id"]):
+    for part in job.images.iter_parts(IMAGES, ["row_id", "image_id"]):
         found = part.filter(pc.is_in(part["image_id"], named))
         row_ids.update(zip(found["image_id"].to_pylist(), found["row_id"].to_pylist(), strict=True))
     positions = images.positions_of(np.array(list(row_ids.values()), dtype=np.int64)).tolist()
@@ -142,7 +142,7 @@ def _known(job: TrainingJob, images: RowMatrix) -> dict[str, np.ndarray]:
 
 def _one_of_each_group(job: TrainingJob, row_ids: np.ndarray, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays of the images that stand for their group of near duplicates, or have none."""
-    table = job.neighbors.read_table("near_duplicates", ["row_id", "group_id"], schema=schemas.NEAR_DUPLICATES)
+    table = job.neighbors.read_table(NEAR_DUPLICATES, ["row_id", "group_id"])
     members, first = (np.searchsorted(row_ids, table[name].to_numpy()) for name in ("row_id", "group_id"))
     groups = np.arange(len(row_ids))
     groups[members] = first
@@ -169,7 +169,7 @@ def _one_of_each_group(job: TrainingJob, row_ids: np.ndarray, arrays: dict[str, 
 
 def _nouns(semantic_space: StageDir) -> dict[str, np.ndarray]:
     """Embeddings (M, D) of the whole vocabulary, and pairs (E, 2) of a noun and its hypernym among them."""
-    _, synset_ids, embeddings = noun_columns(semantic_space.read_table("nouns"))
+    _, synset_ids, embeddings = noun_columns(semantic_space.read_table(NOUNS))
     hypernyms = hypernym_pairs(synset_ids, hypernym_table()[0]) if any(synset_ids) else None
     return {"noun_embeddings": embeddings} | ({} if hypernyms is None else {"noun_hypernyms": hypernyms})
 

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import load_rows, read_rows
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, SEMANTIC_SPACE, STAGES, RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CLUSTER_TREE, CLUSTERS, K_SCORES, LINEAGE, NEAR_DUPLICATES, REJECTS
 from dxmc_core.edits.references import hidden_clusters
 from dxmc_core.encoders.settings import ViewSettings
 from dxmc_core.evaluation.scores import MAX_SCORED_IMAGES, evaluate_run, label_column
@@ -140,8 +140,8 @@ def _without_images(
     quality_issues: pa.Table | None,
 ) -> ReportData:
     stage = run_dir.stage("assign_clusters")
-    assignments = stage.read_table("assignments", schema=schemas.ASSIGNMENTS.append(schemas.INLIER_CLUSTER_ID))
-    clusters = stage.read_table("clusters", schema=schemas.CLUSTERS).to_pylist()
+    assignments = stage.read_table(ASSIGNMENTS)
+    clusters = stage.read_table(CLUSTERS).to_pylist()
     hidden = hidden_clusters(stage) & {row["cluster_id"] for row in clusters}
     if len(hidden) == len(clusters):
         hidden = set()  # a report of nothing helps nobody
@@ -174,9 +174,7 @@ def _without_images(
         method=settings["method"]["name"],
         encoder=" and ".join(encoder.title for encoder in encoders) or "embeddings from a file",
         encoder_note=" ".join(encoder.note for encoder in encoders[:1]),
-        rejects=summarize_rejects(
-            run_dir.stage("embed_images").read_table("rejects", schema=schemas.REJECTS).to_pylist()
-        ),
+        rejects=summarize_rejects(run_dir.read_table(REJECTS).to_pylist()),
         scores=_scores(run_dir, seed=seed),
         map_points=_map_points(run_dir, row_ids, cluster_ids, max_points=config.max_map_points, seed=seed),
         low_confidence=row_ids[low].tolist(),
@@ -184,7 +182,7 @@ def _without_images(
         quality_lists=_quality_lists(_rows_among(quality_issues, row_ids), duplicates) if _has_files(settings) else (),
         curves=training_curves(history),
         k_evidence=_k_evidence(run_dir) if settings["num_clusters"] == "auto" else None,
-        tree=tree_of(stage.read_table("cluster_tree", schema=schemas.CLUSTER_TREE).to_pylist(), hidden=hidden),
+        tree=tree_of(stage.read_table(CLUSTER_TREE).to_pylist(), hidden=hidden),
         changes=_changes(stage, hidden),
         is_editable=True,
         timings=_timings(run_dir, settings),
@@ -229,7 +227,7 @@ def _quality_lists(issues: pa.Table | None, duplicates: Mapping[int, list[list[i
 
 
 def _near_duplicates(run_dir: RunDir, row_ids: np.ndarray, cluster_ids: np.ndarray) -> dict[int, list[list[int]]]:
-    table = run_dir.stage("mine_neighbors").read_table("near_duplicates", schema=schemas.NEAR_DUPLICATES)
+    table = run_dir.read_table(NEAR_DUPLICATES)
     table = table.filter(pa.array(np.isin(table["row_id"].to_numpy(), row_ids)))
     rows = table["row_id"].to_numpy()
     order = np.argsort(row_ids, kind="stable")
@@ -238,7 +236,7 @@ def _near_duplicates(run_dir: RunDir, row_ids: np.ndarray, cluster_ids: np.ndarr
 
 
 def _k_evidence(run_dir: RunDir) -> KEvidence:
-    return k_evidence(run_dir.stage(CHOICE_OF_K).read_table("k_scores", schema=schemas.K_SCORES).to_pylist())
+    return k_evidence(run_dir.stage(CHOICE_OF_K).read_table(K_SCORES).to_pylist())
 
 
 def _scores(run_dir: RunDir, *, seed: int) -> list[Score]:
@@ -272,7 +270,7 @@ def _changes(stage: StageDir, hidden: set[int]) -> Changes | None:
     figures = stage.require_manifest().metrics.get("lineage")
     if figures is None:
         return None
-    rows = stage.read_table("lineage", schema=schemas.LINEAGE).to_pylist()
+    rows = stage.read_table(LINEAGE).to_pylist()
     lineage = [row for row in rows if row["cluster_id"] not in hidden]
     return Changes(
         previous_run=figures["previous_run"],
@@ -312,7 +310,7 @@ def _timings(run_dir: RunDir, settings: Mapping[str, Any]) -> list[StageTiming]:
 
 def _sureness_of_rows(run_dir: RunDir, rows: np.ndarray) -> np.ndarray:
     """Where some rows (n,) stand among all by how sure the method was of them."""
-    assigned = run_dir.stage("assign_clusters").read_table("assignments", ["row_id", "confidence"])
+    assigned = run_dir.read_table(ASSIGNMENTS, ["row_id", "confidence"])
     row_ids = assigned["row_id"].to_numpy()
     order = np.argsort(row_ids, kind="stable")
     return sureness_of(assigned["confidence"].to_numpy())[order[np.searchsorted(row_ids, rows, sorter=order)]]

@@ -38,10 +38,11 @@ def execute(arguments: argparse.Namespace) -> None:
 
 
 def _result(context: "RunContext") -> dict[str, Any]:
+    from dxmc_core.artifacts.tables import CLUSTERS
     from dxmc_core.evaluation.scores import evaluate_run
 
     stage = context.stage("assign_clusters")
-    clusters = stage.read_table("clusters", ["cluster_id", "name", "size"]).to_pylist()
+    clusters = stage.read_table(CLUSTERS, ["cluster_id", "name", "size"]).to_pylist()
     embedded = context.stage("embed_images").require_manifest().metrics
     return {
         "run_dir": context.run_dir.uri,

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> None:
     from dxmc_core.artifacts.run_dir import CHOICE_OF_K
+    from dxmc_core.artifacts.tables import K_SCORES
     from dxmc_core.stages.settings.suggest_k import PLOT_NAME
     from ray_jobs.context import RunContext
     from ray_jobs.main import run_in_order
@@ -38,7 +39,7 @@ def execute(arguments: argparse.Namespace) -> None:
         "run_dir": context.run_dir.uri,
         **stage.require_manifest().metrics,
         "suggestions": suggestions(context),
-        "scores": stage.read_table("k_scores").to_pylist(),
+        "scores": stage.read_table(K_SCORES).to_pylist(),
         "plot": f"{stage.storage.uri}/{PLOT_NAME}",
     }
     if arguments.json:
@@ -50,8 +51,9 @@ def execute(arguments: argparse.Namespace) -> None:
 def suggestions(context: "RunContext") -> list[dict[str, Any]]:
     """The rows of `k_scores` that are suggested, the best first."""
     from dxmc_core.artifacts.run_dir import CHOICE_OF_K
+    from dxmc_core.artifacts.tables import K_SCORES
 
-    rows = context.stage(CHOICE_OF_K).read_table("k_scores").to_pylist()
+    rows = context.stage(CHOICE_OF_K).read_table(K_SCORES).to_pylist()
     return sorted((row for row in rows if row["rank"] is not None), key=lambda row: row["rank"])
 
 

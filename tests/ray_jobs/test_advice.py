@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from dxmc_core.artifacts.run_dir import STAGES
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.tables import NOUNS
 from dxmc_core.config import PipelineConfig
 from dxmc_core.errors import ArtifactError
 from ray_jobs.cli import main, make_parser
@@ -168,7 +169,7 @@ def test_missing_vocabulary_is_noticed_before_anything_is_embedded(tmp_path, cap
 def test_a_finished_stage_that_lacks_something_is_made_again_once_its_manifest_is_deleted(tmp_path):
     stage = StageDir(Storage(str(tmp_path / "train_heads")), "train_heads")
     stage.publish(fingerprint="c" * 32, inputs={}, tables={}, seconds=1.0)
-    for read in (lambda: stage.read_file("heads.safetensors"), lambda: stage.read_table("nouns")):
+    for read in (lambda: stage.read_file("heads.safetensors"), lambda: stage.read_table(NOUNS)):
         with pytest.raises(ArtifactError) as caught:
             read()
         place, name = re.search(

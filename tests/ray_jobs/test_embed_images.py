@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import IMAGES, REJECTS
 from dxmc_core.encoders import TimmConfig, load_encoder
 
 pytestmark = pytest.mark.ray
@@ -49,7 +50,7 @@ def embed(cluster, photos, run_dir, *, further=(), **resources):
     done = subprocess.run(command, env=cluster, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     stage = RunDir.at(str(run_dir)).stage("embed_images")
-    return stage.read_table("images"), stage.read_table("rejects")
+    return stage.read_table(IMAGES), stage.read_table(REJECTS)
 
 
 def test_images_decoded_in_other_processes_give_the_same_tables(ray_cluster, photos, tmp_path):
@@ -138,7 +139,7 @@ def test_what_was_out_of_reach_is_tried_once_more(photos, s3_bucket, tmp_path):
         log = process.stderr.read()
     assert process.returncode == 0, log
     assert "among them what was out of reach, are tried once more" in log
-    found = RunDir.at(f"{s3_bucket.uri}/run").stage("embed_images").read_table("rejects").to_pylist()
+    found = RunDir.at(f"{s3_bucket.uri}/run").stage("embed_images").read_table(REJECTS).to_pylist()
     assert {row["image_id"] for row in found} == {"007.png", "012.png"}
     assert {row["reason"] for row in found} in ({"empty", "timeout"}, {"empty", "unreachable"})
 

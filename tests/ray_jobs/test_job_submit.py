@@ -14,6 +14,7 @@ import yaml
 
 from dxmc_core.artifacts.generations import Generations
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS
 
 pytestmark = pytest.mark.ray
 
@@ -100,9 +101,7 @@ def test_two_nights_of_a_home_in_the_bucket(submit, planted, s3_bucket):
     assert generations.record(2).mode == "assign"
     first, second = (
         dict(zip(*(table.column(name).to_pylist() for name in ("image_id", "cluster_id")), strict=True))
-        for table in (
-            generations.run_dir(number).stage("assign_clusters").read_table("assignments") for number in (1, 2)
-        )
+        for table in (generations.run_dir(number).stage("assign_clusters").read_table(ASSIGNMENTS) for number in (1, 2))
     )
     assert [set(first), set(second)] == [{f"image-{row:04}" for row in rows} for rows in nights]
     assert all(second[image] == first[image] for image in first.keys() & second.keys())

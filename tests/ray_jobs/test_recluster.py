@@ -9,6 +9,7 @@ import pytest
 
 from dxmc_core.artifacts.generations import Generations
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CLUSTERS
 from dxmc_core.errors import InputError
 from dxmc_core.search import open_run
 from ray_jobs import cli
@@ -63,7 +64,7 @@ class Place:
 
     def ids(self, number):
         """Cluster of each row of the planted file."""
-        table = self.stage(number).read_table("assignments")
+        table = self.stage(number).read_table(ASSIGNMENTS)
         rows = [int(image_id[-4:]) for image_id in table["image_id"].to_pylist()]
         assert len(set(rows)) == len(rows)
         return dict(zip(rows, table["cluster_id"].to_pylist(), strict=True))
@@ -91,7 +92,7 @@ def test_nights_of_assignments_a_new_group_and_the_way_back(dxmc, planted, tmp_p
     before, after, last = (place.ids(number) for number in (1, 2, 3))
     assert [set(ids) for ids in (before, after, last)] == [set(chosen.tolist()) for chosen in (first, second, third)]
     assert all(after[row] == before[row] for row in after.keys() & before.keys())
-    clusters = place.stage(2).read_table("clusters").to_pylist()
+    clusters = place.stage(2).read_table(CLUSTERS).to_pylist()
     assert {row["cluster_id"]: row["size"] for row in clusters} == {
         cluster: list(after.values()).count(cluster) for cluster in set(after.values())
     }
@@ -128,7 +129,7 @@ def test_what_a_person_corrects_is_kept_by_later_nights(dxmc, planted, tmp_path)
     for number in (2, 3, 4):
         ids = place.ids(number)
         assert {ids[row] for row in ids if row < 200} == {first}
-        names = {row["cluster_id"]: row["name"] for row in place.stage(number).read_table("clusters").to_pylist()}
+        names = {row["cluster_id"]: row["name"] for row in place.stage(number).read_table(CLUSTERS).to_pylist()}
         assert len(names) == 5
         assert names[first] == "fruit on wheels"
     dxmc("edit", str(place.home), "undo")

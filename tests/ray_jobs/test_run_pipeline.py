@@ -16,12 +16,13 @@ ROOT = Path(__file__).parents[2]
 #: The block of the page that runs the pipeline over images.npz into runs/dino.
 CODE = re.search(r"<!-- with Ray -->\n```python\n(.*?)```", (ROOT / "docs" / "PYTHON.md").read_text(), re.DOTALL)[1]
 SEEN = """
+from dxmc_core.artifacts.tables import CLUSTERS
 from dxmc_core.errors import InputError
 from dxmc_core.evaluation.scores import evaluate_run
 from dxmc_core.search import open_run
 
 assert assignments["cluster_id"].nunique() == 6 and len(assignments) == 600
-clusters = run_dir.stage("assign_clusters").read_table("clusters").to_pandas()
+clusters = run_dir.read_table(CLUSTERS).to_pandas()
 assert sorted(clusters["name"]) == [f"cluster {number}" for number in range(6)]
 assert run_dir.stage("build_semantic_space").manifest() is None
 assert evaluate_run(run_dir, with_names=True)["external"]["acc"] > 0.9

@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import IMAGES
 
 pytestmark = pytest.mark.ray
 
@@ -53,7 +54,7 @@ def test_only_what_changed_in_a_folder_of_tars_is_embedded_again(ray_cluster, tm
     assert second.metrics["changes"] == {"new": 20, "changed": 0, "deleted": 0, "unchanged": 40, "taken_over": 39}
     assert second.metrics["rows_resumed"] == 39
     assert "20 images are new" in log
-    images = RunDir.at(str(tmp_path / "run")).stage("embed_images").read_table("images")
+    images = RunDir.at(str(tmp_path / "run")).stage("embed_images").read_table(IMAGES)
     assert images["image_id"].to_pylist() == [f"{number:04}" for number in range(60) if number != 33]
 
 

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import IMAGES
 from dxmc_core.errors import InputError
 from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads, method_settings
 from dxmc_core.method.neighbors.near_duplicates import usable_num_clusters
@@ -113,7 +114,7 @@ def check_num_clusters(num_clusters: int, num_images: int) -> None:
 
 def distinct_num_clusters(num_clusters: int, images: StageDir) -> int:
     """K, or as many as there are distinct embeddings, with a line; see `usable_num_clusters`."""
-    parts = images.iter_parts("images", ["embedding"])
+    parts = images.iter_parts(IMAGES, ["embedding"])
     usable = usable_num_clusters(num_clusters, (matrix_of(part["embedding"]) for part in parts))
     if usable < num_clusters:
         logger.warning(

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts import index_file, schemas
+from dxmc_core.artifacts import index_file
 from dxmc_core.artifacts.index_file import (
     IMAGE_INDEX_NAME,
     METRICS_KEY,
@@ -22,6 +22,7 @@ from dxmc_core.artifacts.index_file import (
 )
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import IMAGES
 from dxmc_core.method.neighbors.search_index import add_to_cells, empty_index, search_rows, set_effort, train_codes
 
 WIDTH = 16
@@ -114,7 +115,7 @@ def _images(seed):
         "image_id": np.arange(50).astype(str),
         "embedding": embedding_column(unit(50, seed=seed).astype(np.float16)),
     }
-    return pa.table(columns).cast(schemas.images(WIDTH))
+    return pa.table(columns).cast(IMAGES.schema(WIDTH))
 
 
 def open_(images, neighbors):

@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, fingerprint_of
 from dxmc_core.artifacts.matrices import RowMatrix, StoredRows, embedding_column, load_matrix, load_rows, matrix_of
 from dxmc_core.artifacts.ownership import OWN_NAME
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.tables import IMAGES, SCHEMA_VERSION
 from dxmc_core.errors import ArtifactError
 
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
@@ -24,7 +24,7 @@ def images_table(row_ids, width=4, seed=0):
     values = np.random.default_rng(seed).normal(size=(len(row_ids), width)).astype(np.float16)
     return pa.table(
         {"row_id": row_ids, "image_id": [f"i{row}" for row in row_ids], "embedding": embedding_column(values)}
-    ).cast(schemas.images(width))
+    ).cast(IMAGES.schema(width))
 
 
 def publish(stage, tables, **kwargs):
@@ -36,7 +36,7 @@ def test_published_table_reads_back_and_leftovers_are_removed(stage):
     kept = stage.write_part("images", table, fingerprint=FINGERPRINT)
     leftover = stage.write_part("images", images_table([0, 1], seed=1), fingerprint=FINGERPRINT)
     publish(stage, {"images": [kept]})
-    assert stage.read_table("images", schema=schemas.images(4)).equals(table)
+    assert stage.read_table(IMAGES).equals(table)
     assert set(stage.storage.list_files()) == {MANIFEST_NAME, kept.name}
     assert leftover.name != kept.name
 
@@ -91,7 +91,7 @@ def test_damaged_part_is_named_and_never_used(stage, damage):
         data[len(data) // 2] ^= 1
         stage.storage.write_bytes(part.name, bytes(data) if damage == "flip" else bytes(data[:-3]))
     with pytest.raises(ArtifactError, match=part.sha256):
-        list(stage.iter_parts("images"))
+        list(stage.iter_parts(IMAGES))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_damaged_part_is_named_and_never_used(stage, damage):
         (b"{", "not a readable manifest"),
         (b"[]", "schema version None"),
         (b'{"schema_version": 999}', "schema version 999"),
-        (b'{"schema_version": %d, "stage": "embed_images"}' % schemas.SCHEMA_VERSION, "its checksum does not fit"),
+        (b'{"schema_version": %d, "stage": "embed_images"}' % SCHEMA_VERSION, "its checksum does not fit"),
     ],
 )
 def test_unreadable_manifest_is_an_error(stage, content, message):
@@ -119,7 +119,7 @@ def test_column_of_another_type_is_an_error(stage):
     part = stage.write_part("images", images_table([0], width=4), fingerprint=FINGERPRINT)
     publish(stage, {"images": [part]})
     with pytest.raises(ArtifactError, match="column 'embedding'"):
-        stage.read_table("images", schema=schemas.images(8))
+        stage.read_table(IMAGES)
 
 
 def test_parts_come_in_source_order_and_once(stage):
@@ -204,7 +204,7 @@ def test_finished_stage_is_copied_without_what_is_left_out(stage, tmp_path):
     stage.write_file("leftover", b"x")
     copy = StageDir(Storage(str(tmp_path / "copy/embed_images")), "embed_images")
     stage.copy_to(copy, without=["others"])
-    assert copy.read_table("images").equals(stage.read_table("images"))
+    assert copy.read_table(IMAGES).equals(stage.read_table(IMAGES))
     assert copy.read_file("model") == b"weights"
     manifest = copy.require_manifest()
     assert (manifest.fingerprint, manifest.metrics, list(manifest.tables)) == (FINGERPRINT, {"score": 3}, ["images"])

@@ -21,6 +21,7 @@ from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows, load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import NOUNS
 from dxmc_core.estimator import DXMC
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.method.clusters.metrics import clustering_accuracy
@@ -217,7 +218,7 @@ class Stages:
         assign = AssignImages(images, space, output, fingerprint=FINGERPRINT, heads=heads_dir, centers=centers)
         receipt = assign(pa.table({"part": [0]})).to_pylist()[0]
         table = output.read_part(part_of(receipt))
-        clusters = describe_clusters(sample, np.array(receipt["sizes"]), space.read_table("nouns"), config).to_pydict()
+        clusters = describe_clusters(sample, np.array(receipt["sizes"]), space.read_table(NOUNS), config).to_pydict()
         names = dict(zip(clusters["cluster_id"], clusters["name"], strict=True))
         return table["cluster_id"].to_numpy(), table["confidence"].to_numpy(), names
 

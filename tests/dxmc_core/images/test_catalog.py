@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.tables import CATALOG, SCHEMA_VERSION
 from dxmc_core.errors import InputError
 from dxmc_core.images import catalog as catalog_module
 from dxmc_core.images.catalog import CATALOG_NAME, Listing, freeze_catalog, list_source, read_catalog, stage_catalog
@@ -42,7 +42,7 @@ def test_rows_are_dense_in_parts_and_found_by_number(stage, tmp_path, small_part
     assert catalog.num_rows == 35
     assert catalog.rows(8, 23)["image_id"].to_pylist() == [f"{number:02}" for number in range(8, 23)]
     assert catalog.rows(30, 35)["row_id"].to_pylist() == list(range(30, 35))
-    assert catalog.rows(0, 1).schema.names[: len(schemas.CATALOG)] == schemas.CATALOG.names
+    assert catalog.rows(0, 1).schema.names[: len(CATALOG.schema())] == CATALOG.schema().names
     found = read_catalog(stage)
     assert found is not None
     assert found.manifest == catalog.manifest
@@ -50,7 +50,7 @@ def test_rows_are_dense_in_parts_and_found_by_number(stage, tmp_path, small_part
 
 def test_a_part_may_lie_in_several_batches(stage, small_parts):
     """As it does where one of its columns holds more text than a batch can."""
-    rows = pa.table({**{name: pa.array(["x"] * 25) for name in schemas.CATALOG.names}, "row_id": range(25)})
+    rows = pa.table({**{name: pa.array(["x"] * 25) for name in CATALOG.schema().names}, "row_id": range(25)})
     rows = rows.set_column(
         rows.column_names.index("image_id"), "image_id", pa.array([f"{row:02}" for row in range(25)])
     )
@@ -122,7 +122,7 @@ def test_catalog_that_is_damaged_or_of_another_version_counts_as_none(stage, tmp
     freeze_catalog(stage_catalog(stage, listing.tables(), fingerprint=FINGERPRINT))
     assert read_catalog(stage) is not None
     with monkeypatch.context() as patch:
-        patch.setattr("dxmc_core.artifacts.manifest.SCHEMA_VERSION", schemas.SCHEMA_VERSION + 1)
+        patch.setattr("dxmc_core.artifacts.manifest.SCHEMA_VERSION", SCHEMA_VERSION + 1)
         assert read_catalog(stage) is None
     stage.storage.write_bytes(CATALOG_NAME, b'{"half": ')
     assert read_catalog(stage) is None

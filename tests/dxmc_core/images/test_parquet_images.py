@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.tables import CATALOG
 from dxmc_core.errors import InputError
 from dxmc_core.images.catalog import catalog_tables, list_source
 from dxmc_core.images.fetch import FetchImages
@@ -197,7 +197,7 @@ def test_columns_that_are_there_twice(tmp_path, caplog):
 
 
 def test_columns_that_are_called_like_ours(tmp_path):
-    names = [field.name for field in schemas.CATALOG]
+    names = [field.name for field in CATALOG.schema()]
     values = {name: [f"my {name}"] for name in [*names, "source_uri", "source_source_uri"]}
     pq.write_table(pa.table({"image": [b"1"], **values}), tmp_path / "x.parquet")
     source = source_at(tmp_path)

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.tables import REJECTS
 from dxmc_core.images.decode import RejectReason
 from dxmc_core.images.quarantine import TRANSIENT, Quarantine, forget_transient_rejects, scouts_first
 
@@ -104,7 +104,7 @@ def test_rejects_that_may_pass_are_tried_again(tmp_path):
             {"row_id": row + at, "image_id": "x", "uri": "u", "reason": str(reason), "message": "m"}
             for at, reason in enumerate(reasons)
         ]
-        stage.write_part("rejects", pa.Table.from_pylist(rows, schema=schemas.REJECTS), fingerprint=fingerprint)
+        stage.write_part("rejects", pa.Table.from_pylist(rows, schema=REJECTS.schema()), fingerprint=fingerprint)
 
     write(0, RejectReason.TRUNCATED, RejectReason.EMPTY)
     write(10, RejectReason.TRUNCATED, RejectReason.ACCESS_DENIED)

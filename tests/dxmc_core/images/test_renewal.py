@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.tables import IMAGES
 from dxmc_core.images import catalog as catalog_module
 from dxmc_core.images.catalog import freeze_catalog, list_source, stage_catalog
 from dxmc_core.images.renewal import renew_catalog
@@ -47,7 +47,7 @@ def embed(stage, images, fingerprint, chosen=None):
                 "image_id": [ids[row] for row in rows],
                 "embedding": embedding_column(np.stack([embedding_of(ids[row], images[ids[row]]) for row in rows])),
             }
-        ).cast(schemas.images(WIDTH))
+        ).cast(IMAGES.schema(WIDTH))
         yield stage.write_part("images", table, fingerprint=fingerprint)
 
 
@@ -90,7 +90,7 @@ def test_published_run(stage, tmp_path):
     assert_taken_over(stage, AFTER, set(AFTER) & set(BEFORE) - {"007"})
     manifest = stage.require_manifest()
     assert manifest.fingerprint == OLD  # until the new one is published, readers see the old one whole
-    assert stage.read_table("images").num_rows == 40
+    assert stage.read_table(IMAGES).num_rows == 40
 
 
 def test_killed_run(stage, tmp_path):
@@ -145,4 +145,4 @@ def test_embeddings_of_another_run_are_taken_over(stage, tmp_path):
     assert {row: found[0] for row, found in staged(stage, NEW).items()} == {
         row: ids[row] for row in range(len(ids)) if ids[row] in BEFORE and AFTER[ids[row]] == "e"
     }
-    assert base.read_table("images").num_rows == 40
+    assert base.read_table(IMAGES).num_rows == 40

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import HEADS_NAME, load_heads
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CENTERS, CLUSTERS, NEAR_DUPLICATES, SELECTED_NOUNS
 from dxmc_core.stages import embed_images
 from dxmc_core.stages.assign_arrivals import (
     AssignArrivals,
@@ -54,7 +54,7 @@ def base(planted_run, request):
     mapper = AssignImages(images, space, output, fingerprint=FINGERPRINT, heads=trained, centers=labelled)
     (receipt,) = mapper(pa.table({"part": [0]})).to_pylist()
     sizes = np.array(receipt["sizes"])
-    clusters = describe_clusters(sample, sizes, space.read_table("selected_nouns"), AssignClustersConfig())
+    clusters = describe_clusters(sample, sizes, space.read_table(SELECTED_NOUNS), AssignClustersConfig())
     (part,) = parts_in_order([receipt])
     tables = {
         "assignments": with_cluster_ids(output.read_part(part), IDS),
@@ -107,7 +107,7 @@ def by_image(tables):
 
 
 def test_every_image_has_one_assignment_and_the_heads_give_what_they_gave(base, tmp_path):
-    full = by_image([base.stage("assign_clusters").read_table("assignments")])
+    full = by_image([base.read_table(ASSIGNMENTS)])
     rows = np.concatenate([[239], np.arange(10, 200), [5]])  # some are gone, others have another row
     night = night_of(tmp_path, rows, changed=(20,))
     kept = keep_assignments(base, night.images, night.output, fingerprint=NIGHT)
@@ -133,7 +133,7 @@ def test_groups_of_near_duplicates_keep_those_that_are_left():
             "group_size": [3, 3, 3, 2, 2, 2, 2],
             "copy_of": [0, 0, 0, 5, 6, 8, 9],
         }
-    ).cast(schemas.NEAR_DUPLICATES)
+    ).cast(NEAR_DUPLICATES.schema())
     new_rows = np.array([-1, 4, 3, 0, 1, 7, -1, 8, 2, 9])
     assert keep_near_duplicates(table, new_rows).to_pylist() == [
         {"row_id": 2, "image_id": "f", "group_id": 2, "group_size": 2, "copy_of": 2},
@@ -153,8 +153,8 @@ def test_source_that_has_not_changed_has_no_arrivals(base, tmp_path):
 
 def test_clusters_are_described_as_a_full_clustering_does(base, tmp_path):
     assigned = base.stage("assign_clusters")
-    before, centers = assigned.read_table("clusters"), assigned.read_table("centers")
-    assignments = assigned.read_table("assignments")
+    before, centers = assigned.read_table(CLUSTERS), assigned.read_table(CENTERS)
+    assignments = assigned.read_table(ASSIGNMENTS)
     config = AssignClustersConfig()
     again = describe_again([assignments.slice(0, 101), assignments.slice(101)], centers, before, config)
     for row, expected in zip(again.to_pylist(), before.to_pylist(), strict=True):
@@ -170,7 +170,7 @@ def test_clusters_are_described_as_a_full_clustering_does(base, tmp_path):
 
 def test_cluster_that_loses_all_images_ends_and_its_id_comes_back_with_them(base, planted_run, tmp_path):
     without = np.flatnonzero(planted_run.labels != 2)
-    gone = int(by_image([base.stage("assign_clusters").read_table("assignments")])["2"]["cluster_id"])
+    gone = int(by_image([base.read_table(ASSIGNMENTS)])["2"]["cluster_id"])
     night = night_of(tmp_path, without)
     kept = keep_assignments(base, night.images, night.output, fingerprint=NIGHT)
     comparison = compare_with_base(base, night.output, kept, [])
@@ -184,8 +184,8 @@ def test_cluster_that_loses_all_images_ends_and_its_id_comes_back_with_them(base
     assigned = base.stage("assign_clusters")
     clusters = describe_again(
         read_parts(night.output, kept.parts),
-        assigned.read_table("centers"),
-        assigned.read_table("clusters"),
+        assigned.read_table(CENTERS),
+        assigned.read_table(CLUSTERS),
         AssignClustersConfig(),
     )
     assert gone not in clusters["cluster_id"].to_pylist()
@@ -193,7 +193,7 @@ def test_cluster_that_loses_all_images_ends_and_its_id_comes_back_with_them(base
         "assignments": kept.parts,
         **{
             name: [night.output.write_part(name, table, fingerprint=NIGHT)]
-            for name, table in (("clusters", clusters), ("centers", assigned.read_table("centers")))
+            for name, table in (("clusters", clusters), ("centers", assigned.read_table(CENTERS)))
         },
     }
     night.output.publish(fingerprint=NIGHT, inputs={}, tables=tables, metrics={"ids_given": 13}, seconds=1.0)

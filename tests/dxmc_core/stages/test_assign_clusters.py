@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.heads import HEADS_NAME, load_heads
 from dxmc_core.artifacts.joined_images import IMAGE_TABLES, image_tables_of, load_image_rows, load_images
 from dxmc_core.artifacts.matrices import embedding_column, load_matrix
 from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.artifacts.tables import CLUSTER_TREE, IMAGES, NOUNS
 from dxmc_core.errors import ArtifactError
 from dxmc_core.method.clusters.cluster_sample import outlier_scores
 from dxmc_core.method.clusters.metrics import clustering_accuracy
@@ -59,7 +59,7 @@ def test_every_image_is_assigned_to_its_group(assigned):
 
 def test_clusters_are_named_and_their_exemplars_lie_at_the_centre(assigned):
     run, sample, receipts, _ = assigned
-    nouns = run.run_dir.stage("build_semantic_space").read_table("nouns")
+    nouns = run.run_dir.read_table(NOUNS)
     config = AssignClustersConfig(num_exemplars=3, num_border=2)
     rows = describe_clusters(sample, np.array(receipts[0]["sizes"]), nouns, config).to_pylist()
     words = ["apple", "bicycle", "castle", "dolphin"]
@@ -75,11 +75,11 @@ def test_clusters_are_named_and_their_exemplars_lie_at_the_centre(assigned):
 
 def test_the_tree_holds_every_cluster_once_and_adds_up(assigned):
     run, sample, receipts, _ = assigned
-    nouns = run.run_dir.stage("build_semantic_space").read_table("nouns")
+    nouns = run.run_dir.read_table(NOUNS)
     sizes = np.array(receipts[0]["sizes"])
     clusters = describe_clusters(sample, sizes, nouns, AssignClustersConfig())
     table = describe_tree(sample.centers, clusters)
-    assert table.schema.equals(schemas.CLUSTER_TREE)
+    assert table.schema.equals(CLUSTER_TREE.schema())
     nodes = table.to_pylist()
     leaves, inner = nodes[:4], nodes[4:]
     assert [leaf["cluster_id"] for leaf in leaves] == clusters["cluster_id"].to_pylist()
@@ -118,13 +118,13 @@ def two_encoders(planted_run):
     centers = np.linalg.qr(generator.normal(size=(8, 8)))[0][:4]
     rows = centers[planted_run.labels] + 0.1 * generator.normal(size=(240, 8))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    ids = images.read_table("images")["image_id"]
+    ids = images.read_table(IMAGES)["image_id"]
     parts = []
     for start in (0, 100):
         stop = 240 if start else 100
         columns = {"row_id": first.row_ids[start:stop], "image_id": ids[start:stop]}
         table = pa.table({**columns, "embedding": embedding_column(rows[start:stop].astype(np.float16))})
-        parts.append(images.write_part("images-other", table.cast(schemas.images(8)), fingerprint=FINGERPRINT))
+        parts.append(images.write_part("images-other", table.cast(IMAGES.schema(8)), fingerprint=FINGERPRINT))
     found = images.require_manifest()
     tables = {**found.tables, "images-other": parts}
     images.publish(fingerprint=FINGERPRINT, inputs={}, tables=tables, metrics=found.metrics, seconds=1.0)

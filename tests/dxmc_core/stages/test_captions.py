@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.tables import CLUSTERS
 from dxmc_core.stages.captions import (
     CAPTIONS_NAME,
     answer_bytes,
@@ -101,7 +101,7 @@ def clusters(*rows: tuple[int, str, list[str], str]) -> pa.Table:
         }
         for cluster_id, name, nouns, source in rows
     ]
-    return pa.Table.from_pylist(found, schema=schemas.CLUSTERS)
+    return pa.Table.from_pylist(found, schema=CLUSTERS.schema())
 
 
 TWO = clusters((0, "dog", ["dog", "puppy"], "noun"), (1, "car", ["car"], "hypernym"))

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.tables import CLUSTERS
 from dxmc_core.errors import InputError
 from dxmc_core.stages.cluster_names import read_renames, require_known, settle_names
 
@@ -83,7 +83,7 @@ def clusters(*rows):
         }
         for cluster_id, name, source, names in rows
     ]  # fmt: skip
-    return pa.Table.from_pylist(described, schema=schemas.CLUSTERS)
+    return pa.Table.from_pylist(described, schema=CLUSTERS.schema())
 
 
 def settled(table, *, previous=None, renames=None):

@@ -1,8 +1,9 @@
 """The clusters of a run as people ask for them: the largest first, with ids of images and the branch above."""
 
+import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.tables import CATALOG, CLUSTER_SUMMARY, CLUSTER_TREE
 from dxmc_core.stages.cluster_summary import summarize_clusters
 
 
@@ -13,7 +14,7 @@ def run_dir(make_color_run):
 
 def test_one_row_per_cluster_the_largest_first(run_dir):
     table = summarize_clusters(run_dir)
-    assert table.schema == schemas.CLUSTER_SUMMARY
+    assert table.schema == CLUSTER_SUMMARY.schema()
     rows = table.to_pylist()
     assert [(row["cluster_id"], row["name"], row["size"]) for row in rows] == [
         (1, "green", 5),
@@ -21,7 +22,7 @@ def test_one_row_per_cluster_the_largest_first(run_dir):
         (0, "red", 3),
     ]
     assert sum(row["share"] for row in rows) == pytest.approx(1)
-    ids = run_dir.stage("embed_images").read_table("catalog")["image_id"].to_pylist()
+    ids = run_dir.read_table(CATALOG)["image_id"].to_pylist()
     assert rows[2]["exemplars"] == ids[:3]
     assert rows[0]["terms"] == ["green"]
     assert rows[0]["parent"] is None
@@ -38,7 +39,7 @@ def test_the_branch_of_the_tree_above(run_dir):
         {**node, "node_id": 3, "parent": 4, "cluster_id": None, "size": 8, "name": "warm"},
         {**node, "node_id": 4, "parent": None, "cluster_id": None, "size": 12, "name": "colour"},
     ]
-    tree = schemas.pa.Table.from_pylist(nodes, schema=schemas.CLUSTER_TREE)
+    tree = pa.Table.from_pylist(nodes, schema=CLUSTER_TREE.schema())
     tables = {**manifest.tables, "cluster_tree": [stage.write_part("cluster_tree", tree, fingerprint="a" * 32)]}
     stage.publish(fingerprint=manifest.fingerprint, inputs={}, tables=tables, seconds=1.0)
     found = {row["name"]: (row["parent"], row["parent_name"]) for row in summarize_clusters(run_dir).to_pylist()}

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column, matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CATALOG, CENTERS, CLUSTERS, IMAGES
 from dxmc_core.edits.model import Edit, Split
 from dxmc_core.edits.references import hidden_clusters, read_outcomes, references_to
 from dxmc_core.stages.edited_clusters import ClusteredImages, EditedTables, edit_clusters, is_edited
@@ -66,8 +66,8 @@ class Home:
             {"row_id": row, "image_id": name, "uri": name, "size": 1, "etag": ""} for row, name in enumerate(names)
         ]
         tables = {
-            "images": table.cast(schemas.images(WIDTH)),
-            "catalog": pa.Table.from_pylist(catalog, schema=schemas.CATALOG),
+            "images": table.cast(IMAGES.schema(WIDTH)),
+            "catalog": pa.Table.from_pylist(catalog, schema=CATALOG.schema()),
         }
         parts = {name: [images.write_part(name, table, fingerprint=FINGERPRINT)] for name, table in tables.items()}
         images.publish(fingerprint=FINGERPRINT, inputs={}, tables=parts, seconds=0.0)
@@ -110,7 +110,7 @@ class Home:
                 "margin": np.full(count, 0.5, np.float32),
                 "outlier_score": np.ones(count, np.float32),
             }
-        ).cast(schemas.ASSIGNMENTS)
+        ).cast(ASSIGNMENTS.schema())
         output = self.current.stage("assign_clusters")
         part = output.write_part("assignments", assignments, fingerprint=FINGERPRINT)
         if centers is not None:
@@ -121,21 +121,23 @@ class Home:
                 "mean_distance": pa.array([0.1] * NUM_CLASSES, pa.float32()),
                 "embedding": embedding_column(means.astype(np.float32)),
             }
-        ).cast(schemas.centers(WIDTH))
+        ).cast(CENTERS.schema(WIDTH))
         clusters = [
             {"cluster_id": label, "size": int((labels == label).sum()), "name": f"word {means[label].argmax()}",
              "names": [], "name_evidence": [], "name_source": "noun", "exemplars": [], "border": [], "cohesion": 0.9,
              "mean_confidence": 0.8, "nearest_clusters": []}
             for label in range(NUM_CLASSES)
         ]  # fmt: skip
-        return ClusteredImages(output, [part], described, pa.Table.from_pylist(clusters, schema=schemas.CLUSTERS), None)
+        return ClusteredImages(
+            output, [part], described, pa.Table.from_pylist(clusters, schema=CLUSTERS.schema()), None
+        )
 
     def ids(self) -> dict[str, int]:
-        table = self.current.stage("assign_clusters").read_table("assignments", schema=schemas.ASSIGNMENTS)
+        table = self.current.stage("assign_clusters").read_table(ASSIGNMENTS)
         return dict(zip(table["image_id"].to_pylist(), table["cluster_id"].to_pylist(), strict=True))
 
     def names(self) -> dict[int, str]:
-        table = self.current.stage("assign_clusters").read_table("clusters", schema=schemas.CLUSTERS)
+        table = self.current.stage("assign_clusters").read_table(CLUSTERS)
         return dict(zip(table["cluster_id"].to_pylist(), table["name"].to_pylist(), strict=True))
 
     def reference(self, cluster_id: int) -> dict:
@@ -258,8 +260,8 @@ def test_measures_are_those_of_the_images_that_a_cluster_has_now(tmp_path: Path)
     home.edit(move={"images": home.of_class(1)[:5], "to": home.reference(second)})
     home.night(is_full=False)
     assigned = home.current.stage("assign_clusters")
-    centers = {row["cluster_id"]: row for row in assigned.read_table("centers").to_pylist()}
-    table = assigned.read_table("assignments", schema=schemas.ASSIGNMENTS)
+    centers = {row["cluster_id"]: row for row in assigned.read_table(CENTERS).to_pylist()}
+    table = assigned.read_table(ASSIGNMENTS)
     for cluster_id in (first, second):
         own = [row for row in table.to_pylist() if row["cluster_id"] == cluster_id]
         rows = np.stack([home.images[row["image_id"]] for row in own]).astype(np.float16).astype(np.float32)
@@ -269,7 +271,7 @@ def test_measures_are_those_of_the_images_that_a_cluster_has_now(tmp_path: Path)
         assert centers[cluster_id]["mean_distance"] == pytest.approx(distances.mean(), abs=1e-3)
         scores = [row["outlier_score"] for row in own]
         assert scores == pytest.approx((distances / distances.mean()).tolist(), rel=0.05, abs=0.05)
-    clusters = {row["cluster_id"]: row for row in assigned.read_table("clusters").to_pylist()}
+    clusters = {row["cluster_id"]: row for row in assigned.read_table(CLUSTERS).to_pylist()}
     assert sum(row["size"] for row in clusters.values()) == 200
     moved = [row for row in table.to_pylist() if row["image_id"] in home.of_class(1)[:5]]
     assert {(row["cluster_id"], row["confidence"], row["runner_up"]) for row in moved} == {(second, 1.0, first)}

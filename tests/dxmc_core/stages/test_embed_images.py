@@ -12,6 +12,7 @@ from dxmc_core.artifacts.manifest import MANIFEST_NAME
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.tables import CATALOG, IMAGES, REJECTS
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.catalog import list_source, read_catalog
@@ -100,7 +101,7 @@ def publish(catalog, done, **kwargs):
 def test_every_row_is_in_exactly_one_of_images_and_rejects(stage, photos):
     catalog = catalog_of(stage, photos)
     manifest = publish(catalog, embed(catalog))
-    rejects = stage.read_table("rejects").to_pylist()
+    rejects = stage.read_table(REJECTS).to_pylist()
     assert {(row["image_id"], row["reason"]) for row in rejects} == {
         ("007.png", "empty"),
         ("050.png", "not_an_image"),
@@ -184,7 +185,7 @@ def test_embeddings_are_normalised_and_unusable_rows_set_aside(stage, tmp_path, 
     np.savez(tmp_path / "x.npz", embeddings=values, labels=np.arange(40) % 4)
     source = EmbeddingsSource(kind="embeddings", uri=str(tmp_path / "x.npz"))
     publish(*import_embeddings(source, stage, fingerprint=FINGERPRINT))
-    rejects = stage.read_table("rejects").to_pydict()
+    rejects = stage.read_table(REJECTS).to_pydict()
     assert dict(zip(rejects["image_id"], rejects["reason"], strict=True)) == {
         "3": "zero_norm",
         "5": "not_finite",
@@ -194,7 +195,7 @@ def test_embeddings_are_normalised_and_unusable_rows_set_aside(stage, tmp_path, 
     expected = values[images.row_ids].astype(np.float64)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(images.values, expected, atol=1e-3)
-    assert stage.read_table("catalog")["label"].to_pylist()[:5] == ["0", "1", "2", "3", "0"]
+    assert stage.read_table(CATALOG)["label"].to_pylist()[:5] == ["0", "1", "2", "3", "0"]
 
 
 def test_two_kinds_of_workers_write_what_one_kind_does(stage, photos, tmp_path, monkeypatch, mean_color):
@@ -247,7 +248,7 @@ def assert_same_rows(stage, num_images):
     first, further = load_matrix(stage, "images"), load_matrix(stage, "images-further")
     assert len(first) == num_images
     assert np.array_equal(first.row_ids, further.row_ids)
-    rejects = stage.read_table("rejects")
+    rejects = stage.read_table(REJECTS)
     assert sorted([*first.row_ids, *rejects["row_id"].to_pylist()]) == list(range(150))
     assert {*rejects["image_id"].to_pylist()} == {"007.png", "050.png", "149.png"} | DARK
     return first, further
@@ -261,7 +262,7 @@ def test_two_encoders_write_tables_of_the_same_rows(stage, some_dark, tmp_path):
     assert manifest.metrics["images"] == 145
     found = assert_same_rows(stage, 145)
     assert stage.read_table("images-further").column_names == ["row_id", "image_id", "embedding"]
-    assert "sharpness" in stage.read_table("images").column_names
+    assert "sharpness" in stage.read_table(IMAGES).column_names
     for table, matrix in zip(BOTH, found, strict=True):
         alone = StageDir(Storage(str(tmp_path / table)), "embed_images")
         of_one = catalog_of(alone, some_dark)
@@ -335,9 +336,7 @@ def test_a_file_may_take_the_place_of_a_further_encoder(stage, photos, elsewhere
     publish(catalog, embed(catalog, encoders={"images": OFFLINE}, done=done))
     first, other = load_matrix(stage, "images"), load_matrix(stage, "images-other")
     assert np.array_equal(first.row_ids, other.row_ids)
-    rejects = dict(
-        zip(*(stage.read_table("rejects")[name].to_pylist() for name in ("image_id", "reason")), strict=True)
-    )
+    rejects = dict(zip(*(stage.read_table(REJECTS)[name].to_pylist() for name in ("image_id", "reason")), strict=True))
     assert rejects == {
         "007.png": "empty",
         "030.png": "missing",

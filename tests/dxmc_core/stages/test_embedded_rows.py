@@ -107,7 +107,6 @@ MILLION = """
 import sys
 from pathlib import Path
 import numpy as np, pyarrow as pa
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
@@ -125,7 +124,7 @@ if sys.argv[3] == "write":
         rows = np.arange(start, min(start + 2000, 1_000_000))
         ids = [f"photos/{row:09}.jpg" for row in rows]
         table = pa.table({"row_id": rows, "image_id": ids, "embedding": embedding_column(values[: len(rows)])})
-        stage.write_part("images", table.cast(schemas.images(width)), fingerprint="a" * 32)
+        stage.write_part("images", table.cast(IMAGES.schema(width)), fingerprint="a" * 32)
 else:
     done = EmbeddedRows.of(Catalog, fingerprint="a" * 32)
     left = list(done.chunks(2048))

@@ -3,10 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.artifacts.storage import Storage
-from dxmc_core.stages.inliers import COLUMN, Inliers, SetApart
+from dxmc_core.artifacts.tables import ASSIGNMENTS, INLIER_CLUSTER_ID
+from dxmc_core.stages.inliers import Inliers, SetApart
 
 
 def assignments(cluster_ids: list[int], scores: list[float]) -> pa.Table:
@@ -21,28 +21,28 @@ def assignments(cluster_ids: list[int], scores: list[float]) -> pa.Table:
             "margin": np.zeros(count),
             "outlier_score": scores,
         }
-    ).cast(schemas.ASSIGNMENTS)
+    ).cast(ASSIGNMENTS.schema())
 
 
-CENTERS = pa.table({"cluster_id": [9, 4, 7, 3], "mean_distance": pa.array([0.2, 0.1, 0.1, 0.0], pa.float32())})
+CENTER_ROWS = pa.table({"cluster_id": [9, 4, 7, 3], "mean_distance": pa.array([0.2, 0.1, 0.1, 0.0], pa.float32())})
 #: Cluster 3 has no images, cluster 7 too few.
-CLUSTERS = pa.table({"cluster_id": [4, 7, 9], "size": [30, 2, 20]})
-INLIERS = Inliers.of(CENTERS, CLUSTERS, min_cluster_size=3)
+CLUSTER_ROWS = pa.table({"cluster_id": [4, 7, 9], "size": [30, 2, 20]})
+INLIERS = Inliers.of(CENTER_ROWS, CLUSTER_ROWS, min_cluster_size=3)
 
 
 def test_small_clusters_and_images_far_from_any_centre_are_set_apart():
     # Images are typically at a distance of 0.1, so 0.2 is far: 2 in cluster 4, and 1 in the loose cluster 9.
     table = assignments([4, 4, 7, 9, 9], [1.9, 2.1, 0.5, 0.9, 1.1])
     found = INLIERS.add_to(table)
-    assert found[COLUMN].to_pylist() == [4, -1, -1, 9, -1]
-    assert found.schema == schemas.ASSIGNMENTS.append(schemas.INLIER_CLUSTER_ID)
-    assert found.drop([COLUMN]).equals(table)
+    assert found[INLIER_CLUSTER_ID].to_pylist() == [4, -1, -1, 9, -1]
+    assert found.schema == ASSIGNMENTS.schema(optional=(INLIER_CLUSTER_ID,))
+    assert found.drop([INLIER_CLUSTER_ID]).equals(table)
 
 
 def test_a_column_of_the_run_before_is_written_anew():
     before = INLIERS.add_to(assignments([4, 7], [1.0, 1.0]))
-    now = Inliers.of(CENTERS, CLUSTERS, min_cluster_size=2).add_to(before)
-    assert now[COLUMN].to_pylist() == [4, 7]
+    now = Inliers.of(CENTER_ROWS, CLUSTER_ROWS, min_cluster_size=2).add_to(before)
+    assert now[INLIER_CLUSTER_ID].to_pylist() == [4, 7]
     assert now.schema == before.schema
 
 
@@ -53,5 +53,5 @@ def test_parts_are_written_with_the_column(tmp_path):
     set_apart = SetApart(stage, fingerprint="f" * 32, parts=parts, inliers=INLIERS)
     receipts = set_apart(pa.table({"part": [1, 0]})).to_pylist()
     assert [receipt["num_apart"] for receipt in receipts] == [1, 1]
-    found = [stage.read_part(part)[COLUMN].to_pylist() for part in parts_in_order(receipts)]
+    found = [stage.read_part(part)[INLIER_CLUSTER_ID].to_pylist() for part in parts_in_order(receipts)]
     assert found == [[4, -1], [-1]]

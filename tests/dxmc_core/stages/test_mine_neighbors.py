@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import embedding_column, load_matrix
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.artifacts.tables import IMAGES, NEIGHBORS
 from dxmc_core.errors import InputError
 from dxmc_core.method.preparation import as_stored
 from dxmc_core.stages import mine_neighbors
@@ -45,7 +45,7 @@ def test_result_does_not_depend_on_the_slices(planted_run):
     search = SearchNeighbors(inputs, output, fingerprint="c" * 32, **SETTINGS)
     whole = search(pa.table({"start": [0], "stop": [240]})).to_pylist()[0]
     (part,) = parts_in_order([whole])
-    assert output.read_part(part).equals(output.read_table("neighbors").combine_chunks())
+    assert output.read_part(part).equals(output.read_table(NEIGHBORS).combine_chunks())
 
 
 def test_approximate_search_of_all_cells_finds_what_exact_search_finds(planted_run, monkeypatch):
@@ -58,7 +58,7 @@ def test_approximate_search_of_all_cells_finds_what_exact_search_finds(planted_r
     search = SearchCells(inputs, output, fingerprint="c" * 32, **SETTINGS)
     receipts = search(pa.table({"start": [0, 100], "stop": [100, 240]})).to_pylist()
     found = pa.concat_tables([output.read_part(part) for part in parts_in_order(receipts)])
-    exact = output.read_table("neighbors")
+    exact = output.read_table(NEIGHBORS)
     assert found["row_id"].equals(exact["row_id"])
     # Text counterparts of a group are so near one another that rounding decides; of them the recall above speaks.
     same = np.array(found["image_neighbors"].to_pylist()) == np.array(exact["image_neighbors"].to_pylist())
@@ -78,7 +78,7 @@ def test_without_a_vocabulary_there_are_neighbors_of_images_alone(planted_run, t
     (part,) = parts_in_order(search(pa.table({"start": [0], "stop": [240]})).to_pylist())
     found = output.read_part(part)
     assert found.column_names == ["row_id", "image_neighbors"]
-    exact = planted_run.run_dir.stage("mine_neighbors").read_table("neighbors")
+    exact = planted_run.run_dir.read_table(NEIGHBORS)
     same = np.array(found["image_neighbors"].to_pylist()) == np.array(exact["image_neighbors"].to_pylist())
     assert same.mean() > 0.99
 
@@ -102,7 +102,7 @@ def test_near_duplicates_are_grouped_with_their_image_ids(tmp_path):
     values = as_stored(rows, name="rows")
     kept = np.delete(np.arange(60), 10)  # a row that was rejected leaves a gap in the ids
     columns = {"row_id": kept, "image_id": [f"{row}.jpg" for row in kept], "embedding": embedding_column(values[kept])}
-    table = pa.table(columns).cast(schemas.images(16))
+    table = pa.table(columns).cast(IMAGES.schema(16))
     for stage, name in ((images, "images"), (texts, "text_counterparts")):
         part = stage.write_part(name, table, fingerprint="d" * 32)
         stage.publish(fingerprint="d" * 32, inputs={}, tables={name: [part]}, seconds=0)

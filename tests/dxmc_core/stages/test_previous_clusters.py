@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CLUSTERS, LINEAGE
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.stages.previous_clusters import (
     RenumberAssignments,
@@ -28,7 +28,7 @@ def assignments(image_ids, cluster_ids):
             "confidence": values, "runner_up": pa.array([0] * count, pa.int32()), "margin": values,
             "outlier_score": values,
         }
-    ).cast(schemas.ASSIGNMENTS)  # fmt: skip
+    ).cast(ASSIGNMENTS.schema())  # fmt: skip
 
 
 def clusters(sizes, names):
@@ -40,7 +40,7 @@ def clusters(sizes, names):
         }
         for cluster_id, size in sizes.items()
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=schemas.CLUSTERS)
+    return pa.Table.from_pylist(rows, schema=CLUSTERS.schema())
 
 
 def publish_run(uri, parts, *, metrics):
@@ -100,7 +100,7 @@ def test_renumbered_parts_hold_the_same_images_with_final_ids(previous, output):
     output.publish(
         fingerprint=FINGERPRINT, inputs={}, tables={"assignments": parts_in_order(receipts)}, metrics={}, seconds=1.0
     )
-    table = output.read_table("assignments", schema=schemas.ASSIGNMENTS)
+    table = output.read_table(ASSIGNMENTS)
     assert table["image_id"].to_pylist() == ["a", "b", "d", "e"]
     assert table["cluster_id"].to_pylist() == [5, 5, 2, 2]
     assert table["runner_up"].to_pylist() == [2] * 4
@@ -110,7 +110,7 @@ def test_the_lineage_names_both_sides(previous, output):
     parts = write_parts(output, [(["a", "b", "c", "d", "e"], [0, 0, 0, 0, 1])])
     comparison = compare_with_previous(previous, read(output, parts), np.array([4, 1]))
     table = lineage_table(comparison, clusters({5: 4, 9: 1}, {5: "name 5", 9: "fresh"}))
-    assert table.schema == schemas.LINEAGE
+    assert table.schema == LINEAGE.schema()
     rows = [
         (row["relation"], row["previous_id"], row["cluster_id"], row["previous_name"], row["name"], row["overlap"])
         for row in table.to_pylist()
@@ -126,7 +126,7 @@ def test_the_lineage_names_both_sides(previous, output):
 
 def test_without_an_earlier_run_the_lineage_is_empty():
     table = lineage_table(None, clusters({0: 1}, {0: "x"}))
-    assert (table.num_rows, table.schema) == (0, schemas.LINEAGE)
+    assert (table.num_rows, table.schema) == (0, LINEAGE.schema())
 
 
 def test_runs_without_common_images_are_refused(previous, output):

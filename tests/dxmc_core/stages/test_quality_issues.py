@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import IMAGES, MEASURES, QUALITY_ISSUES
 from dxmc_core.stages.quality_issues import find_quality_issues
 
 #: width, height, brightness, sharpness
@@ -38,9 +38,9 @@ def run_dir(tmp_path):
                     "image_id": [f"i{row}" for row in rows],
                     "embedding": embedding_column(np.ones((len(rows), 2), dtype=np.float16)),
                 }
-            ).cast(schemas.images(2))
+            ).cast(IMAGES.schema(2))
             if measures[0] is not ...:
-                for column, (name, type_) in enumerate(schemas.MEASURES.items()):
+                for column, (name, type_) in enumerate(MEASURES.items()):
                     table = table.append_column(name, pa.array([row[column] for row in measures], type_))
             written.append(stage.write_part("images", table, fingerprint="a" * 32))
         stage.publish(fingerprint="a" * 32, inputs={}, tables={"images": written}, seconds=1.0)
@@ -51,7 +51,7 @@ def run_dir(tmp_path):
 
 def test_every_issue_has_its_images_the_worst_first(run_dir):
     issues = find_quality_issues(run_dir(PICTURES[:3], PICTURES[3:]))
-    assert issues.schema == schemas.QUALITY_ISSUES
+    assert issues.schema == QUALITY_ISSUES.schema()
     found = [(row["issue"], row["image_id"], round(row["value"], 3)) for row in issues.to_pylist()]
     assert found == [
         ("dark", "i2", 0.02),

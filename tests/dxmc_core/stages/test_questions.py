@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.tables import QUESTIONS
 from dxmc_core.edits.file import append_edits, new_edit, read_edits
 from dxmc_core.edits.model import Apart, Together
 from dxmc_core.stages.questions import find_questions, report_questions
@@ -10,7 +10,7 @@ from dxmc_core.stages.questions import find_questions, report_questions
 
 def rows_of(run, **options) -> list[dict]:
     table = find_questions(run.run_dir, **{"max_questions": 100, "seed": 0, **options})
-    assert table.schema == schemas.QUESTIONS
+    assert table.schema == QUESTIONS.schema()
     rows = table.to_pylist()
     assert [row["rank"] for row in rows] == list(range(len(rows)))
     return rows
@@ -25,7 +25,7 @@ def test_questions_name_images_and_clusters_of_the_run(make_color_run):
         assert set(row["rows"]) <= set(range(12))
         if row["kind"] == "move":
             assert [run.image_ids[place] for place in row["rows"]] == row["image_ids"][:6]
-    table = pa.Table.from_pylist(rows, schema=schemas.QUESTIONS)
+    table = pa.Table.from_pylist(rows, schema=QUESTIONS.schema())
     assert [question.kind for question in report_questions(table, {0, 1})] == [row["kind"] for row in rows]
     assert {question.cluster_id for question in report_questions(table, {1})} == {1}
     assert {question.other_id for question in report_questions(table, {1})} == {None}

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from dxmc_core.artifacts import schemas
+from dxmc_core.artifacts.tables import K_SCORES
 from dxmc_core.errors import InputError
 from dxmc_core.stages import embed_images
 from dxmc_core.stages.settings.suggest_k import SuggestKConfig, fingerprint
@@ -27,7 +27,7 @@ def test_four_planted_groups_are_found(choice):
 
 def test_the_table_has_a_row_a_candidate_and_ranks_the_suggestions(choice):
     table = score_table(choice)
-    assert table.schema.equals(schemas.K_SCORES)
+    assert table.schema.equals(K_SCORES.schema())
     rows = table.to_pylist()
     assert [row["num_clusters"] for row in rows] == [score.num_clusters for score in choice.scores]
     ranked = sorted((row for row in rows if row["rank"]), key=lambda row: row["rank"])

@@ -20,6 +20,7 @@ from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.matrices import embedding_column, load_matrix, matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.tables import IMAGES, NEAR_DUPLICATES
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.method.best import best_start
 from dxmc_core.method.best.best_start import labels_of
@@ -211,7 +212,7 @@ def test_neighbors_become_positions(planted_run):
 
 def test_near_duplicates_count_once_in_training_and_all_are_assigned(planted_run):
     job = replace(job_of(planted_run, num_epochs=30, batch_size=64), count_near_duplicates_once=True)
-    duplicates = planted_run.run_dir.stage("mine_neighbors").read_table("near_duplicates").to_pandas()
+    duplicates = planted_run.run_dir.read_table(NEAR_DUPLICATES).to_pandas()
     num_left = 240 - len(duplicates) + duplicates["group_id"].nunique()
     assert 4 < num_left < 240
     data = load_training_data(job, HostArrays())
@@ -249,7 +250,7 @@ def test_more_clusters_than_images():
 def test_images_of_few_kinds_get_a_cluster_each(planted_run, method):
     """There is nothing to train, and what trains on differences between images finds none."""
     job = job_of(planted_run, method)
-    images = job.images.read_table("images")
+    images = job.images.read_table(IMAGES)
     copies = matrix_of(images["embedding"])[[0, 5, 10]][np.arange(240) % 3]
     table = images.set_column(2, images.schema.field("embedding"), embedding_column(copies))
     part = job.images.write_part("images", table, fingerprint="c" * 32)
@@ -263,7 +264,7 @@ def test_images_of_few_kinds_get_a_cluster_each(planted_run, method):
 
 def test_images_that_are_all_alike_are_one_cluster(planted_run):
     job = job_of(planted_run)
-    images = job.images.read_table("images")
+    images = job.images.read_table(IMAGES)
     copies = matrix_of(images["embedding"])[np.zeros(240, dtype=int)]
     table = images.set_column(2, images.schema.field("embedding"), embedding_column(copies))
     part = job.images.write_part("images", table, fingerprint="c" * 32)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dxmc_core.artifacts import schemas
 from dxmc_core.artifacts.generations import Generations, open_run_dir
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CLUSTER_TREE, CLUSTERS, EDITS, LINEAGE
 from dxmc_core.edits.file import format_edits, read_edits
 from dxmc_core.errors import InputError
 from ray_jobs import cli
@@ -36,7 +36,7 @@ def edit(run_dir: RunDir, *arguments: object) -> None:
 
 def members(run_dir: RunDir) -> dict[int, str]:
     """Images of every cluster of the current generation: the first letters of their colours and their numbers."""
-    table = open_run_dir(run_dir.uri).stage("assign_clusters").read_table("assignments", schema=schemas.ASSIGNMENTS)
+    table = open_run_dir(run_dir.uri).stage("assign_clusters").read_table(ASSIGNMENTS)
     found: dict[int, list[str]] = {}
     for image_id, cluster_id in zip(table["image_id"].to_pylist(), table["cluster_id"].to_pylist(), strict=True):
         found.setdefault(cluster_id, []).append(image_id[0] + image_id.split("/")[1][0])
@@ -44,7 +44,7 @@ def members(run_dir: RunDir) -> dict[int, str]:
 
 
 def names(run_dir: RunDir) -> dict[int, str]:
-    rows = open_run_dir(run_dir.uri).stage("assign_clusters").read_table("clusters", schema=schemas.CLUSTERS)
+    rows = open_run_dir(run_dir.uri).stage("assign_clusters").read_table(CLUSTERS)
     return dict(zip(rows["cluster_id"].to_pylist(), rows["name"].to_pylist(), strict=True))
 
 
@@ -60,11 +60,11 @@ def test_a_merge_is_in_every_table_and_undo_restores_them(run: RunDir, capsys: p
     assert names(run) == {1: "fruit", 2: "blue"}
     made = open_run_dir(run.uri)
     assigned = made.stage("assign_clusters")
-    assert [row["size"] for row in assigned.read_table("clusters").to_pylist()] == [8, 4]
-    leaves = [row["cluster_id"] for row in assigned.read_table("cluster_tree").to_pylist()]
+    assert [row["size"] for row in assigned.read_table(CLUSTERS).to_pylist()] == [8, 4]
+    leaves = [row["cluster_id"] for row in assigned.read_table(CLUSTER_TREE).to_pylist()]
     assert leaves == [1, 2, None]
     lineage = {
-        (row["relation"], row["previous_id"], row["cluster_id"]) for row in assigned.read_table("lineage").to_pylist()
+        (row["relation"], row["previous_id"], row["cluster_id"]) for row in assigned.read_table(LINEAGE).to_pylist()
     }
     assert lineage == {("kept", 1, 1), ("kept", 2, 2), ("merged", 0, 1)}
     assert "fruit" in made.stage("write_report").read_file("index.html").decode()
@@ -99,7 +99,7 @@ def test_every_kind_holds_at_once(run: RunDir) -> None:
     )
     page = open_run_dir(run.uri).stage("write_report").read_file("index.html").decode()
     assert "<script>alert(1)" not in page
-    rows = open_run_dir(run.uri).stage("assign_clusters").read_table("edits", schema=schemas.EDITS).to_pylist()
+    rows = open_run_dir(run.uri).stage("assign_clusters").read_table(EDITS).to_pylist()
     assert {row["state"] for row in rows} == {"applied"}
     assert [row["kind"] for row in rows] == ["move", "examples", "apart", "together", "split", "rename", "hide", "pin"]
 
