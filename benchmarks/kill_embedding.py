@@ -30,6 +30,7 @@ from ray_processes import ends_within, kill, killable, processes
 from dxmc_core.artifacts.manifest import Manifest
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.tables import table_named
 from dxmc_core.images.catalog import read_catalog
 
 VICTIMS = ("driver", "map_worker", "raylet")
@@ -141,11 +142,13 @@ def compare(found: StageDir, expected: StageDir) -> dict[str, Any]:
     """Whether two finished stages have the same tables, and the catalog's rows in them exactly once."""
     manifest = found.require_manifest()
     report: dict[str, Any] = {"rows": manifest.rows("catalog"), "rows_resumed": manifest.metrics["rows_resumed"]}
-    row_ids = np.concatenate([found.read_table(table, ["row_id"])["row_id"].to_numpy() for table in _tables(manifest)])
+    row_ids = np.concatenate(
+        [found.read_table(table_named(table), ["row_id"])["row_id"].to_numpy() for table in _tables(manifest)]
+    )
     report["each_row_once"] = np.array_equal(np.sort(row_ids), np.arange(report["rows"]))
     for table in ("images", "rejects"):
         ours, theirs = (
-            stage.read_table(table).sort_by("row_id") if stage.require_manifest().tables[table] else None
+            stage.read_table(table_named(table)).sort_by("row_id") if stage.require_manifest().tables[table] else None
             for stage in (found, expected)
         )
         report[f"same_{table}"] = ours == theirs

@@ -354,7 +354,7 @@ def _content(stage: StageDir, name: str) -> Any:
         return [{key: value for key, value in line.items() if key not in timings} for line in lines]
     if not manifest.tables[name]:
         return None
-    table = stage.read_table(name)
+    table = pa.concat_tables([stage.read_part(part) for part in manifest.tables[name]])
     return table.take(pc.sort_indices(pa.table({"key": table[0]}), [("key", "ascending")]))
 
 

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.tables import IMAGES, REJECTS
+from dxmc_core.artifacts.tables import IMAGES, REJECTS, images_of
 from dxmc_core.encoders import TimmConfig, load_encoder
 
 pytestmark = pytest.mark.ray
@@ -76,7 +76,7 @@ def test_an_encoder_that_is_added_embeds_alone(ray_cluster, photos, tmp_path):
     assert after[0].equals(before[0])
     assert after[1].equals(before[1])
     stage = RunDir.at(str(tmp_path / "run")).stage("embed_images")
-    added = stage.read_table("images-tiny")
+    added = stage.read_table(images_of("tiny"))
     assert added["image_id"].equals(after[0]["image_id"])
     assert stage.require_manifest().metrics["changes"]["taken_over"] == NUM_PHOTOS - 2
     encoder = load_encoder(TimmConfig(**tiny), device="cpu")

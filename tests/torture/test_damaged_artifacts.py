@@ -8,6 +8,7 @@ import pytest
 
 from dxmc_core.artifacts.manifest import MANIFEST_NAME
 from dxmc_core.artifacts.run_dir import STAGES
+from dxmc_core.artifacts.tables import table_named
 from dxmc_core.errors import ArtifactError
 from ray_jobs.cli import main
 
@@ -30,7 +31,7 @@ def read_everything(run) -> dict[str, object]:
         if manifest is not None:
             found[name] = manifest
             for table, parts in manifest.tables.items():
-                found |= {f"{name}/{table}": stage.read_table(table).to_pylist()} if parts else {}
+                found |= {f"{name}/{table}": stage.read_table(table_named(table)).to_pylist()} if parts else {}
             found |= {f"{name}/{file}": stage.read_file(file) for file in manifest.files}
     return found
 

@@ -12,7 +12,7 @@ from dxmc_core.artifacts.manifest import MANIFEST_NAME
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
-from dxmc_core.artifacts.tables import CATALOG, IMAGES, REJECTS
+from dxmc_core.artifacts.tables import CATALOG, IMAGES, REJECTS, images_of, table_named
 from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.images.catalog import list_source, read_catalog
@@ -124,7 +124,7 @@ def test_interrupted_run_resumes_and_gives_the_same_table(stage, photos, tmp_pat
     assert before.num_done == 64
     publish(resumed, embed(resumed), num_resumed=before.num_done)
     for table in ("images", "rejects"):
-        assert stage.read_table(table).equals(undisturbed.read_table(table))
+        assert stage.read_table(table_named(table)).equals(undisturbed.read_table(table_named(table)))
 
 
 def test_chunk_whose_images_were_lost_gets_the_same_batches_again(stage, photos):
@@ -228,7 +228,7 @@ def test_two_kinds_of_workers_write_what_one_kind_does(stage, photos, tmp_path, 
             assert done.add_receipt(receipt)
     publish(catalog, done)
     for table in ("images", "rejects"):
-        assert apart.read_table(table).equals(stage.read_table(table))
+        assert apart.read_table(table_named(table)).equals(stage.read_table(table_named(table)))
 
 
 DARK = {"023.png", "080.png"}
@@ -261,7 +261,7 @@ def test_two_encoders_write_tables_of_the_same_rows(stage, some_dark, tmp_path):
     manifest = publish(catalog, embed(catalog, encoders=BOTH, done=done))
     assert manifest.metrics["images"] == 145
     found = assert_same_rows(stage, 145)
-    assert stage.read_table("images-further").column_names == ["row_id", "image_id", "embedding"]
+    assert stage.read_table(images_of("further")).column_names == ["row_id", "image_id", "embedding"]
     assert "sharpness" in stage.read_table(IMAGES).column_names
     for table, matrix in zip(BOTH, found, strict=True):
         alone = StageDir(Storage(str(tmp_path / table)), "embed_images")
