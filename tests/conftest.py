@@ -1,6 +1,5 @@
 """Fixtures that more than one suite uses, what is said of skipped tests, and the rule that CI may not skip."""
 
-import importlib
 import os
 import shutil
 import uuid
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from s3_server import serve_s3
 from s3fs import S3FileSystem
 
 from dxmc_core.artifacts.index_file import METRICS_KEY
@@ -82,10 +82,7 @@ class Bucket:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(_REPOSITORY / "benchmarks"))
-        module = importlib.import_module("s3_server")
-    with module.serve_s3() as server:
+    with serve_s3() as server:
         yield server
 
 

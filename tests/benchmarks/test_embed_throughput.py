@@ -1,9 +1,9 @@
 """The throughput benchmark on few images: every figure is there, and the ratios follow from them."""
 
-import importlib
 import json
 from pathlib import Path
 
+import embed_throughput
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,19 +11,12 @@ from PIL import Image
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.fixture
-def embed_throughput(monkeypatch):
-    """The module as `python benchmarks/embed_throughput.py` sees it."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("embed_throughput")
-
-
 def rates(**images_per_second):
     further = {"further_images_per_second": images_per_second.pop("pipeline")}
     return {name: {"images_per_second": rate} for name, rate in images_per_second.items()} | {"pipeline": further}
 
 
-def test_on_the_cpu_model_and_decoder_share_the_cores(embed_throughput):
+def test_on_the_cpu_model_and_decoder_share_the_cores():
     options = embed_throughput._parser().parse_args(["--images", "x"])
     result = rates(model=100, decode=400, pipeline=64) | {"plain": {"further_images_per_second": 32}}
     assert embed_throughput.ratios(result, options) == {
@@ -35,7 +28,7 @@ def test_on_the_cpu_model_and_decoder_share_the_cores(embed_throughput):
     }
 
 
-def test_on_a_gpu_the_slower_of_the_two_is_the_limit(embed_throughput):
+def test_on_a_gpu_the_slower_of_the_two_is_the_limit():
     options = embed_throughput._parser().parse_args(["--images", "x", "--device", "cuda"])
     found = embed_throughput.ratios(rates(model=5000, decode=2000, pipeline=1900), options)
     assert found["rate_over_rate_of_the_slower"] == 0.95
@@ -43,7 +36,7 @@ def test_on_a_gpu_the_slower_of_the_two_is_the_limit(embed_throughput):
 
 
 @pytest.mark.slow
-def test_loop_without_ray(embed_throughput, tmp_path, capsys):
+def test_loop_without_ray(tmp_path, capsys):
     photos = tmp_path / "photos"
     photos.mkdir()
     for index in range(5):

@@ -1,20 +1,14 @@
 """The judge of disturbed runs sees what must not be: other artifacts, partial ones, ends without a clear line."""
 
-import importlib
 from pathlib import Path
 
+import kill_pipeline as module
 import pyarrow as pa
 import pytest
 
 from dxmc_core.artifacts.manifest import MANIFEST_NAME
 from dxmc_core.artifacts.run_dir import STAGES, RunDir
 from dxmc_core.errors import ArtifactError
-
-
-@pytest.fixture
-def module(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    return importlib.import_module("kill_pipeline")
 
 
 def make_run(folder: Path, *, rows=(0, 1, 2), values=(5, 6, 7), lines=b'{"epoch": 1, "seconds": 2.0}\n') -> RunDir:
@@ -29,26 +23,26 @@ def make_run(folder: Path, *, rows=(0, 1, 2), values=(5, 6, 7), lines=b'{"epoch"
     return run_dir
 
 
-def differing(module, found, expected):
+def differing(found, expected):
     return [name for name, is_same in module.compare(found, expected).items() if not is_same]
 
 
-def test_other_order_and_other_times_are_the_same(module, tmp_path):
+def test_other_order_and_other_times_are_the_same(tmp_path):
     expected = make_run(tmp_path / "a")
     lines = b'{"epoch": 1, "seconds": 9.0}\n'
-    assert differing(module, make_run(tmp_path / "b", rows=(2, 0, 1), values=(7, 5, 6), lines=lines), expected) == []
+    assert differing(make_run(tmp_path / "b", rows=(2, 0, 1), values=(7, 5, 6), lines=lines), expected) == []
 
 
-def test_any_other_value_differs(module, tmp_path):
+def test_any_other_value_differs(tmp_path):
     expected = make_run(tmp_path / "a")
     tables = [f"{stage}/images" for stage in STAGES[:-1]]
-    assert differing(module, make_run(tmp_path / "b", values=(5, 6, 8)), expected) == tables
-    assert differing(module, make_run(tmp_path / "c", rows=(0, 1), values=(5, 6)), expected) == tables
+    assert differing(make_run(tmp_path / "b", values=(5, 6, 8)), expected) == tables
+    assert differing(make_run(tmp_path / "c", rows=(0, 1), values=(5, 6)), expected) == tables
     metrics = [f"{stage}/metrics.jsonl" for stage in STAGES[:-1]]
-    assert differing(module, make_run(tmp_path / "d", lines=b'{"epoch": 2}\n'), expected) == metrics
+    assert differing(make_run(tmp_path / "d", lines=b'{"epoch": 2}\n'), expected) == metrics
 
 
-def test_reader_sees_what_is_not_whole(module, tmp_path):
+def test_reader_sees_what_is_not_whole(tmp_path):
     stage = make_run(tmp_path).stage("embed_images")
     folder = tmp_path / "embed_images"
     seen = {}
@@ -81,7 +75,7 @@ def test_reader_sees_what_is_not_whole(module, tmp_path):
         (1, [], ["error: x"], "exit code 1"),
     ],
 )
-def test_how_an_attempt_may_end(module, code, done, log, verdict):
+def test_how_an_attempt_may_end(code, done, log, verdict):
     found = module._judge(code, done, log, is_hanging=False)
     assert (found is None) if verdict is None else (verdict in found)
     assert "it hung" in module._judge(code, done, log, is_hanging=True)

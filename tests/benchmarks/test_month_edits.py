@@ -1,8 +1,6 @@
 """Whether a correction holds, judged from assignments and names."""
 
-import importlib
-from pathlib import Path
-
+import month_edits as module
 import pytest
 
 from dxmc_core.edits.model import Edit
@@ -10,12 +8,6 @@ from dxmc_core.edits.model import Edit
 REFERENCE = {"id": 0, "images": ["a", "b", "c"]}
 OTHER = {"id": 1, "images": ["d", "e"]}
 HOLDING = {"a": 0, "b": 0, "c": 0, "d": 1, "e": 1, "f": 2}
-
-
-@pytest.fixture
-def module(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    return importlib.import_module("month_edits")
 
 
 def edit(**action):
@@ -36,19 +28,19 @@ def edit(**action):
         ({"hide": {"cluster": OTHER}}, {"d": 0, "e": 0}),
     ],
 )
-def test_what_does_not_hold_is_found(module, action, moved):
+def test_what_does_not_hold_is_found(action, moved):
     names = {0: "zero", 1: "one", 2: "two"}
     edits = [edit(**action)]
     assert module.broken(edits, module.Seen(HOLDING, names, {1})) == []
     assert len(module.broken(edits, module.Seen({**HOLDING, **moved}, names, {1}))) == 1
 
 
-def test_images_that_are_gone_break_nothing(module):
+def test_images_that_are_gone_break_nothing():
     edits = [edit(pin={"cluster": OTHER, "images": ["d", "e"]}), edit(move={"images": ["c"], "to": OTHER})]
     assert module.broken(edits, module.Seen({"a": 0, "b": 0}, {0: "zero"}, frozenset())) == []
 
 
-def test_five_times_of_clusters_that_nothing_was_said_of(module):
+def test_five_times_of_clusters_that_nothing_was_said_of():
     seen = module.Seen({f"{label}{number}": label for label in range(8) for number in range(label + 6)}, {}, set())
     assert module.corrections(0, seen, []) == [["merge", "0", "6", "--name", "one thing"]]
     assert module.corrections(1, seen, [edit(rename={"cluster": {"id": 7, "images": ["70"]}, "name": "x"})]) == [

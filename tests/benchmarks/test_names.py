@@ -1,9 +1,9 @@
 """The benchmark of names: what it judges, and that planted clusters get the names of their classes."""
 
-import importlib
 import json
 from pathlib import Path
 
+import names as benchmark
 import numpy as np
 import pytest
 
@@ -11,12 +11,6 @@ from dxmc_core.evaluation.name_agreement import NounSenses
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NOUNS = ["dog", "cat", "automobile", "pine tree", "thief", "fork", "cup", "hat", "bench", "river", "bread", "lamp"]
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("names")
 
 
 @pytest.fixture
@@ -33,7 +27,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_planted_clusters_get_the_names_of_their_classes(benchmark, folder, capsys):
+def test_planted_clusters_get_the_names_of_their_classes(folder, capsys):
     table = folder / "names.md"
     options = ["--data", str(folder), "--datasets", "planted", "--cache", str(folder), "--markdown", str(table)]
     assert benchmark.main(options) == 0
@@ -46,7 +40,7 @@ def test_planted_clusters_get_the_names_of_their_classes(benchmark, folder, caps
     assert table.read_text().count("| 100.0 | 100.0 | 1.0 | 1.0 |") >= 2
 
 
-def test_only_classes_that_the_vocabulary_has_a_noun_for_count(benchmark, folder):
+def test_only_classes_that_the_vocabulary_has_a_noun_for_count(folder):
     senses = NounSenses()
     vocabulary = benchmark.read_nouns(folder, senses)
     assert "thief" not in vocabulary.nouns
@@ -59,7 +53,7 @@ def test_only_classes_that_the_vocabulary_has_a_noun_for_count(benchmark, folder
     assert (found["exact"], found["with_second_word"]) == (0, 0)
 
 
-def test_other_numbers_of_classes_than_names_are_an_error(benchmark, folder, capsys):
+def test_other_numbers_of_classes_than_names_are_an_error(folder, capsys):
     (folder / "class_names.json").write_text(json.dumps({"planted": ["dog"]}))
     assert benchmark.main(["--data", str(folder), "--datasets", "planted"]) == 2
     assert "3 classes have rows, class_names.json names 1" in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """The quality benchmark on tiny planted data: protocols, honesty about labels, tables, data sets by name and layout."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -9,23 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quality
+import quality_data
+import quality_peers
 from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NUM_CLASSES = 4
-
-
-@pytest.fixture
-def quality(monkeypatch):
-    """The module as `python benchmarks/quality.py` sees it."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("quality")
-
-
-@pytest.fixture
-def quality_data(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("quality_data")
 
 
 @pytest.fixture
@@ -43,7 +32,7 @@ def data(tmp_path) -> Path:
     return tmp_path / "data"
 
 
-def run(quality, data, *arguments, output="results.json"):
+def run(data, *arguments, output="results.json"):
     path = data.parent / output
     code = quality.main(["--data", str(data), "--output", str(path), *arguments])
     return code, json.loads(path.read_text()) if path.exists() else None
@@ -75,8 +64,8 @@ def test_all_rows_as_a_user_runs_it(data, tmp_path):
     assert str(tmp_path) not in page
 
 
-def test_held_out_rows_are_scored_by_the_matching_of_the_trained_ones(quality, data):
-    code, report = run(quality, data, "--datasets", "planted", "--methods", "kmeans", "dxmc", "--seeds", "1",
+def test_held_out_rows_are_scored_by_the_matching_of_the_trained_ones(data):
+    code, report = run(data, "--datasets", "planted", "--methods", "kmeans", "dxmc", "--seeds", "1",
                        "--protocol", "held_out", "--set", "dxmc.num_epochs=30", "--set", "dxmc.learning_rate=0.02",
                        "--num-neighbors", "10")  # fmt: skip
     assert code == 0
@@ -87,7 +76,7 @@ def test_held_out_rows_are_scored_by_the_matching_of_the_trained_ones(quality, d
     assert "drawn by the seed" in report["protocol"]["description"]
 
 
-def test_one_matching_for_both_parts(quality):
+def test_one_matching_for_both_parts():
     truth = np.array(["a", "a", "b", "b", "c"])
     matching = quality.class_of_cluster(truth, np.array([2, 2, 0, 0, 0]))
     assert matching == {2: "a", 0: "b"}
@@ -96,8 +85,8 @@ def test_one_matching_for_both_parts(quality):
     assert quality.is_right(np.array(["a", "b", "c"]), np.array([2, 0, 1]), matching).tolist() == [True, True, False]
 
 
-def test_train_test_uses_the_parts_of_the_data_set(quality, quality_data, data):
-    code, report = run(quality, data, "--datasets", "parted", "--methods", "kmeans", "--seeds", "1",
+def test_train_test_uses_the_parts_of_the_data_set(data):
+    code, report = run(data, "--datasets", "parted", "--methods", "kmeans", "--seeds", "1",
                        "--protocol", "train_test")  # fmt: skip
     assert code == 0
     assert sum(part["rows"] for part in report["results"][0]["runs"][0]["reliability"]) == 40
@@ -107,7 +96,7 @@ def test_train_test_uses_the_parts_of_the_data_set(quality, quality_data, data):
     assert (split.unseen % 3 == 0).all()
 
 
-def test_held_out_splits_cover_all_rows_once_and_differ_by_seed(quality, quality_data, data):
+def test_held_out_splits_cover_all_rows_once_and_differ_by_seed(data):
     dataset = quality_data.load_dataset("planted", quality_data.DataOptions(data, None, None, None, data))
     splits = [quality.split_rows(dataset, "held_out", seed=seed) for seed in (0, 1, 0)]
     for split in splits:
@@ -117,7 +106,7 @@ def test_held_out_splits_cover_all_rows_once_and_differ_by_seed(quality, quality
     assert not np.array_equal(splits[0].unseen, splits[1].unseen)
 
 
-def test_imbalanced_resamples_keep_shares_from_all_to_a_tenth(quality, quality_data, data):
+def test_imbalanced_resamples_keep_shares_from_all_to_a_tenth(data):
     dataset = quality_data.load_dataset("planted", quality_data.DataOptions(data, None, None, None, data))
     kept = [quality.split_rows(dataset, "imbalanced", seed=seed).train for seed in (0, 1, 0)]
     assert sorted(np.unique(dataset.labels[kept[0]], return_counts=True)[1]) == [3, 6, 14, 30]
@@ -126,11 +115,11 @@ def test_imbalanced_resamples_keep_shares_from_all_to_a_tenth(quality, quality_d
     assert not np.array_equal(kept[0], kept[1])
 
 
-def test_a_method_of_others_beside_ours(quality, data, monkeypatch):
+def test_a_method_of_others_beside_ours(data, monkeypatch):
     found = np.array([-1, -7, *np.repeat(np.arange(4), 30)[2:]])  # two rows that it left without a cluster
-    monkeypatch.setitem(quality.PEERS, "spectral", importlib.import_module("quality_peers").Peer(
+    monkeypatch.setitem(quality.PEERS, "spectral", quality_peers.Peer(
         lambda rows, num_clusters, seed, nouns: found, "sklearn"))  # fmt: skip
-    code, report = run(quality, data, "--datasets", "planted", "--methods", "kmeans", "spectral", "--seeds", "2",
+    code, report = run(data, "--datasets", "planted", "--methods", "kmeans", "spectral", "--seeds", "2",
                        "--protocol", "all_rows", "--reliability", str(data / "diagram.svg"))  # fmt: skip
     assert code == 0
     kmeans, spectral = (entry["summary"] for entry in report["results"])
@@ -142,38 +131,38 @@ def test_a_method_of_others_beside_ours(quality, data, monkeypatch):
     assert (data / "diagram.svg").exists()
 
 
-def test_apart_and_resumed(quality, data):
+def test_apart_and_resumed(data):
     arguments = ["--datasets", "planted", "--seeds", "1", "--protocol", "all_rows", "--resume",
                  "--markdown", str(data / "table.md")]  # fmt: skip
-    _, first = run(quality, data, *arguments, "--methods", "kmeans", "--apart")
+    _, first = run(data, *arguments, "--methods", "kmeans", "--apart")
     [entry] = first["results"]
     assert 0.05 < entry["summary"]["peak_gib"]["mean"] < 8
-    _, second = run(quality, data, *arguments, "--methods", "kmeans", "spectral")
+    _, second = run(data, *arguments, "--methods", "kmeans", "spectral")
     assert second["results"][0] == entry  # its seconds too: it was not measured again
     assert [other["method"] for other in second["results"]] == ["kmeans", "spectral"]
     assert "| clusters | seconds | peak GiB |" in (data / "table.md").read_text()
 
 
-def test_resuming_with_other_seeds_is_refused(quality, data, capsys):
+def test_resuming_with_other_seeds_is_refused(data, capsys):
     arguments = ["--datasets", "planted", "--methods", "kmeans", "--protocol", "all_rows", "--resume"]
-    run(quality, data, *arguments, "--seeds", "1")
-    code, _ = run(quality, data, *arguments, "--seeds", "2")
+    run(data, *arguments, "--seeds", "1")
+    code, _ = run(data, *arguments, "--seeds", "2")
     assert code == 2
     assert "has another num_seeds than this command" in capsys.readouterr().err
 
 
-def test_methods_of_others_cannot_assign_unseen_rows(quality, data, capsys):
+def test_methods_of_others_cannot_assign_unseen_rows(data, capsys):
     with pytest.raises(SystemExit):
-        run(quality, data, "--datasets", "planted", "--methods", "spectral", "--protocol", "held_out")
+        run(data, "--datasets", "planted", "--methods", "spectral", "--protocol", "held_out")
     assert "cannot assign rows that were not trained on" in capsys.readouterr().err
 
 
-def test_labels_change_scores_and_nothing_else(quality, data):
+def test_labels_change_scores_and_nothing_else(data):
     with np.load(data / "embedded/planted.npz") as archive:
         arrays = dict(archive)
     arrays["labels"] = np.random.default_rng(1).permutation(arrays["labels"])
     np.savez(data / "embedded/shuffled.npz", **arrays)
-    _, report = run(quality, data, "--datasets", "planted", "shuffled", "--methods", "kmeans", "temi", "--seeds", "1",
+    _, report = run(data, "--datasets", "planted", "shuffled", "--methods", "kmeans", "temi", "--seeds", "1",
                     "--protocol", "all_rows", "--set", "temi.num_epochs=1", "--pick", "silhouette")  # fmt: skip
     for method in range(2):
         first, second = (report["results"][method + 2 * dataset]["runs"][0] for dataset in range(2))
@@ -184,20 +173,20 @@ def test_labels_change_scores_and_nothing_else(quality, data):
 
 
 @pytest.mark.parametrize("score", ["acc", "nmi", "ari", "held_out_acc", "calibration_error"])
-def test_picking_by_labels_is_refused(quality, data, capsys, score):
+def test_picking_by_labels_is_refused(data, capsys, score):
     with pytest.raises(SystemExit) as exit_info:
-        run(quality, data, "--datasets", "planted", "--protocol", "all_rows", "--pick", score)
+        run(data, "--datasets", "planted", "--protocol", "all_rows", "--pick", score)
     assert exit_info.value.code == 2
     assert f"--pick {score}: refused, labels may score a run but never choose one" in capsys.readouterr().err
 
 
-def test_picking_by_a_label_free_score(quality):
+def test_picking_by_a_label_free_score():
     runs = [{"seed": 0, "silhouette": 0.2, "largest_share": 0.1}, {"seed": 1, "silhouette": 0.3, "largest_share": 0.4}]
     assert quality.pick(runs, "silhouette")["seed"] == 1
     assert quality.pick(runs, "largest_share")["seed"] == 0
 
 
-def test_summary_is_mean_and_sample_deviation(quality):
+def test_summary_is_mean_and_sample_deviation():
     runs = [{"seed": seed, "acc": acc, "reliability": []} for seed, acc in enumerate([0.5, 0.7, 0.9])]
     summary = quality.summarize(runs)
     assert set(summary) == {"acc"}
@@ -206,12 +195,12 @@ def test_summary_is_mean_and_sample_deviation(quality):
     assert summary["acc"]["min"] == 0.5
 
 
-def test_accuracy_by_tenth_begins_with_the_least_sure(quality):
+def test_accuracy_by_tenth_begins_with_the_least_sure():
     confidences = np.linspace(1, 0, 20)
     assert quality.accuracy_by_tenth(confidences, np.arange(20) < 13) == [0, 0, 0, 0.5, 1, 1, 1, 1, 1, 1]
 
 
-def test_reliability_of_known_confidences(quality):
+def test_reliability_of_known_confidences():
     confidences = np.array([0.95, 0.95, 0.55, 0.55, 1.0])
     error, bins = quality.reliability(confidences, np.array([True, False, True, False, True]))
     assert [(part["from"], part["rows"]) for part in bins] == [(0.5, 2), (0.9, 3)]
@@ -230,21 +219,21 @@ def test_reliability_of_known_confidences(quality):
         (["--datasets", "zero", "--protocol", "all_rows"], "row 1 is all zeros"),
     ],
 )
-def test_unusable_input_is_one_line_and_code_2(quality, data, capsys, arguments, message):
+def test_unusable_input_is_one_line_and_code_2(data, capsys, arguments, message):
     np.savez(data / "unlabelled.npz", embeddings=np.eye(8, dtype=np.float32))
     rows = np.eye(8, dtype=np.float32)
     rows[1] = 0
     np.savez(data / "zero.npz", embeddings=rows, labels=np.arange(8))
-    code, report = run(quality, data, *arguments, "--methods", "kmeans", "--seeds", "1")
+    code, report = run(data, *arguments, "--methods", "kmeans", "--seeds", "1")
     assert (code, report) == (2, None)
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
 
 
-def test_methods_that_read_text_need_nouns(quality, data, capsys):
+def test_methods_that_read_text_need_nouns(data, capsys):
     (data / "embedded/nouns.npz").unlink()
-    code, _ = run(quality, data, "--datasets", "planted", "--methods", "concat_kmeans", "--protocol", "all_rows")
+    code, _ = run(data, "--datasets", "planted", "--methods", "concat_kmeans", "--protocol", "all_rows")
     assert code == 2
     assert "planted comes without nouns; give a file of embedded ones with --nouns" in capsys.readouterr().err
 
@@ -279,13 +268,13 @@ def make_photos(folder: Path, classes: list[str]) -> None:
                 )
 
 
-def test_paper_set_from_images_beside_published_numbers(quality, quality_data, data, monkeypatch, capsys):
+def test_paper_set_from_images_beside_published_numbers(data, monkeypatch, capsys):
     loads = []
     monkeypatch.setattr(quality_data, "load_encoder", lambda config: loads.append(config) or MeanColor())
     make_photos(data / "STL-10", [f"class{number}" for number in range(10)])
     arguments = ["--datasets", "stl10", "--methods", "kmeans", "--seeds", "1", "--protocol", "train_test",
                  "--encoder", "offline", "--wordnet-subset", "frequent", "--cache", str(data / "cache")]  # fmt: skip
-    code, report = run(quality, data, *arguments)
+    code, report = run(data, *arguments)
     assert code == 0
     assert report["datasets"]["stl10"]["title"] == "STL-10"
     assert report["datasets"]["stl10"]["rows"] == 80
@@ -294,18 +283,18 @@ def test_paper_set_from_images_beside_published_numbers(quality, quality_data, d
     page = capsys.readouterr().out
     assert "| dxmc | - | 98.3 / 95.8 / 96.7 |" in page
     assert "| 94.3 / 91.7 / 89.1 |" in page
-    run(quality, data, *arguments)
+    run(data, *arguments)
     assert len(loads) == 1  # the second run reads the cache
 
 
-def test_paper_set_with_other_classes_is_refused(quality, data, capsys):
+def test_paper_set_with_other_classes_is_refused(data, capsys):
     make_photos(data / "cifar10", ["cat", "dog"])
-    code, _ = run(quality, data, "--datasets", "cifar10", "--methods", "kmeans", "--protocol", "all_rows")
+    code, _ = run(data, "--datasets", "cifar10", "--methods", "kmeans", "--protocol", "all_rows")
     assert code == 2
     assert "CIFAR-10 has 10 classes, found 2" in capsys.readouterr().err
 
 
-def test_layouts_of_the_papers_sets(quality_data, tmp_path):
+def test_layouts_of_the_papers_sets(tmp_path):
     coarse = quality_data.PAPER_SETS["cifar20"].class_of
     assert len(coarse) == 100
     assert len(set(coarse.values())) == 20
@@ -327,7 +316,7 @@ def test_layouts_of_the_papers_sets(quality_data, tmp_path):
 
 
 @pytest.mark.data
-def test_kmeans_on_real_embeddings(quality, evaluation_data, tmp_path):
+def test_kmeans_on_real_embeddings(evaluation_data, tmp_path):
     code = quality.main(["--datasets", "dtd", "--methods", "kmeans", "--seeds", "1", "--protocol", "all_rows",
                          "--data", str(evaluation_data), "--output", str(tmp_path / "r.json"),
                          "--set", "kmeans.num_restarts=2"])  # fmt: skip

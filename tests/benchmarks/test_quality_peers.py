@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quality_peers as peers
 
 from dxmc_core.errors import InputError
 from dxmc_core.method.clusters.metrics import external_scores
@@ -13,12 +14,6 @@ from dxmc_core.method.unit_rows import unit_rows
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NUM_CLASSES = 4
-
-
-@pytest.fixture
-def peers(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("quality_peers")
 
 
 @pytest.fixture
@@ -35,7 +30,7 @@ def planted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     "name", ["faiss_kmeans", "superkmeans", "spectral", "ntk_spectral", "leiden", "leiden_nearest_k"]
 )
-def test_finds_what_is_planted(peers, planted, name):
+def test_finds_what_is_planted(planted, name):
     peer = peers.PEERS[name]
     if importlib.util.find_spec(peer.package) is None:
         pytest.skip(f"{peer.package} is not installed; it is in the extra benchmarks")
@@ -45,7 +40,7 @@ def test_finds_what_is_planted(peers, planted, name):
     assert external_scores(labels, found)["nmi"] > 0.85
 
 
-def test_a_missing_package_is_named(peers, monkeypatch):
+def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(peers.PEERS, "new", peers.Peer(lambda *_: np.zeros(1), "no_such_package"))
     with pytest.raises(InputError, match=r"new needs the package no_such_package, .* pip install 'dxmc\[benchmarks\]'"):
         peers.check_installed(["spectral", "new"])

@@ -1,18 +1,12 @@
 """The reliability diagram: bins pooled over seeds by their rows, and an SVG that names what it shows."""
 
-import importlib
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import quality_reliability as reliability
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def reliability(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("quality_reliability")
 
 
 def bins(*parts):
@@ -23,14 +17,14 @@ def bins(*parts):
 RUNS = [bins((0.5, 0.5, 0.4, 10), (0.9, 0.95, 1.0, 10)), bins((0.5, 0.6, 0.8, 30))]
 
 
-def test_bins_are_pooled_by_their_rows(reliability):
+def test_bins_are_pooled_by_their_rows():
     assert reliability.pooled_bins(RUNS) == [
         (pytest.approx(0.575), pytest.approx(0.7), 40),
         (pytest.approx(0.95), pytest.approx(1.0), 10),
     ]
 
 
-def test_diagram_has_a_panel_a_data_set_and_a_line_a_method(reliability):
+def test_diagram_has_a_panel_a_data_set_and_a_line_a_method():
     report = {
         "methods": ["kmeans", "best"],
         "datasets": {"a": {"title": "<photos>"}, "b": {"title": "textures"}},

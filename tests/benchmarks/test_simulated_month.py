@@ -1,24 +1,17 @@
 """The month's plan: what comes and goes follows from the seed, also when it goes on, and what is wrong is found."""
 
-import importlib
 import io
 import tarfile
 from collections import Counter
-from pathlib import Path
 
 import pytest
+import simulated_month as module
 
 CLASSES = ("cat", "dog", "frog")
 
 
 @pytest.fixture
-def module(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    return importlib.import_module("simulated_month")
-
-
-@pytest.fixture
-def make_month(module, tmp_path, monkeypatch):
+def make_month(tmp_path, monkeypatch):
     """Makes the month over a small archive: the first time, or as it goes on."""
     archive = tmp_path / "images.tar.xz"
     with tarfile.open(archive, "w:xz") as tar:
@@ -66,7 +59,7 @@ def test_month_that_goes_on_finds_its_images_as_they_were(make_month):
     assert after == before
 
 
-def test_ids_that_changed_for_nothing_are_found(module):
+def test_ids_that_changed_for_nothing_are_found():
     before = {"a": 0, "b": 0, "c": 1, "d": 1}
     assert module.wrong_ids(before, {"a": 0, "b": 0, "c": 1, "e": 1}, mode="assign") == []
     assert module.wrong_ids(before, {"a": 0, "b": 1, "c": 1}, mode="assign") == ["1 images changed their cluster"]

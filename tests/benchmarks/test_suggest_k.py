@@ -1,22 +1,16 @@
 """The benchmark of the suggestions: planted data as they are described, distances as they are defined."""
 
-import importlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import suggest_k as benchmark
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("suggest_k")
-
-
-def test_planted_mixtures_are_on_the_sphere_and_seeded(benchmark):
+def test_planted_mixtures_are_on_the_sphere_and_seeded():
     mixture = benchmark.planted_mixture(5, separation=0.7, spread=1.0, seed=3)
     again = benchmark.planted_mixture(5, separation=0.7, spread=1.0, seed=3)
     assert np.array_equal(mixture.embeddings, again.embeddings)
@@ -29,7 +23,7 @@ def test_planted_mixtures_are_on_the_sphere_and_seeded(benchmark):
 
 
 @pytest.mark.parametrize("partitions", ["ward", "kmeans"])
-def test_distances_are_octaves_from_the_true_number(benchmark, tmp_path, capsys, partitions):
+def test_distances_are_octaves_from_the_true_number(tmp_path, capsys, partitions):
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(6), 50)
     embeddings = np.eye(16)[labels] + 0.1 * generator.normal(size=(300, 16))
@@ -46,7 +40,7 @@ def test_distances_are_octaves_from_the_true_number(benchmark, tmp_path, capsys,
     assert summary["octaves_off"] == pytest.approx(np.mean([row["octaves_off"] for row in report["results"]]), abs=1e-3)
 
 
-def test_files_without_labels_are_refused(benchmark, tmp_path, capsys):
+def test_files_without_labels_are_refused(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", embeddings=np.eye(30))
     assert benchmark.main(["--datasets", str(tmp_path / "x.npz")]) == 2
     assert "no array 'labels'" in capsys.readouterr().err

@@ -1,18 +1,19 @@
 """embed_images on Ray: both layouts write the same, and killing any of its processes loses nothing."""
 
-import importlib
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import kill_embedding
 import numpy as np
 import pytest
 import timm
 import torch
 import yaml
 from PIL import Image
+from s3_server import serve_s3
 
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.tables import IMAGES, REJECTS, images_of
@@ -87,9 +88,7 @@ def test_an_encoder_that_is_added_embeds_alone(ray_cluster, photos, tmp_path):
 @pytest.mark.slow
 def test_killed_at_random_the_table_is_that_of_a_run_left_alone(photos, tmp_path, monkeypatch):
     """On S3, which has no rename; benchmarks/kill_embedding.py does the same at length."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    kill_embedding, s3_server = (importlib.import_module(name) for name in ("kill_embedding", "s3_server"))
-    with s3_server.serve_s3() as server:
+    with serve_s3() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         client = server.client()

@@ -3,7 +3,6 @@
 `benchmarks/picture_files.py` makes the files: format, depth, colour type, sample format, orientation, transparency.
 """
 
-import importlib
 import shutil
 import subprocess
 import warnings
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_files import picture_files
 from PIL import Image
 
 from dxmc_core.images.decode import ImageRejectedError, RejectReason, decode_image
@@ -24,9 +24,7 @@ Outcome = np.ndarray | ImageRejectedError
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        found = list(importlib.import_module("picture_files").picture_files())
+    found = list(picture_files())
     assert len({name for name, _ in found}) == len(found)
     return dict(found)
 

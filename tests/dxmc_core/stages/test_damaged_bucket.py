@@ -3,11 +3,10 @@
 `benchmarks/damaged_bucket.py` does the same with 20,000 images and on Ray.
 """
 
-import importlib
 import time
 from collections import Counter
-from pathlib import Path
 
+import damaged_bucket as damaged
 import pytest
 
 from dxmc_core.artifacts.run_dir import RunDir
@@ -26,13 +25,7 @@ NUM_IMAGES = 400
 
 
 @pytest.fixture
-def damaged(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
-    return importlib.import_module("damaged_bucket")
-
-
-@pytest.fixture
-def bucket(damaged, s3_server, s3_bucket):
+def bucket(s3_server, s3_bucket):
     return damaged.fill(s3_server, f"{s3_bucket.name}-damaged", NUM_IMAGES)
 
 
@@ -65,7 +58,7 @@ def embed(stage, source, *, max_chunks=None):
         )
 
 
-def test_rejects_are_what_was_planted(damaged, bucket, tmp_path):
+def test_rejects_are_what_was_planted(bucket, tmp_path):
     assert len(damaged.DAMAGES) >= 15
     assert len(set(bucket.expected_rejects.values())) >= 8
     bucket.server.faults.share = 0.05
@@ -77,7 +70,7 @@ def test_rejects_are_what_was_planted(damaged, bucket, tmp_path):
     assert metrics["reject_reasons"] == Counter(bucket.expected_rejects.values())
 
 
-def test_the_same_in_a_run_directory_of_the_bucket_after_a_kill(damaged, bucket, s3_bucket):
+def test_the_same_in_a_run_directory_of_the_bucket_after_a_kill(bucket, s3_bucket):
     bucket.server.faults.share = 0.05
     run_dir = RunDir.at(f"{s3_bucket.uri}/run")
     stage, source = run_dir.stage("embed_images"), ImagesSource(uri=bucket.uri)
@@ -87,7 +80,7 @@ def test_the_same_in_a_run_directory_of_the_bucket_after_a_kill(damaged, bucket,
     assert damaged.differences(bucket, run_dir) == []
 
 
-def test_objects_that_came_back_are_embedded_by_the_next_attempt(damaged, bucket, tmp_path):
+def test_objects_that_came_back_are_embedded_by_the_next_attempt(bucket, tmp_path):
     run_dir = RunDir.at(str(tmp_path / "run"))
     stage, source = run_dir.stage("embed_images"), ImagesSource(uri=bucket.uri)
     embed(stage, source, max_chunks=10)
