@@ -31,8 +31,7 @@ from plain_training import PlainTraining
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.tables import NEIGHBORS
-from dxmc_core.method.hyperparameters import default_hyperparameters
-from dxmc_core.method.objectives import build_objective
+from dxmc_core.method.hyperparameters import method_settings
 from dxmc_core.method.preparation import CLIP_RETRIEVAL_TEMPERATURE, prepare
 from dxmc_core.method.training import train
 from dxmc_core.method.training_data import TrainingData
@@ -156,10 +155,10 @@ def plain_epoch(data: TrainingData, batch_size: int, loader_workers: int) -> Cal
 
 def own_epoch(data: TrainingData, batch_size: int, *, instance_weight: float) -> Callable[[], object]:
     """One epoch of the loop that the pipeline trains with."""
-    settings = default_hyperparameters(
+    settings = method_settings(
         "dxmc", NUM_CLASSES, data.num_images, batch_size=batch_size, instance_weight=instance_weight
     )
-    objective = build_objective("dxmc", data.embedding_width, NUM_CLASSES, settings)
+    objective = settings.objective(data.embedding_width, NUM_CLASSES)
     return lambda: train(
         objective,
         data,

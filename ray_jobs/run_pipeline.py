@@ -20,7 +20,7 @@ def run_pipeline(config: str | os.PathLike | Mapping[str, Any], *, overrides: Se
         overrides: for a file, `section.key=value` as of `--set`.
 
     Returns:
-        The run directory: `run_dir.read_table(ASSIGNMENTS)` is an Arrow table.
+        The run directory: `run_dir.stage("assign_clusters").read_table("assignments")` is an Arrow table.
 
     Raises:
         InputError: the configuration or the input cannot be used.

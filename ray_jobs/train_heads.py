@@ -21,7 +21,7 @@ from dxmc_core.artifacts.joined_images import IMAGE_TABLES
 from dxmc_core.artifacts.stage_dir import StageResult
 from dxmc_core.artifacts.storage import storage_errors
 from dxmc_core.config import ResourcesConfig
-from dxmc_core.method.hyperparameters import joins_encoders
+from dxmc_core.method.hyperparameters import settings_of
 from dxmc_core.report import flatten_settings
 from dxmc_core.runtime.allocator import reuse_freed_blocks
 from dxmc_core.runtime.cpu_products import prefer_onednn
@@ -75,7 +75,7 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
     config = context.config
     output = context.stage(NAME)
     image_tables = tuple(config.encoder_of_table)
-    if config.further_encoders and not joins_encoders(config.method.name):
+    if config.further_encoders and not settings_of(config.method.name).joins_encoders:
         logger.info("%s: method %s goes by the first encoder alone; best joins several", NAME, config.method.name)
         image_tables = image_tables[:1]
     job = TrainingJob(

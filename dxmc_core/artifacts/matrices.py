@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, Part
 from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.artifacts.tables import table_named
 from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.errors import ArtifactError
 
@@ -103,7 +102,7 @@ def load_matrix(
     row_ids = np.empty(count, dtype=np.int64)
     values: np.ndarray | None = None
     start = 0
-    for part in stage_dir.iter_parts(table_named(table), ["row_id", column]):
+    for part in stage_dir.iter_parts(table, ["row_id", column]):
         matrix = matrix_of(part[column])
         matrix = convert(matrix) if convert is not None else matrix
         if values is None:
@@ -249,7 +248,7 @@ def load_rows(stage_dir: StageDir, table: str, row_ids: np.ndarray, column: str 
         ArtifactError: a row is not there.
     """
     kept_ids, kept_values = [], []
-    for part in stage_dir.iter_parts(table_named(table), ["row_id", column]):
+    for part in stage_dir.iter_parts(table, ["row_id", column]):
         part_ids = part["row_id"].to_numpy()
         wanted = np.isin(part_ids, row_ids, assume_unique=True)
         if wanted.any():
@@ -273,7 +272,7 @@ def read_rows(stage_dir: StageDir, table: str, row_ids: np.ndarray, columns: Seq
     """
     kept = [
         part.filter(pa.array(np.isin(part["row_id"].to_numpy(), row_ids)))
-        for part in stage_dir.iter_parts(table_named(table), columns)
+        for part in stage_dir.iter_parts(table, columns)
     ]
     rows = pa.concat_tables(kept)
     return take_rows(rows, np.argsort(rows["row_id"].to_numpy(), kind="stable"))

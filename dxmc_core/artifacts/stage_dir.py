@@ -34,7 +34,7 @@ from dxmc_core.artifacts.ownership import (
     write_mark,
 )
 from dxmc_core.artifacts.storage import Storage, is_local
-from dxmc_core.artifacts.tables import Table
+from dxmc_core.artifacts.tables import Table, table_named
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.runtime.lookahead import map_ahead
 
@@ -233,23 +233,31 @@ class StageDir:
             )
         return data
 
-    def iter_parts(self, table: Table, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    def iter_parts(self, table: Table | str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The parts of a published table, one at a time, in row order.
+
+        Args:
+            table: or its name, for who reads a run by hand.
 
         Raises:
             ArtifactError: the stage is not done, a part is damaged, or a column has another type than is declared.
         """
+        table = table_named(table) if isinstance(table, str) else table
         for part in self.require_manifest().tables.get(table.name, []):
             rows = self.read_part(part, columns)
             self._check_types(rows, table, part)
             yield rows
 
-    def read_table(self, table: Table, columns: Sequence[str] | None = None) -> pa.Table:
+    def read_table(self, table: Table | str, columns: Sequence[str] | None = None) -> pa.Table:
         """A whole published table, in row order; an empty one where it has no parts.
+
+        Args:
+            table: or its name.
 
         Raises:
             ArtifactError: as `iter_parts`; or it has no parts, which say how wide it is.
         """
+        table = table_named(table) if isinstance(table, str) else table
         found = list(self.iter_parts(table, columns))
         if found:
             return pa.concat_tables(found)

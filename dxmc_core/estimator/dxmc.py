@@ -27,12 +27,10 @@ from dxmc_core.method.clusters.suggest_k import KChoice, suggest_num_clusters
 from dxmc_core.method.fit import Fit, assign, check_num_images, fit_heads
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.hyperparameters import (
-    CENTROID_METHODS,
     METHODS,
     TEXT_MATRICES,
-    joins_encoders,
     method_reads,
-    method_settings,
+    settings_of,
 )
 from dxmc_core.method.neighbors.near_duplicates import usable_num_clusters
 from dxmc_core.method.nouns.naming import unnamed
@@ -419,7 +417,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
             rows = validate_data(self, X, dtype=FLOATS, reset=reset)
             self.encoder_widths_ = ()
             return [rows]
-        if not joins_encoders(self.method):
+        if not settings_of(self.method).joins_encoders:
             raise ValueError(f"method {self.method!r} takes one matrix X, found {len(X)}; method 'best' joins several")
         encoded = [check_array(rows, dtype=FLOATS, input_name=f"X[{place}]") for place, rows in enumerate(X)]
         check_consistent_length(*encoded)
@@ -439,10 +437,11 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         weights = _check_sample_weight(sample_weight, images, dtype=np.float32, ensure_non_negative=True)
         if (weights == weights[0]).all() and weights[0] > 0:
             return None
-        if self.method not in CENTROID_METHODS:
+        if not settings_of(self.method).weighs_rows:
+            weighing = ", ".join(method for method in METHODS if settings_of(method).weighs_rows)
             raise ValueError(
                 f"method {self.method!r} counts all rows alike: expected no sample_weight, found unequal ones; methods "
-                f"that weigh rows: {', '.join(CENTROID_METHODS)}"
+                f"that weigh rows: {weighing}"
             )
         return weights
 
@@ -467,7 +466,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
     def _check_parameters(self, num_clusters: int) -> None:
         if self.method not in METHODS:
             raise ValueError(f"expected method to be one of {', '.join(METHODS)}, found {self.method!r}")
-        least = 1 if self.method in CENTROID_METHODS else 2
+        least = settings_of(self.method).least_clusters
         for name, minimum in (("n_clusters", least), ("n_neighbors", 1), ("nouns_per_center", 1), ("n_init", 1)):
             value = num_clusters if name == "n_clusters" else getattr(self, name)
             if not isinstance(value, Integral) or value < minimum:
@@ -475,7 +474,7 @@ class DXMC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         size = self.min_cluster_size
         if size is not None and (not isinstance(size, Integral) or size < 2):
             raise ValueError(f"expected min_cluster_size to be None or an integer of at least 2, found {size!r}")
-        if self.n_init > 1 and self.method in CENTROID_METHODS:
+        if self.n_init > 1 and settings_of(self.method).has_restarts:
             raise ValueError(
                 f"expected n_init 1 for method {self.method!r}, found {self.n_init}: it has restarts of its own, "
                 "method_settings={'num_restarts': ...}"
@@ -500,7 +499,7 @@ def _usable_num_clusters(images: np.ndarray, num_clusters: int) -> int:
 
 
 def _setting_names(method: str) -> list[str]:
-    return [field.name for field in fields(method_settings(method, num_clusters=2, num_images=2))]
+    return [field.name for field in fields(settings_of(method))]
 
 
 def _methods_without_text() -> list[str]:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from dxmc_core.method.best.best_start import BestStart
-from dxmc_core.method.clusters.kmeans import concatenate_modalities, spherical_kmeans
 from dxmc_core.method.heads import CentroidHead, Heads
-from dxmc_core.method.hyperparameters import CENTROID_METHODS, CentroidSettings, method_reads, method_settings
+from dxmc_core.method.hyperparameters import AtOnceSettings, KMeansSettings, method_settings
 from dxmc_core.method.neighbors.near_duplicates import distinct_rows
-from dxmc_core.method.objectives import BestObjective, build_objective
+from dxmc_core.method.objectives.best import BestObjective
 from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training import EpochCallback, EpochReport, TrainingState, train
 from dxmc_core.method.training_data import TrainingData
@@ -45,7 +44,7 @@ def heads_of_copies(data: TrainingData, num_clusters: int) -> CentroidHead | Non
         return None
     if len(rows) == 1 < num_clusters:
         rows = np.concatenate([rows, -rows])  # the second has no images
-    return CentroidHead(torch.from_numpy(rows), temperature=CentroidSettings().temperature)
+    return CentroidHead(torch.from_numpy(rows), temperature=KMeansSettings().temperature)
 
 
 def fit_heads(
@@ -70,10 +69,10 @@ def fit_heads(
     Args:
         method: one of `METHODS`.
         data: what `method_reads` asks for; the rest is not touched.
-        weights: (N,) what an image counts for in the centroid methods; the others take none.
+        weights: (N,) what an image counts for in the methods that weigh rows; the others take none.
         settings: see `method_settings`.
         on_step: told of the steps of what has no epochs: the start of `best`, k-means.
-        on_epoch_end, resume_state: see `training.train`; without effect on the centroid methods.
+        on_epoch_end, resume_state: see `training.train`; without effect on methods without epochs.
         warm_heads: of an earlier state of the same images, to start from where the method can (`Objective.start_from`).
         best_start: of these data, K and seed, where it was worked out before; only `best` has one.
 
@@ -82,17 +81,16 @@ def fit_heads(
     """
     check_num_images(data.num_images, num_clusters)
     chosen = method_settings(method, num_clusters=num_clusters, num_images=data.num_images, **settings)
-    data = data.only(method_reads(method, **settings))
+    data = data.only(chosen.reads)
     copies = heads_of_copies(data, num_clusters)
     if copies is not None:
         return Fit(copies, [])
-    if method in CENTROID_METHODS:
-        return Fit(
-            _fit_centroids(data, chosen, num_clusters=num_clusters, weights=weights, seed=seed, on_step=on_step), []
-        )
-    if weights is not None:
+    if weights is not None and not chosen.weighs_rows:
         raise ValueError(f"method {method} counts all images alike: expected no weights")
-    objective = build_objective(method, data.embedding_width, num_clusters, chosen, seed=seed)
+    if isinstance(chosen, AtOnceSettings):
+        heads = chosen.fit(data, num_clusters=num_clusters, weights=weights, seed=seed, on_step=on_step)
+        return Fit(heads, [])
+    objective = chosen.objective(data.embedding_width, num_clusters, seed=seed)
     if isinstance(objective, BestObjective):
         objective.start, objective.on_step = best_start, on_step
     if warm_heads is not None:
@@ -111,35 +109,6 @@ def fit_heads(
         resume_state=resume_state,
     )
     return Fit(objective.heads.cpu().eval(), reports)
-
-
-def _fit_centroids(
-    data: TrainingData,
-    settings: CentroidSettings,
-    *,
-    num_clusters: int,
-    weights: np.ndarray | None,
-    seed: int,
-    on_step: OnStep,
-) -> Heads:
-    rows = data.image_embeddings.cpu().numpy()
-    if data.text_counterparts is not None:
-        rows = concatenate_modalities(rows, data.text_counterparts.cpu().numpy())
-    result = spherical_kmeans(
-        rows,
-        num_clusters,
-        num_restarts=settings.num_restarts,
-        num_iterations=settings.num_iterations,
-        max_points_per_center=None,
-        weights=weights,
-        seed=seed,
-        on_step=on_step,
-    )
-    return CentroidHead(
-        torch.from_numpy(result.centers),
-        temperature=settings.temperature,
-        needs_text=data.text_counterparts is not None,
-    )
 
 
 def assign(

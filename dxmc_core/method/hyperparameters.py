@@ -3,9 +3,18 @@
 Nothing here computes, so that configurations are checked without loading what trains.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dxmc_core.method.heads import Heads
+    from dxmc_core.method.objectives.base import Objective
+    from dxmc_core.method.steps import OnStep
+    from dxmc_core.method.training_data import TrainingData
 
 #: The matrices of `TrainingData` that only nouns can give.
 TEXT_MATRICES = frozenset({"text_counterparts", "text_neighbors", "noun_embeddings", "selected_nouns"})
@@ -23,7 +32,37 @@ _STEPS_PER_EPOCH = 48
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameters:
+class MethodSettings:
+    """What is to be known of a method: its settings, what it reads, and how it is begun; what computes is loaded then.
+
+    Class attributes: `least_clusters` is the smallest K; `weighs_rows` says that images may count for more or less,
+    `has_restarts` that it begins several times by itself, `joins_encoders` that it clusters by the embeddings of
+    several encoders together, where others go by those of the first.
+    """
+
+    least_clusters: ClassVar[int] = 2
+    weighs_rows: ClassVar[bool] = False
+    has_restarts: ClassVar[bool] = False
+    joins_encoders: ClassVar[bool] = False
+
+    @classmethod
+    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
+        """The authors' settings for data of this shape; they may depend on settings already `given`."""
+        return cls()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the `TrainingData` matrices that the method needs with these settings, beyond the embeddings."""
+        return ()
+
+    @property
+    def epochs(self) -> int:
+        """Passes of gradient steps over the data."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters(MethodSettings, ABC):
     """Settings that every gradient method has; each method's own class adds to them.
 
     Attributes:
@@ -42,15 +81,13 @@ class Hyperparameters:
     weight_decay: float = 0.0
     entropy_weight: float = 5.0
 
-    @classmethod
-    def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
-        """The authors' settings for data of this shape; they may depend on settings already `given`."""
-        return cls()
+    @abstractmethod
+    def objective(self, embedding_width: int, num_clusters: int, *, seed: int = 0) -> "Objective":
+        """What is trained, with fresh heads."""
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """Names of the `TrainingData` matrices that the method needs with these settings, beyond the embeddings."""
-        return ()
+    def epochs(self) -> int:
+        return self.num_epochs
 
     def __post_init__(self) -> None:
         """Raise ValueError for a setting out of its range; subclasses extend it."""
@@ -104,6 +141,7 @@ class BestHyperparameters(Hyperparameters):
     """
 
     least_epochs: ClassVar[int] = 0
+    joins_encoders: ClassVar[bool] = True
 
     num_epochs: int = 0
     learning_rate: float = 3e-4
@@ -111,6 +149,11 @@ class BestHyperparameters(Hyperparameters):
     target_weight: float = 0.5
     shares_weight: float = 1.0
     temperature: float = 0.1
+
+    def objective(self, embedding_width: int, num_clusters: int, *, seed: int = 0) -> "Objective":
+        from dxmc_core.method.objectives.best import BestObjective
+
+        return BestObjective(embedding_width, num_clusters, self, seed=seed)
 
     @classmethod
     def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
@@ -154,6 +197,11 @@ class DXMCHyperparameters(Hyperparameters):
     instance_weight: float = 1.0
     shared_trunk: bool = False
     projection_width: int = 1024
+
+    def objective(self, embedding_width: int, num_clusters: int, *, seed: int = 0) -> "Objective":
+        from dxmc_core.method.objectives.dxmc import DXMCObjective
+
+        return DXMCObjective(embedding_width, num_clusters, self, seed=seed)
 
     @classmethod
     def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
@@ -218,6 +266,11 @@ class MCAHyperparameters(Hyperparameters):
     max_cosine_to_mean: float = 0.95
     min_votes_share: float = 0.05
 
+    def objective(self, embedding_width: int, num_clusters: int, *, seed: int = 0) -> "Objective":
+        from dxmc_core.method.objectives.mca import MCAObjective
+
+        return MCAObjective(embedding_width, num_clusters, self, seed=seed)
+
     @classmethod
     def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
         """The defaults; data smaller than a batch are one batch."""
@@ -258,6 +311,11 @@ class SICHyperparameters(Hyperparameters):
     nouns_per_center: int = 500
     max_cosine_to_mean: float = 0.95
 
+    def objective(self, embedding_width: int, num_clusters: int, *, seed: int = 0) -> "Objective":
+        from dxmc_core.method.objectives.sic import SICObjective
+
+        return SICObjective(embedding_width, num_clusters, self, seed=seed)
+
     @classmethod
     def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
         """The authors' settings; data smaller than their batch are one batch."""
@@ -286,6 +344,11 @@ class TACHyperparameters(Hyperparameters):
     fidelity: Fidelity = "code"
     cluster_temperature: float = 0.5
     consistency_weight: float = 1.0
+
+    def objective(self, embedding_width: int, num_clusters: int, *, seed: int = 0) -> "Objective":
+        from dxmc_core.method.objectives.tac import TACObjective
+
+        return TACObjective(embedding_width, num_clusters, self, seed=seed)
 
     @classmethod
     def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
@@ -335,6 +398,11 @@ class TEMIHyperparameters(Hyperparameters):
     mean_momentum: float = 0.9
     num_neighbors: int = 50
     standardize: bool = True
+
+    def objective(self, embedding_width: int, num_clusters: int, *, seed: int = 0) -> "Objective":
+        from dxmc_core.method.objectives.temi import TEMIObjective
+
+        return TEMIObjective(embedding_width, num_clusters, self, seed=seed)
 
     @classmethod
     def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
@@ -388,6 +456,11 @@ class TURTLEHyperparameters(Hyperparameters):
     inner_learning_rate: float = 1e-3
     feature_scale: float = 10.0
 
+    def objective(self, embedding_width: int, num_clusters: int, *, seed: int = 0) -> "Objective":
+        from dxmc_core.method.objectives.turtle import TURTLEObjective
+
+        return TURTLEObjective(embedding_width, num_clusters, self, seed=seed)
+
     @classmethod
     def published(cls, num_clusters: int, num_images: int, given: Mapping[str, Any]) -> Self:
         """The authors' settings; data smaller than their batch are one batch."""
@@ -404,7 +477,28 @@ class TURTLEHyperparameters(Hyperparameters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CentroidSettings:
+class AtOnceSettings(MethodSettings, ABC):
+    """Settings of a method that takes no gradient steps."""
+
+    @abstractmethod
+    def fit(
+        self,
+        data: "TrainingData",
+        *,
+        num_clusters: int,
+        weights: "np.ndarray | None",
+        seed: int,
+        on_step: "OnStep",
+    ) -> "Heads":
+        """Its heads.
+
+        Args:
+            weights: (N,) what an image counts for; given only where the method weighs rows.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class KMeansSettings(AtOnceSettings):
     """Settings of kmeans and concat_kmeans; TAC's baselines take 20 restarts too.
 
     Attributes:
@@ -413,12 +507,38 @@ class CentroidSettings:
         temperature: of the softmax over cosines that gives the confidence; assignments do not depend on it.
     """
 
+    least_clusters: ClassVar[int] = 1
+    weighs_rows: ClassVar[bool] = True
+    has_restarts: ClassVar[bool] = True
+
     num_restarts: int = 20
     num_iterations: int = 300
     temperature: float = 0.02
 
+    def fit(
+        self,
+        data: "TrainingData",
+        *,
+        num_clusters: int,
+        weights: "np.ndarray | None",
+        seed: int,
+        on_step: "OnStep",
+    ) -> "Heads":
+        from dxmc_core.method.clusters.centroids import fit_centroids
 
-_HYPERPARAMETERS: dict[str, type[Hyperparameters]] = {
+        return fit_centroids(data, self, num_clusters=num_clusters, weights=weights, seed=seed, on_step=on_step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConcatKMeansSettings(KMeansSettings):
+    """Those of k-means, on images and text counterparts side by side."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("text_counterparts",)
+
+
+_SETTINGS: dict[str, type[Hyperparameters] | type[AtOnceSettings]] = {
     "best": BestHyperparameters,
     "dxmc": DXMCHyperparameters,
     "mca": MCAHyperparameters,
@@ -426,63 +546,40 @@ _HYPERPARAMETERS: dict[str, type[Hyperparameters]] = {
     "tac": TACHyperparameters,
     "temi": TEMIHyperparameters,
     "turtle": TURTLEHyperparameters,
+    "kmeans": KMeansSettings,
+    "concat_kmeans": ConcatKMeansSettings,
 }
-GRADIENT_METHODS = tuple(_HYPERPARAMETERS)
-CENTROID_METHODS = ("kmeans", "concat_kmeans")
-METHODS = (*GRADIENT_METHODS, *CENTROID_METHODS)
+METHODS = tuple(_SETTINGS)
 
 
-def hyperparameters_of(method: str) -> type[Hyperparameters]:
-    """The class of a gradient method's settings; raises ValueError for another method."""
-    if method not in _HYPERPARAMETERS:
-        raise ValueError(f"expected a method that trains heads ({', '.join(GRADIENT_METHODS)}), found {method!r}")
-    return _HYPERPARAMETERS[method]
+def settings_of(method: str) -> type[Hyperparameters] | type[AtOnceSettings]:
+    """The class of a method's settings; raises ValueError for a method that is not known."""
+    if method not in _SETTINGS:
+        raise ValueError(f"unknown method {method!r}; expected one of {', '.join(METHODS)}")
+    return _SETTINGS[method]
 
 
-def default_hyperparameters(method: str, num_clusters: int, num_images: int, **overrides: Any) -> Hyperparameters:
+def method_settings(method: str, num_clusters: int, num_images: int, **given: Any) -> Hyperparameters | AtOnceSettings:
     """Published settings of a method for data of this shape, with the given ones in their place.
 
     Args:
-        method: one of `GRADIENT_METHODS`.
         num_clusters: K; from 100 on the authors' settings differ.
         num_images: N; data smaller than the published batch are one batch.
-        overrides: fields of the method's hyperparameter class; None stands for the default.
+        given: fields of the method's settings; None stands for the default.
 
     Raises:
         ValueError: unknown method or setting, or a value out of range.
     """
-    settings = hyperparameters_of(method)
+    settings = settings_of(method)
     known = sorted(field.name for field in fields(settings))
-    unknown = sorted(set(overrides) - set(known))
+    unknown = sorted(set(given) - set(known))
     if unknown:
         raise ValueError(f"method {method} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
-    given = {name: value for name, value in overrides.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
     return replace(settings.published(num_clusters, num_images, given), **given)
-
-
-def method_settings(method: str, *, num_clusters: int, num_images: int, **given: Any) -> Any:
-    """All settings of a method, the given ones in the place of its defaults; None stands for the default.
-
-    Raises:
-        ValueError: the method or a setting is unknown.
-    """
-    if method not in CENTROID_METHODS:
-        return default_hyperparameters(method, num_clusters, num_images, **given)
-    known = [field.name for field in fields(CentroidSettings)]
-    for name in given:
-        if name not in known:
-            raise ValueError(f"method {method} has no setting {name}; it has {', '.join(known)}")
-    return replace(CentroidSettings(), **{name: value for name, value in given.items() if value is not None})
-
-
-def joins_encoders(method: str) -> bool:
-    """Whether a method clusters by the embeddings of several encoders together; the others go by those of the first."""
-    return method == "best"
 
 
 def method_reads(method: str, **given: Any) -> tuple[str, ...]:
     """Names of the `TrainingData` matrices that a method needs, with these settings, beyond the image embeddings."""
-    if method in CENTROID_METHODS:
-        return ("text_counterparts",) if method == "concat_kmeans" else ()
     # What is read depends on no default that K and N decide.
-    return method_settings(method, num_clusters=2, num_images=2, **given).reads
+    return method_settings(method, 2, 2, **given).reads

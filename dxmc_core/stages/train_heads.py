@@ -34,7 +34,7 @@ from dxmc_core.method.best.best_start import NUM_LOOKS, BestStart, num_rows_look
 from dxmc_core.method.clusters.kmeans import kmeans_bytes, kmeans_work
 from dxmc_core.method.distributed import broadcast_number
 from dxmc_core.method.fit import fit_heads, heads_of_copies
-from dxmc_core.method.hyperparameters import joins_encoders, method_reads, method_settings
+from dxmc_core.method.hyperparameters import method_reads, method_settings, settings_of
 from dxmc_core.method.neighbors.near_duplicates import one_of_each
 from dxmc_core.method.objectives.best import find_start_of
 from dxmc_core.method.preparation import hypernym_pairs
@@ -80,10 +80,9 @@ class TrainingJob:
     @property
     def num_epochs(self) -> int:
         """Of gradient steps; 0 for methods without."""
-        settings = method_settings(
+        return method_settings(
             self.method.name, num_clusters=self.num_clusters, num_images=self.num_clusters, **self.method.settings
-        )
-        return getattr(settings, "num_epochs", 0)
+        ).epochs
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -430,5 +429,5 @@ def _training_files(load: Workload) -> float:
     """Bytes of the matrices that are mapped: embeddings and counterparts in float16, neighbours in int32."""
     matrices = 1 + ("text_counterparts" in load.reads)
     neighbors = ("image_neighbors" in load.reads) + ("text_neighbors" in load.reads)
-    further = sum(load.further_widths) if joins_encoders(load.method) else 0
+    further = sum(load.further_widths) if settings_of(load.method).joins_encoders else 0
     return load.num_images * (2.0 * (load.width * matrices + further) + 4.0 * load.num_neighbors * neighbors)

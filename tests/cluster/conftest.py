@@ -33,14 +33,14 @@ s3.put_object(Bucket="bucket", Key="nouns.txt", Body="\\n".join(words).encode())
 _ACCOUNT = """
 import json, sys
 from collections import Counter
-from dxmc_core.artifacts.tables import ASSIGNMENTS
 from dxmc_core.artifacts.run_dir import RunDir
+from dxmc_core.artifacts.tables import ASSIGNMENTS, IMAGES, REJECTS
 run = RunDir.at(sys.argv[1])
 stage, rows = run.stage("embed_images"), []
-for name in ("images", "rejects"):
-    if stage.require_manifest().tables.get(name):
-        rows += stage.read_table(name)["image_id"].to_pylist()
-table = run.stage("assign_clusters").read_table(ASSIGNMENTS)
+for table in (IMAGES, REJECTS):
+    if stage.require_manifest().tables.get(table.name):
+        rows += stage.read_table(table)["image_id"].to_pylist()
+table = run.read_table(ASSIGNMENTS)
 print(json.dumps({
     "rows": len(rows), "doubled": sum(count > 1 for count in Counter(rows).values()),
     "images": stage.require_manifest().rows("images"),

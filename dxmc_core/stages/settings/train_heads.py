@@ -12,7 +12,7 @@ from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.tables import IMAGES
 from dxmc_core.errors import InputError
-from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads, method_settings
+from dxmc_core.method.hyperparameters import TEXT_MATRICES, method_reads, method_settings, settings_of
 from dxmc_core.method.neighbors.near_duplicates import usable_num_clusters
 from dxmc_core.settings import Settings
 from dxmc_core.stages.training_log import LogTarget
@@ -30,8 +30,6 @@ class MethodConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "MethodConfig":
-        if self.name not in METHODS:
-            raise ValueError(f"unknown method {self.name!r}; expected one of {', '.join(METHODS)}")
         kinds = setting_types(self.name)
         for key, value in self.settings.items():
             if key in kinds:
@@ -46,8 +44,8 @@ class MethodConfig(Settings):
 
 
 def setting_types(method: str) -> dict[str, Any]:
-    """The settings of a method with their types. K and N only choose among defaults; names and types are the same."""
-    return {field.name: field.type for field in fields(method_settings(method, num_clusters=2, num_images=2))}
+    """The settings of a method with their types."""
+    return {field.name: field.type for field in fields(settings_of(method))}
 
 
 def _check_type(key: str, value: Any, kind: Any) -> None:

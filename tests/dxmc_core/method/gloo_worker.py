@@ -27,8 +27,7 @@ from dxmc_core.method.distributed import (
     rows_of_rank,
     world_size,
 )
-from dxmc_core.method.hyperparameters import default_hyperparameters
-from dxmc_core.method.objectives import build_objective
+from dxmc_core.method.hyperparameters import method_settings
 from dxmc_core.method.training import train
 from dxmc_core.method.training_data import Batch, TrainingData
 
@@ -135,8 +134,8 @@ def training_case(method: str, overrides: dict[str, Any]) -> dict[str, Any]:
         noun_hypernyms=torch.tensor([[noun, noun + 10] for noun in range(10)]),
         selected_nouns=random_matrix(20, WIDTH, seed=14),
     )
-    settings = default_hyperparameters(method, NUM_CLUSTERS, NUM_IMAGES, **overrides)
-    objective = build_objective(method, WIDTH, NUM_CLUSTERS, settings, seed=3).double()
+    settings = method_settings(method, NUM_CLUSTERS, NUM_IMAGES, **overrides)
+    objective = settings.objective(WIDTH, NUM_CLUSTERS, seed=3).double()
     step_losses: list[Tensor] = []
     compute_terms = objective.loss_terms
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dxmc_core.method.hyperparameters import GRADIENT_METHODS, default_hyperparameters
-from dxmc_core.method.objectives import Objective, build_objective
+from dxmc_core.method.hyperparameters import METHODS, Hyperparameters, method_settings, settings_of
+from dxmc_core.method.objectives.base import Objective
 from dxmc_core.method.training import EpochReport, TrainingState, collapse_warning, train
 from dxmc_core.method.training_data import TrainingData, draw_batches
 
@@ -66,8 +66,8 @@ QUICK: dict[str, dict[str, Any]] = {
 def run(
     data: TrainingData, method: str, *, seed: int = 0, resume: TrainingState | None = None, **overrides: Any
 ) -> tuple[Objective, list[EpochReport], list[TrainingState]]:
-    settings = default_hyperparameters(method, NUM_CLUSTERS, data.num_images, **({"batch_size": 64} | overrides))
-    objective = build_objective(method, WIDTH, NUM_CLUSTERS, settings, seed=seed)
+    settings = method_settings(method, NUM_CLUSTERS, data.num_images, **({"batch_size": 64} | overrides))
+    objective = settings.objective(WIDTH, NUM_CLUSTERS, seed=seed)
     states: list[TrainingState] = []
     reports = train(
         objective,
@@ -140,8 +140,8 @@ def test_resuming_at_any_epoch_ends_with_the_same_bits(method: str) -> None:
         torch.save(state, buffer)
         buffer.seek(0)
         loaded = torch.load(buffer, weights_only=True)
-        settings = default_hyperparameters(method, NUM_CLUSTERS, data.num_images, num_epochs=4, **overrides)
-        resumed = build_objective(method, WIDTH, NUM_CLUSTERS, settings)
+        settings = method_settings(method, NUM_CLUSTERS, data.num_images, num_epochs=4, **overrides)
+        resumed = settings.objective(WIDTH, NUM_CLUSTERS)
         with torch.no_grad():
             for parameter in resumed.parameters():
                 parameter.fill_(0.5)  # Whatever is not taken from the checkpoint shows.
@@ -201,8 +201,8 @@ def test_tiny_data_is_one_batch() -> None:
 
 def test_what_cannot_be_trained_is_refused() -> None:
     data, _ = planted()
-    settings = default_hyperparameters("tac", NUM_CLUSTERS, data.num_images)
-    objective = build_objective("tac", WIDTH, NUM_CLUSTERS, settings)
+    settings = method_settings("tac", NUM_CLUSTERS, data.num_images)
+    objective = settings.objective(WIDTH, NUM_CLUSTERS)
     arguments: dict[str, Any] = {"num_epochs": 2, "batch_size": 64, "learning_rate": 1e-3}
     with pytest.raises(ValueError, match="found no text_counterparts, text_neighbors"):
         train(objective, data.only(["image_neighbors"]), **arguments)
@@ -226,8 +226,8 @@ def test_weights_decay_as_the_method_says(method: str, decoupled: bool) -> None:
     data, _ = planted()
     decay, rate = 0.1, 1e-2
     overrides = QUICK[method] | {"learning_rate": rate, "weight_decay": decay, "num_epochs": 1, "batch_size": 320}
-    settings = default_hyperparameters(method, NUM_CLUSTERS, data.num_images, **overrides)
-    reference = build_objective(method, WIDTH, NUM_CLUSTERS, settings)
+    settings = method_settings(method, NUM_CLUSTERS, data.num_images, **overrides)
+    reference = settings.objective(WIDTH, NUM_CLUSTERS)
     reference.begin_epoch(0, data)
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
     optimizer = kind(reference.parameters(), lr=rate, betas=settings.betas, weight_decay=decay)
@@ -247,10 +247,10 @@ def test_collapse_warning() -> None:
     assert warning == "2 of 4 clusters are empty: if that lasts, raise it, or lower num_clusters"
 
 
-@pytest.mark.parametrize("method", GRADIENT_METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if issubclass(settings_of(name), Hyperparameters)])
 def test_what_helps_against_collapse_are_settings_of_the_method(method: str) -> None:
-    settings = default_hyperparameters(method, NUM_CLUSTERS, 300)
-    remedy = build_objective(method, WIDTH, NUM_CLUSTERS, settings).against_collapse
+    settings = method_settings(method, NUM_CLUSTERS, 300)
+    remedy = settings.objective(WIDTH, NUM_CLUSTERS).against_collapse
     named = re.findall(r"(?:raise|lower|or) (\w+)", remedy)
     assert named
     for name in named:

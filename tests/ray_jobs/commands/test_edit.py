@@ -9,7 +9,7 @@ import yaml
 
 from dxmc_core.artifacts.generations import Generations, open_run_dir
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.tables import ASSIGNMENTS, CLUSTER_TREE, CLUSTERS, EDITS, LINEAGE
+from dxmc_core.artifacts.tables import ASSIGNMENTS, CENTERS, CLUSTER_TREE, CLUSTERS, EDITS, LINEAGE
 from dxmc_core.edits.file import format_edits, read_edits
 from dxmc_core.errors import InputError
 from ray_jobs import cli
@@ -53,7 +53,7 @@ AS_IT_WAS = {0: RED, 1: GREEN, 2: BLUE}
 
 
 def test_a_merge_is_in_every_table_and_undo_restores_them(run: RunDir, capsys: pytest.CaptureFixture) -> None:
-    before = {name: run.stage("assign_clusters").read_table(name) for name in ("assignments", "centers")}
+    before = {table: run.stage("assign_clusters").read_table(table) for table in (ASSIGNMENTS, CENTERS)}
     edit(run, "merge", 1, 0, "--name", "fruit", "--reason", "both are fruit", "--author", "ann")
     assert "generation 1" in capsys.readouterr().out
     assert members(run) == {1: f"{RED} {GREEN}", 2: BLUE}
@@ -75,8 +75,8 @@ def test_a_merge_is_in_every_table_and_undo_restores_them(run: RunDir, capsys: p
     assert members(run) == AS_IT_WAS
     assert names(run) == {0: "red", 1: "green", 2: "blue"}
     after = open_run_dir(run.uri).stage("assign_clusters")
-    for name, table in before.items():
-        assert after.read_table(name).equals(table)
+    for table, rows in before.items():
+        assert after.read_table(table).equals(rows)
 
 
 def test_every_kind_holds_at_once(run: RunDir) -> None:

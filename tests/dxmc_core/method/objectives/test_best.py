@@ -8,9 +8,8 @@ from dxmc_core.method.best.discriminant import fit_discriminant
 from dxmc_core.method.clusters.metrics import clustering_accuracy
 from dxmc_core.method.fit import assign, fit_heads
 from dxmc_core.method.heads import DiscriminantHead, build_heads
-from dxmc_core.method.hyperparameters import default_hyperparameters
+from dxmc_core.method.hyperparameters import method_settings
 from dxmc_core.method.neighbors.exact import nearest_neighbors
-from dxmc_core.method.objectives import build_objective
 from dxmc_core.method.training_data import Batch, TrainingData
 
 NUM_CLUSTERS, WIDTH = 5, 24
@@ -58,8 +57,8 @@ def test_head_starts_as_the_discriminant_and_loads_again() -> None:
 
 def test_loss_terms_are_the_definition() -> None:
     rows, _ = planted()
-    settings = default_hyperparameters("best", NUM_CLUSTERS, len(rows), use_text=False, num_epochs=1)
-    objective = build_objective("best", WIDTH, NUM_CLUSTERS, settings, seed=0)
+    settings = method_settings("best", NUM_CLUSTERS, len(rows), use_text=False, num_epochs=1)
+    objective = settings.objective(WIDTH, NUM_CLUSTERS, seed=0)
     objective.prepare(data_of(rows), from_scratch=True)
     anchors, others = torch.arange(12), torch.arange(12, 24)
     images, neighbors = torch.from_numpy(rows)[anchors], torch.from_numpy(rows)[others]

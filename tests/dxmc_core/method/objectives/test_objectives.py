@@ -9,14 +9,16 @@ from torch import Tensor, nn
 from dxmc_core.method import losses
 from dxmc_core.method.heads import DualHeads
 from dxmc_core.method.hyperparameters import (
-    GRADIENT_METHODS,
+    METHODS,
     DXMCHyperparameters,
+    Hyperparameters,
     TACHyperparameters,
     TURTLEHyperparameters,
-    default_hyperparameters,
     method_reads,
+    method_settings,
+    settings_of,
 )
-from dxmc_core.method.objectives import Objective, build_objective
+from dxmc_core.method.objectives.base import Objective
 from dxmc_core.method.training_data import Batch
 
 WIDTH, NUM_CLUSTERS, NUM_ROWS = 8, 3, 10
@@ -37,10 +39,10 @@ def dual_heads(objective: Objective) -> DualHeads:
 
 
 def test_published_settings_of_few_and_many_clusters() -> None:
-    few = default_hyperparameters("dxmc", 10, 60_000)
+    few = method_settings("dxmc", 10, 60_000)
     assert isinstance(few, DXMCHyperparameters)
     assert (few.num_epochs, few.batch_size, few.cluster_temperature, few.instance_temperature) == (20, 512, 0.5, 0.05)
-    many = default_hyperparameters("dxmc", 100, 60_000)
+    many = method_settings("dxmc", 100, 60_000)
     assert isinstance(many, DXMCHyperparameters)
     assert (many.num_epochs, many.batch_size, many.cluster_temperature, many.instance_temperature) == (
         100,
@@ -48,40 +50,40 @@ def test_published_settings_of_few_and_many_clusters() -> None:
         5.0,
         0.5,
     )
-    paper = default_hyperparameters("dxmc", 100, 60_000, fidelity="paper")
+    paper = method_settings("dxmc", 100, 60_000, fidelity="paper")
     assert isinstance(paper, DXMCHyperparameters)
     assert (paper.cluster_temperature, paper.instance_temperature) == (0.5, 0.05)
-    tac = default_hyperparameters("tac", 200, 60_000)
+    tac = method_settings("tac", 200, 60_000)
     assert isinstance(tac, TACHyperparameters)
     assert (tac.num_epochs, tac.batch_size, tac.cluster_temperature) == (100, 8192, 5.0)
     assert (tac.learning_rate, tac.betas, tac.weight_decay, tac.entropy_weight) == (1e-3, (0.9, 0.99), 0.0, 5.0)
 
 
 def test_published_settings_of_the_siblings() -> None:
-    sic = default_hyperparameters("sic", 10, 60_000)
+    sic = method_settings("sic", 10, 60_000)
     assert (sic.num_epochs, sic.batch_size, sic.learning_rate, sic.weight_decay) == (100, 128, 1e-4, 1e-4)
-    turtle = default_hyperparameters("turtle", 10, 60_000)
+    turtle = method_settings("turtle", 10, 60_000)
     assert isinstance(turtle, TURTLEHyperparameters)
     assert turtle.num_epochs * turtle.steps_per_epoch == 6000
     assert (turtle.batch_size, turtle.entropy_weight, turtle.betas) == (10_000, 10.0, (0.9, 0.999))
-    assert default_hyperparameters("turtle", 10, 500).batch_size == 500
-    temi = default_hyperparameters("temi", 10, 60_000)
+    assert method_settings("turtle", 10, 500).batch_size == 500
+    temi = method_settings("temi", 10, 60_000)
     assert (temi.num_epochs, temi.batch_size, temi.learning_rate, temi.weight_decay) == (100, 1024, 4e-4, 1e-4)
-    small = default_hyperparameters("temi", 10, 3_000)
+    small = method_settings("temi", 10, 3_000)
     assert (small.batch_size, small.learning_rate) == (128, 4e-4)
-    assert default_hyperparameters("temi", 10, 60_000, batch_size=256).learning_rate == pytest.approx(1e-4)
+    assert method_settings("temi", 10, 60_000, batch_size=256).learning_rate == pytest.approx(1e-4)
 
 
 def test_what_turtle_reads_follows_from_its_spaces() -> None:
     assert method_reads("turtle") == ()
     assert method_reads("turtle", spaces="image_and_text") == ("text_counterparts",)
-    both = default_hyperparameters("turtle", 10, 500, spaces="image_and_text")
-    assert build_objective("turtle", WIDTH, NUM_CLUSTERS, both).reads == ("text_counterparts",)
+    both = method_settings("turtle", 10, 500, spaces="image_and_text")
+    assert both.objective(WIDTH, NUM_CLUSTERS).reads == ("text_counterparts",)
     assert method_reads("sic") == ("image_neighbors", "noun_embeddings")
 
 
 def test_overrides_take_the_place_of_defaults() -> None:
-    settings = default_hyperparameters("tac", 10, 60_000, num_epochs=3, cluster_temperature=0.1, learning_rate=None)
+    settings = method_settings("tac", 10, 60_000, num_epochs=3, cluster_temperature=0.1, learning_rate=None)
     assert isinstance(settings, TACHyperparameters)
     assert (settings.num_epochs, settings.cluster_temperature, settings.learning_rate) == (3, 0.1, 1e-3)
 
@@ -89,7 +91,7 @@ def test_overrides_take_the_place_of_defaults() -> None:
 @pytest.mark.parametrize(
     ("method", "overrides", "message"),
     [
-        ("kmeans", {}, "expected a method that trains heads .*, found 'kmeans'"),
+        ("umap", {}, "unknown method .umap.; expected one of best, dxmc, .*, concat_kmeans"),
         ("tac", {"instance_weight": 1.0}, "method tac has no setting instance_weight; it has batch_size, betas"),
         ("dxmc", {"fidelity": "both"}, "expected fidelity to be one of code, paper, found 'both'"),
         ("dxmc", {"cluster_temperature": 0.0}, "expected cluster_temperature above 0, found 0.0"),
@@ -104,12 +106,7 @@ def test_overrides_take_the_place_of_defaults() -> None:
 )
 def test_unusable_settings_are_refused(method: str, overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        default_hyperparameters(method, 10, 60_000, **overrides)
-
-
-def test_another_methods_hyperparameters_are_refused() -> None:
-    with pytest.raises(TypeError, match="tac takes TACHyperparameters, found DXMCHyperparameters"):
-        build_objective("tac", WIDTH, NUM_CLUSTERS, DXMCHyperparameters())
+        method_settings(method, 10, 60_000, **overrides)
 
 
 @pytest.mark.parametrize("shared_trunk", [False, True])
@@ -120,7 +117,7 @@ def test_dxmc_adds_up_its_levels(
     settings = DXMCHyperparameters(
         fidelity=fidelity, shared_trunk=shared_trunk, instance_weight=0.7, projection_width=6
     )
-    objective = build_objective("dxmc", WIDTH, NUM_CLUSTERS, settings)
+    objective = settings.objective(WIDTH, NUM_CLUSTERS)
     batch = random_batch()
     terms = objective.loss_terms(batch)
 
@@ -141,7 +138,7 @@ def test_dxmc_adds_up_its_levels(
 
 
 def test_tac_adds_up_its_terms() -> None:
-    objective = build_objective("tac", WIDTH, NUM_CLUSTERS, TACHyperparameters())
+    objective = TACHyperparameters().objective(WIDTH, NUM_CLUSTERS)
     batch = random_batch()
     terms = objective.loss_terms(batch)
     heads = dual_heads(objective)
@@ -154,7 +151,7 @@ def test_tac_adds_up_its_terms() -> None:
 
 
 def test_neighbors_never_pass_the_instance_heads() -> None:
-    objective = build_objective("dxmc", WIDTH, NUM_CLUSTERS, DXMCHyperparameters(projection_width=6))
+    objective = DXMCHyperparameters(projection_width=6).objective(WIDTH, NUM_CLUSTERS)
     rows_seen: list[int] = []
     for modality in (dual_heads(objective).image, dual_heads(objective).text):
         assert modality.instance_head is not None
@@ -163,11 +160,11 @@ def test_neighbors_never_pass_the_instance_heads() -> None:
     assert sum(rows_seen) == 2 * NUM_ROWS
 
 
-@pytest.mark.parametrize("method", GRADIENT_METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if issubclass(settings_of(name), Hyperparameters)])
 def test_training_starts_from_earlier_heads_where_the_method_can(method: str) -> None:
     def objective(*, seed: int, num_clusters: int = NUM_CLUSTERS) -> Objective:
-        settings = default_hyperparameters(method, num_clusters, NUM_ROWS)
-        return build_objective(method, WIDTH, num_clusters, settings, seed=seed)
+        settings = method_settings(method, num_clusters, NUM_ROWS)
+        return settings.objective(WIDTH, num_clusters, seed=seed)
 
     earlier, fresh = objective(seed=1).heads, objective(seed=2)
     untouched = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}

@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dxmc_core.method import losses
-from dxmc_core.method.hyperparameters import default_hyperparameters
-from dxmc_core.method.objectives import MCAObjective, SICObjective, TEMIObjective, TURTLEObjective, build_objective
+from dxmc_core.method.hyperparameters import method_settings
 from dxmc_core.method.objectives import prototypes as prototypes_module
+from dxmc_core.method.objectives.mca import MCAObjective
 from dxmc_core.method.objectives.prototypes import confident_prototypes
-from dxmc_core.method.objectives.temi import column_moments
-from dxmc_core.method.objectives.turtle import fitted_log_probs
+from dxmc_core.method.objectives.sic import SICObjective
+from dxmc_core.method.objectives.temi import TEMIObjective, column_moments
+from dxmc_core.method.objectives.turtle import TURTLEObjective, fitted_log_probs
 from dxmc_core.method.training_data import Batch, TrainingData
 
 WIDTH, NUM_CLUSTERS, NUM_IMAGES, NUM_NOUNS = 8, 3, 24, 15
@@ -34,8 +35,8 @@ def small_batch() -> Batch:
 
 
 def started(method: str, **overrides: Any) -> Any:
-    settings = default_hyperparameters(method, NUM_CLUSTERS, NUM_IMAGES, **overrides)
-    objective = build_objective(method, WIDTH, NUM_CLUSTERS, settings, seed=1)
+    settings = method_settings(method, NUM_CLUSTERS, NUM_IMAGES, **overrides)
+    objective = settings.objective(WIDTH, NUM_CLUSTERS, seed=1)
     with torch.no_grad():
         for parameter in objective.heads.parameters():
             parameter.mul_(20)
@@ -208,8 +209,8 @@ def test_temi_standardises_by_the_training_embeddings() -> None:
     mean, std = column_moments(embeddings)
     torch.testing.assert_close(mean, embeddings.double().mean(0))
     torch.testing.assert_close(std, embeddings.double().std(0, correction=0))
-    settings = default_hyperparameters("temi", NUM_CLUSTERS, 50, num_heads=1)
-    objective = build_objective("temi", WIDTH, NUM_CLUSTERS, settings)
+    settings = method_settings("temi", NUM_CLUSTERS, 50, num_heads=1)
+    objective = settings.objective(WIDTH, NUM_CLUSTERS)
     assert isinstance(objective, TEMIObjective)
     objective.begin_epoch(0, TrainingData(embeddings))
     assert objective.heads.std[3] == 1
