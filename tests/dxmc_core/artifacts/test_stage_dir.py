@@ -9,7 +9,7 @@ from dxmc_core.artifacts.matrices import RowMatrix, StoredRows, embedding_column
 from dxmc_core.artifacts.ownership import OWN_NAME
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.artifacts.storage import Storage
-from dxmc_core.artifacts.tables import IMAGES, SCHEMA_VERSION
+from dxmc_core.artifacts.tables import IMAGES, SCHEMA_VERSION, embedding_type
 from dxmc_core.errors import ArtifactError
 
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
@@ -116,10 +116,13 @@ def test_manifest_of_another_stage_is_an_error(stage):
 
 
 def test_column_of_another_type_is_an_error(stage):
-    part = stage.write_part("images", images_table([0], width=4), fingerprint=FINGERPRINT)
+    rows = images_table([0])
+    wide = rows["embedding"].cast(embedding_type(4, pa.float32()))
+    part = stage.write_part("images", rows.set_column(2, "embedding", wide), fingerprint=FINGERPRINT)
     publish(stage, {"images": [part]})
-    with pytest.raises(ArtifactError, match="column 'embedding'"):
-        stage.read_table(IMAGES)
+    for table in (IMAGES, "images"):
+        with pytest.raises(ArtifactError, match="column 'embedding' has type fixed_size_list.*float"):
+            stage.read_table(table)
 
 
 def test_parts_come_in_source_order_and_once(stage):
