@@ -121,7 +121,7 @@ def test_column_of_another_type_is_an_error(stage):
     part = stage.write_part("images", rows.set_column(2, "embedding", wide), fingerprint=FINGERPRINT)
     publish(stage, {"images": [part]})
     for table in (IMAGES, "images"):
-        with pytest.raises(ArtifactError, match="column 'embedding' has type fixed_size_list.*float"):
+        with pytest.raises(ArtifactError, match=r"column 'embedding' has type fixed_size_list.*float"):
             stage.read_table(table)
 
 
