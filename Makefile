@@ -19,7 +19,7 @@ demo: $(RUN)  ## cluster a folder of real photographs with the offline encoder, 
 
 test: $(DEV)  ## the whole suite: fast tests first, then Ray and browser suites, then hosts out of namespaces
 	$(FAST) -m "not ray and not browser and not cluster"
-	$(BIN)/python -m pytest -m "ray or browser"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "ray or browser"
 	$(BIN)/python -m pytest -m cluster
 
 test-fast: $(DEV)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from dxmc_core.method.work import Work
 
@@ -79,6 +77,9 @@ def sample_for_map(cluster_ids: np.ndarray, *, max_points: int = MAX_MAP_POINTS,
 
 
 def _tsne(embeddings: np.ndarray, *, seed: int) -> np.ndarray:
+    from sklearn.decomposition import PCA  # late: it takes a second to load
+    from sklearn.manifold import TSNE
+
     num_points = len(embeddings)
     width = min(REDUCED_WIDTH, *embeddings.shape)
     reduced = PCA(width, random_state=seed).fit_transform(embeddings)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from sklearn.metrics import adjusted_rand_score
 
 from dxmc_core.method.best.constraints import Constraints
 from dxmc_core.method.best.discriminant import Discriminant, discriminant_work, fit_discriminant
@@ -329,6 +328,8 @@ def _look_again(
     sample: _Sample, start: BestStart, num_clusters: int, *, seed: int, device: str, on_step: OnStep
 ) -> BestStart:
     """Under the whitening of the clusters found so far."""
+    from sklearn.metrics import adjusted_rand_score  # late: it takes a second to load
+
     look, labels = start.num_looks + 1, start.discriminant.labels
     on_step(_step(look, "whitening"))
     whitenings = [

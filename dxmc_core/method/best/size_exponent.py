@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from sklearn.metrics import mutual_info_score
 
 from dxmc_core.method.best.whitening import cluster_means
 from dxmc_core.method.clusters.kmeans import MAX_FLAT, kmeans_bytes, kmeans_work, parts_with_counts, spherical_kmeans
@@ -159,6 +158,8 @@ def adjusted_mutual_information(first: np.ndarray, second: np.ndarray, rng: np.r
     What chance gives is measured on shuffled labels: the exact expectation, as scikit-learn computes it, takes time in
     the square of the number of clusters.
     """
+    from sklearn.metrics import mutual_info_score  # late: it takes a second to load
+
     shuffled = [mutual_info_score(first, rng.permutation(second)) for _ in range(_NUM_PERMUTATIONS)]
     by_chance = float(np.mean(shuffled))
     most = (mutual_info_score(first, first) + mutual_info_score(second, second)) / 2

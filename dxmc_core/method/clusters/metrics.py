@@ -7,8 +7,6 @@ from itertools import combinations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from sklearn.metrics.cluster import contingency_matrix
 
 from dxmc_core.method.neighbors.exact import build_index, search
 from dxmc_core.method.unit_rows import unit_rows
@@ -33,6 +31,8 @@ def external_scores(labels_true: Labels, labels_pred: Labels) -> dict[str, float
     Raises:
         ValueError: no labels, or different numbers of them.
     """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # late: it takes a second to load
+
     true, pred = _checked_pair(labels_true, labels_pred)
     return {
         "acc": clustering_accuracy(true, pred),
@@ -83,6 +83,8 @@ def cross_tabulate(first: Labels, second: Labels) -> CrossTable:
     Raises:
         ValueError: no labels, or different numbers of them.
     """
+    from sklearn.metrics.cluster import contingency_matrix  # late: it takes a second to load
+
     codes = _checked_pair(first, second)
     counts = contingency_matrix(*codes)
     rows, columns = linear_sum_assignment(counts, maximize=True)
@@ -93,6 +95,8 @@ def cross_tabulate(first: Labels, second: Labels) -> CrossTable:
 
 def stability(partitions: Sequence[np.ndarray]) -> float:
     """How far several partitions of the same rows agree: the mean adjusted Rand index of all pairs, at most 1."""
+    from sklearn.metrics import adjusted_rand_score  # late: it takes a second to load
+
     return float(np.mean([adjusted_rand_score(first, second) for first, second in combinations(partitions, 2)]))
 
 

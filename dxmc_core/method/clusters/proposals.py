@@ -9,13 +9,10 @@ yes would put right, times how likely a yes is.
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from dxmc_core.method.best.smoothing import num_smoothing_neighbors, smooth
 from dxmc_core.method.best.whitening import (
@@ -27,6 +24,9 @@ from dxmc_core.method.best.whitening import (
 )
 from dxmc_core.method.neighbors.exact import nearest_neighbors, search_work
 from dxmc_core.method.work import Work
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 #: Pictures on either side of a question.
 NUM_SHOWN = 6
@@ -162,7 +162,7 @@ def _without_overlap(proposals: Iterable[Proposal]) -> Iterator[Proposal]:
 class _Difference:
     """The chance that two groups are different things, by what `_Groups.compare_all` says of them."""
 
-    model: Pipeline
+    model: "Pipeline"
 
     @classmethod
     def fit(cls, same: np.ndarray, different: np.ndarray) -> "_Difference":
@@ -170,6 +170,10 @@ class _Difference:
         Args:
             same, different: (P, F) and (Q, F), what is said of pairs that mostly are one thing, and mostly two.
         """
+        from sklearn.linear_model import LogisticRegression  # late: it takes a second to load
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
         model.fit(np.concatenate([same, different]), np.repeat([0, 1], [len(same), len(different)]))
         return cls(model)

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import adjusted_rand_score
 
 from dxmc_core.method.best.whitening import (
     cluster_means,
@@ -299,6 +298,8 @@ def _measure(
     rows: np.ndarray, grid: Sequence[int], make: Partitioner, *, seed: int, on_scored: Callable[[], None]
 ) -> np.ndarray:
     """Stability, separability and nats a row saved against one cluster: (3, len(grid)) float64."""
+    from sklearn.metrics import adjusted_rand_score  # late: it takes a second to load
+
     seeds = np.random.SeedSequence([seed, 2]).generate_state(1 + 2 * _NUM_SPLITS).tolist()
     measured = np.zeros((3, len(grid)))
     for place, centers in enumerate(make(rows, grid, seeds[0])):
