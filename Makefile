@@ -17,9 +17,9 @@ demo: $(RUN)  ## cluster a folder of real photographs with the offline encoder, 
 	$(BIN)/python -m dxmc_core.demo runs/demo-images
 	$(BIN)/dxmc run --config configs/demo.yaml
 
-test: $(DEV)  ## the whole suite: fast tests first, then Ray and browser suites, then hosts out of namespaces
-	$(FAST) -m "not ray and not browser and not cluster"
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "ray or browser"
+test: $(DEV)  ## the whole suite: fast tests and the browser's first, then those on Ray, then hosts out of namespaces
+	$(FAST) -m "not ray and not cluster"
+	$(BIN)/python -m pytest -m ray
 	$(BIN)/python -m pytest -m cluster
 
 test-fast: $(DEV)

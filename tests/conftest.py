@@ -321,11 +321,6 @@ def index_run() -> Callable[..., None]:
     return publish
 
 
-def pytest_collection_modifyitems(items) -> None:
-    """The suite with the longest tests begins, so that several workers end at about the same time."""
-    items.sort(key=lambda item: "torture" not in item.path.parts)
-
-
 @pytest.hookimpl(tryfirst=True, hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """Where DXMC_TESTS_MAY_NOT_SKIP is set, a skipped test is a failed one."""

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.ray
 
 
 def test_disturbed_runs_end_like_one_left_alone(amount, torture_seed):
-    count = amount(3, 200)
+    count = amount(2, 200)
     arguments = ["--planted", str(amount(200, 2000)), "--kills", str(count), "--seed", str(torture_seed)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_ADDRESS")}
     done = subprocess.run(
