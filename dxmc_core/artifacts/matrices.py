@@ -11,6 +11,7 @@ from dxmc_core.artifacts.manifest import MANIFEST_NAME, Part
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.user_tables import take_rows
 from dxmc_core.errors import ArtifactError
+from dxmc_core.runtime.slices import slices_of
 
 _BLOCK_ROWS = 65_536
 _FOOTER_THREADS = 32
@@ -126,8 +127,7 @@ def load_matrix(
 def _taken(values: np.ndarray, order: np.ndarray, allocate: Allocate) -> np.ndarray:
     """`values[order]` in an allocation of its own."""
     result = allocate(values.shape, values.dtype)
-    for start in range(0, len(order), _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
+    for block in slices_of(len(order), _BLOCK_ROWS):
         np.take(values, order[block], axis=0, out=result[block])
     return result
 
@@ -198,8 +198,8 @@ class StoredRows:
         for found in self._in_order():
             rows = np.concatenate([rest, found]) if len(rest) else found
             full = len(rows) // size * size
-            for start in range(0, full, size):
-                yield rows[start : start + size]
+            for block in slices_of(full, size):
+                yield rows[block]
             rest = rows[full:]
         if len(rest):
             yield rest

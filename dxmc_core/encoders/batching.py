@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from dxmc_core.method.unit_rows import to_unit_norm
+from dxmc_core.runtime.slices import slices_of
 
 _of_this_thread = threading.local()
 
@@ -25,8 +26,8 @@ def map_batches(
     """
     outputs = [torch.empty((0, width))]
     with torch.inference_mode(), _stream_of_this_thread(device):
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
+        for block in slices_of(len(rows), batch_size):
+            batch = rows[block]
             num_rows = len(batch)
             if num_rows < batch_size:
                 filling = np.zeros((batch_size - num_rows, *rows.shape[1:]), dtype=rows.dtype)

@@ -29,6 +29,7 @@ from dxmc_core.encoders.open_clip_weights import fetch_tag, require_hub, tag_pre
 from dxmc_core.encoders.work import count_work
 from dxmc_core.errors import InputError, on_one_line
 from dxmc_core.method.work import Work
+from dxmc_core.runtime.slices import slices_of
 from dxmc_core.workload import EncoderWork
 
 #: The seven templates of CLIP's own prompt search that the programs of DXMC and TAC average over.
@@ -143,11 +144,11 @@ class OpenClipEncoder:
     def encode_nouns(self, nouns: Sequence[str]) -> np.ndarray:
         """Nouns to unit vectors float32 (M, D): the mean of seven prompts' features, averaged before normalising."""
         vectors = np.empty((len(nouns), self.embedding_width), dtype=np.float32)
-        for start in range(0, len(nouns), _NOUN_BLOCK):
-            block = nouns[start : start + _NOUN_BLOCK]
+        for part in slices_of(len(nouns), _NOUN_BLOCK):
+            block = nouns[part]
             prompts = [template.format(noun) for template in NOUN_TEMPLATES for noun in block]
             features = self._text_features(prompts).reshape(len(NOUN_TEMPLATES), len(block), -1)
-            vectors[start : start + len(block)] = features.mean(axis=0)
+            vectors[part] = features.mean(axis=0)
         return normalize_rows(vectors)
 
     def _image_forward(self, pixels_BHW3: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from dxmc_core.method.objectives.best import BestObjective
 from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training import EpochCallback, EpochReport, TrainingState, train
 from dxmc_core.method.training_data import TrainingData
+from dxmc_core.runtime.slices import slices_of
 
 _ROWS_PER_BLOCK = 65_536
 
@@ -116,8 +117,7 @@ def assign(
 ) -> Tensor:
     """Assignment probabilities (N, K) float32 of all rows, a block at a time."""
     blocks = []
-    for start in range(0, len(image_embeddings), block_rows):
-        rows = slice(start, start + block_rows)
+    for rows in slices_of(len(image_embeddings), block_rows):
         texts = text_counterparts[rows] if heads.needs_text and text_counterparts is not None else None
         blocks.append(heads.assignment_probs(image_embeddings[rows], texts).float())
     return torch.cat(blocks)

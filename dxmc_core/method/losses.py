@@ -21,6 +21,7 @@ from dxmc_core.method.distributed import (
     rank,
 )
 from dxmc_core.method.hyperparameters import Fidelity, InstanceContrast
+from dxmc_core.runtime.slices import slices_of
 
 PROBABILITY_FLOOR = 1e-9
 
@@ -219,7 +220,7 @@ def _contrast_sum(
         additions = logits.new_full((len(anchors), 1), added)
         return F.cross_entropy(logits.scatter_add(1, added_at[:, None], additions), positives, reduction="sum")
 
-    blocks = [slice(start, start + block_rows) for start in range(0, len(anchors), block_rows)]
+    blocks = list(slices_of(len(anchors), block_rows))
     if len(blocks) <= 1:  # none, for a rank without rows
         return of_block(anchors, candidates, positives, added_at)
     sums = [

@@ -18,6 +18,7 @@ from dxmc_core.method.row_source import RowSource
 from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
+from dxmc_core.runtime.slices import slices_of
 
 #: Softmax temperature of retrieval that suits OpenAI's CLIP (TAC, DXMC eq. 4). For embeddings that come without an
 #: encoder: they are CLIP's more often than not.
@@ -49,9 +50,8 @@ def as_stored(embeddings: np.ndarray, *, name: str) -> np.ndarray:
     """
     stored = np.empty(embeddings.shape, dtype=np.float16)
     # At least one block, so that an unusable shape is refused even without rows.
-    for start in range(0, max(len(embeddings), 1), _ROWS_PER_BLOCK):
-        block = slice(start, start + _ROWS_PER_BLOCK)
-        stored[block] = unit_rows(embeddings[block], name=name, first_row=start)
+    for block in slices_of(max(len(embeddings), 1), _ROWS_PER_BLOCK):
+        stored[block] = unit_rows(embeddings[block], name=name, first_row=block.start)
     return stored
 
 

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
+from dxmc_core.runtime.slices import slices_of
+
 
 class RowSource(Protocol):
     """N rows of width D, of a real type, by position 0..N-1."""
@@ -45,5 +47,5 @@ class ArrayRows:
         return self.rows if len(positions) == len(self.rows) else self.rows[positions]
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
-        for start in range(0, len(self.rows), size):
-            yield self.rows[start : start + size]
+        for block in slices_of(len(self.rows), size):
+            yield self.rows[block]

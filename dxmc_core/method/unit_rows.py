@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from dxmc_core.runtime.slices import slices_of
+
 _ROWS_PER_BLOCK = 16_384
 #: Norms at which float32 squares neither overflow nor lose what counts.
 _SAFE_NORMS = (2.0**-40, 2.0**40)
@@ -52,13 +54,13 @@ def unit_rows(rows: np.ndarray, *, name: str, first_row: int = 0) -> np.ndarray:
     if rows.ndim != 2 or rows.dtype.kind not in "fiu":
         raise ValueError(f"expected {name} of shape (N, D) and a real type, found {rows.dtype} of shape {rows.shape}")
     result = np.empty(rows.shape, dtype=np.float32)
-    for start in range(0, len(rows), _ROWS_PER_BLOCK):
-        block = rows[start : start + _ROWS_PER_BLOCK]
-        result[start : start + _ROWS_PER_BLOCK], has_direction = to_unit_norm(block)
+    for part in slices_of(len(rows), _ROWS_PER_BLOCK):
+        block = rows[part]
+        result[part], has_direction = to_unit_norm(block)
         if not has_direction.all():
             bad = int(np.argmin(has_direction))
             raise ValueError(
-                f"expected {name} with finite rows that are not zero, row {first_row + start + bad} "
+                f"expected {name} with finite rows that are not zero, row {first_row + part.start + bad} "
                 f"{why_no_direction(block[bad])}"
             )
     return result

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 
 from dxmc_core.report.data import Thumbnail
+from dxmc_core.runtime.slices import slices_of
 
 #: Longest edges that are tried, largest first. A thumbnail is never enlarged: 256 pixels is the size to make them in.
 EDGES_PX = (256, 192, 160, 128, 96, 72, 56, 40, 28)
@@ -113,9 +114,9 @@ def _plan_sheets(groups: Sequence[SpriteGroup], thumbnails: Mapping[int, Thumbna
     plans = []
     for group in groups:
         rows = [row for row in group.row_ids if row in thumbnails]
-        for start in range(0, len(rows), group.max_per_sheet):
-            on_sheet = rows[start : start + group.max_per_sheet]
-            plans.append(_SheetPlan(on_sheet, group.max_edge_px, group.doubles_first and start == 0))
+        for block in slices_of(len(rows), group.max_per_sheet):
+            on_sheet = rows[block]
+            plans.append(_SheetPlan(on_sheet, group.max_edge_px, group.doubles_first and block.start == 0))
     return plans
 
 

@@ -25,6 +25,7 @@ from dxmc_core.config import PipelineConfig, read_run_config
 from dxmc_core.errors import ArtifactError, InputError
 from dxmc_core.method.neighbors.search_index import search_rows
 from dxmc_core.runtime.lookahead import prefetched
+from dxmc_core.runtime.slices import slices_of
 from dxmc_core.search.filters import Condition, allowed_rows
 from dxmc_core.search.kind import QueryKind
 from dxmc_core.search.queries import Queries, Query
@@ -220,9 +221,9 @@ class RunSearch:
             if allowed is not None:
                 row_ids, rows = row_ids[allowed[row_ids]], rows[allowed[row_ids]]
             step = max(_SCORES_AT_A_TIME // len(queries), 1)
-            for start in range(0, len(rows), step):
-                found = queries @ rows[start : start + step].astype(np.float32).T
-                best.add_result(found, np.broadcast_to(row_ids[start : start + step], found.shape))
+            for block in slices_of(len(rows), step):
+                found = queries @ rows[block].astype(np.float32).T
+                best.add_result(found, np.broadcast_to(row_ids[block], found.shape))
         best.finalize()
         return best.I, best.D
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.artifacts.tables import CLUSTERS
 from dxmc_core.method.nouns.name_choice import told_apart
+from dxmc_core.runtime.slices import slices_of
 from dxmc_core.stages.cluster_names import PERSON
 from dxmc_core.stages.settings.naming import LlmNaming
 
@@ -109,8 +110,8 @@ def caption_clusters(
     open_ids = [cluster_id for cluster_id, digest in digests.items() if digest not in answers]
     problem, failures = None, 0
     with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as threads:
-        for start in range(0, len(open_ids), _REQUESTS_AT_A_TIME):
-            some = open_ids[start : start + _REQUESTS_AT_A_TIME]
+        for block in slices_of(len(open_ids), _REQUESTS_AT_A_TIME):
+            some = open_ids[block]
             asked = [threads.submit(_ask, questions[cluster_id], config, key, pause) for cluster_id in some]
             for cluster_id, answer in zip(some, asked, strict=True):
                 try:

@@ -35,6 +35,7 @@ from dxmc_core.edits.model import Edit
 from dxmc_core.edits.references import named_images
 from dxmc_core.method.clusters.cluster_identity import Identities
 from dxmc_core.method.clusters.cluster_sample import nearest_clusters, outlier_scores
+from dxmc_core.runtime.slices import slices_of
 from dxmc_core.stages.assign_arrivals import describe_again
 from dxmc_core.stages.assign_clusters import describe_tree
 from dxmc_core.stages.cluster_names import settle_names
@@ -323,8 +324,8 @@ class _Embeddings:
         """Positions (n,) of wanted images (N,) and their rows, as they lie in the file."""
         wanted = np.flatnonzero(is_wanted)
         wanted = wanted[np.argsort(self._row_ids[wanted], kind="stable")]
-        for start in range(0, len(wanted), _ROWS_PER_BLOCK):
-            block = wanted[start : start + _ROWS_PER_BLOCK]
+        for part in slices_of(len(wanted), _ROWS_PER_BLOCK):
+            block = wanted[part]
             yield block, self(block)
 
     @cached_property

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from scipy.sparse import coo_array, csr_array
 
@@ -14,6 +13,7 @@ from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.tables import ASSIGNMENTS, CLUSTERS, LINEAGE
 from dxmc_core.errors import InputError
+from dxmc_core.images.catalog import hash_texts
 from dxmc_core.method.clusters.cluster_identity import Identities, keep_identities
 from dxmc_core.stages.settings.assign_clusters import IDS_GIVEN, previous_manifest
 
@@ -108,7 +108,7 @@ def count_overlaps(
     order = np.argsort(previous_ids)
     hashes, positions = [], []
     for table in previous:
-        hashes.append(_hashes(table["image_id"]))
+        hashes.append(hash_texts(table["image_id"]))
         ids = table["cluster_id"].to_numpy()
         positions.append(order[np.searchsorted(previous_ids, ids, sorter=order)].astype(np.int32))
     known = np.concatenate(hashes)
@@ -116,16 +116,12 @@ def count_overlaps(
     known, cluster_of = known[by_hash], np.concatenate(positions)[by_hash]
     overlaps = csr_array((len(previous_ids), num_clusters), dtype=np.int64)
     for table in now:
-        wanted = _hashes(table["image_id"])
+        wanted = hash_texts(table["image_id"])
         found = np.searchsorted(known, wanted).clip(max=len(known) - 1)
         is_common = known[found] == wanted
         pairs = cluster_of[found[is_common]], table["cluster_id"].to_numpy()[is_common]
         overlaps += coo_array((np.ones(is_common.sum(), dtype=np.int64), pairs), shape=overlaps.shape).tocsr()
     return overlaps
-
-
-def _hashes(image_ids: pa.ChunkedArray) -> np.ndarray:
-    return pd.util.hash_array(image_ids.to_numpy(), categorize=False)
 
 
 def with_cluster_ids(table: pa.Table, cluster_ids: np.ndarray) -> pa.Table:

@@ -52,6 +52,7 @@ from dxmc_core.method.neighbors.search_index import (
     train_codes,
 )
 from dxmc_core.method.unit_rows import unit_rows
+from dxmc_core.runtime.slices import slices_of
 
 FILE_NAMES = {"image_neighbors": IMAGE_INDEX_NAME, "text_neighbors": TEXT_INDEX_NAME}
 
@@ -234,8 +235,8 @@ def renew_index(source: IndexSource, output: StageDir, before: RunDir) -> tuple[
         arrivals, room = without_rows(index), faiss.ArrayInvertedLists(index.nlist, index.code_size)
         arrivals.replace_invlists(room, False)
         arrivals.ntotal = 0
-        for start in range(0, len(places), _ROWS_PER_BLOCK):
-            some = places[start : start + _ROWS_PER_BLOCK]
+        for block in slices_of(len(places), _ROWS_PER_BLOCK):
+            some = places[block]
             arrivals.add_with_ids(rows.take(some).astype(np.float32), rows.row_ids[some])
         samples, facts = _samples(source, rows), {}
 

@@ -58,6 +58,7 @@ from dxmc_core.method.neighbors.exact import nearest_neighbors, search_bytes
 from dxmc_core.method.steps import OnStep, WorkStep, no_report
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.method.work import Work
+from dxmc_core.runtime.slices import slices_of
 
 #: One look, and three more with what was learned. A fourth changed nothing.
 NUM_LOOKS = 4
@@ -220,9 +221,8 @@ def find_start(
 def labels_of(discriminant: Discriminant, image_embeddings: np.ndarray) -> np.ndarray:
     """Clusters (N,) int32 of all images (N, D), a block at a time."""
     labels = np.empty(len(image_embeddings), dtype=np.int32)
-    for start in range(0, len(labels), _ROWS_PER_BLOCK):
-        block = slice(start, start + _ROWS_PER_BLOCK)
-        rows = unit_rows(image_embeddings[block], name="image_embeddings", first_row=start)
+    for block in slices_of(len(labels), _ROWS_PER_BLOCK):
+        rows = unit_rows(image_embeddings[block], name="image_embeddings", first_row=block.start)
         labels[block] = discriminant.predict(rows)
     return labels
 

@@ -20,6 +20,7 @@ from dxmc_core.method.best.whitening import (
     normalize_rows,
 )
 from dxmc_core.method.work import Work
+from dxmc_core.runtime.slices import slices_of
 
 _SCORES_PER_BLOCK = 2**24
 _ROUNDS = 3
@@ -83,8 +84,7 @@ def _nearest(rows: np.ndarray, centers: np.ndarray, device: str) -> np.ndarray:
     labels = np.empty(len(rows), dtype=np.int32)
     columns = torch.from_numpy(centers).to(device).T
     block_rows = max(_SCORES_PER_BLOCK // len(centers), 256)
-    for start in range(0, len(rows), block_rows):
-        block = slice(start, start + block_rows)
+    for block in slices_of(len(rows), block_rows):
         labels[block] = (torch.from_numpy(rows[block]).to(device) @ columns).argmax(dim=1).cpu().numpy()
     return labels
 

@@ -12,6 +12,7 @@ import torch
 
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 from dxmc_core.method.work import Work
+from dxmc_core.runtime.slices import slices_of
 
 #: Nouns of an image's mixture, and the temperature of its softmax.
 _TOP_NOUNS = 20
@@ -53,8 +54,7 @@ def noun_mixtures(images: np.ndarray, noun_embeddings: np.ndarray, *, device: st
     width = min(_TOP_NOUNS, num_nouns)
     nouns, roots = np.empty((len(images), width), dtype=np.int64), np.empty((len(images), width), dtype=np.float32)
     block_rows = _rows_per_block(num_nouns)
-    for start in range(0, len(images), block_rows):
-        block = slice(start, start + block_rows)
+    for block in slices_of(len(images), block_rows):
         nearest = (torch.from_numpy(images[block]).to(device) @ columns).topk(width, dim=1)
         nouns[block] = nearest.indices.cpu().numpy()
         roots[block] = (nearest.values / _TEMPERATURE).softmax(dim=1).sqrt().cpu().numpy()
@@ -75,8 +75,7 @@ def neighbor_overlap(mixtures: NounMixtures, neighbors: np.ndarray, *, device: s
     num_rows, num_neighbors = neighbors.shape
     overlaps = np.empty((num_rows, num_neighbors), dtype=np.float32)
     block_rows = _rows_per_block(max(mixtures.num_nouns, num_neighbors * nouns.shape[1]))
-    for start in range(0, num_rows, block_rows):
-        block = slice(start, start + block_rows)
+    for block in slices_of(num_rows, block_rows):
         spread_out = torch.zeros(len(nouns[block]), mixtures.num_nouns, device=device)
         spread_out.scatter_(1, nouns[block], roots[block])
         others = torch.from_numpy(neighbors[block].astype(np.int64)).to(device)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from dxmc_core.method.work import Work
+from dxmc_core.runtime.slices import slices_of
 
 #: Rows whose candidates are gathered at a time: 50 MiB.
 _ROWS_PER_BLOCK = 1024
@@ -52,8 +53,7 @@ def rerank_neighbors(
     """
     nearest = np.empty((len(rows), min(num_neighbors, candidates.shape[1])), dtype=np.int64)
     on_device = torch.from_numpy(rows).to(device)
-    for start in range(0, len(rows), _ROWS_PER_BLOCK):
-        block = slice(start, start + _ROWS_PER_BLOCK)
+    for block in slices_of(len(rows), _ROWS_PER_BLOCK):
         positions = candidates[block]
         others = on_device[torch.from_numpy(positions.astype(np.int64)).to(device)]
         scores = torch.bmm(others, on_device[block, :, None])[:, :, 0].cpu().numpy()
@@ -80,8 +80,7 @@ def smooth(rows: np.ndarray, neighbors: np.ndarray, *, num_rounds: int, device: 
     current = torch.from_numpy(rows).to(device)
     for _ in range(num_rounds):
         smoothed = torch.empty_like(current)
-        for start in range(0, len(rows), _ROWS_PER_ROUND):
-            block = slice(start, start + _ROWS_PER_ROUND)
+        for block in slices_of(len(rows), _ROWS_PER_ROUND):
             sums = F.embedding_bag(neighborhoods[block], current, mode="sum")
             norms = sums.norm(dim=1, keepdim=True)
             # Where a neighbourhood cancels out, a row stays what it was.

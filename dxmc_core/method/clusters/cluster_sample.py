@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 from dxmc_core.method.fit import assign
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.nouns.naming import ClusterName
+from dxmc_core.runtime.slices import slices_of
 
 NUM_NEAREST_CLUSTERS = 5
 #: An image lies outside when it is this many times as far from its centre as images typically are.
@@ -84,7 +85,7 @@ def decide(heads: Heads, images: np.ndarray, texts: np.ndarray | None) -> Decisi
     Ties go to the smaller cluster id. The probabilities of all exist for a block of images at a time.
     """
     size = max(PROBS_PER_BLOCK // heads.num_clusters, 1)
-    blocks = [slice(start, start + size) for start in range(0, max(len(images), 1), size)]
+    blocks = slices_of(max(len(images), 1), size)
     found = [_decisions(_probs(heads, images[block], None if texts is None else texts[block])) for block in blocks]
     return Decisions(*map(np.concatenate, zip(*found, strict=True)))
 

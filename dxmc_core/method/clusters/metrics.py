@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from dxmc_core.method.neighbors.exact import build_index, search
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.method.work import Work
+from dxmc_core.runtime.slices import slices_of
 
 Labels = np.ndarray | Sequence[int] | Sequence[str]
 
@@ -181,8 +182,8 @@ def _silhouettes(rows: np.ndarray, codes: np.ndarray, sizes: np.ndarray, sample:
     one_hot = csr_array((np.ones(len(rows), dtype=np.float32), codes, np.arange(len(rows) + 1)))
     means = (one_hot.T @ rows) / sizes[:, None].astype(np.float32)
     scores = []
-    for start in range(0, len(sample), _ROWS_PER_BLOCK):
-        part = sample[start : start + _ROWS_PER_BLOCK]
+    for block in slices_of(len(sample), _ROWS_PER_BLOCK):
+        part = sample[block]
         own = codes[part]
         distances = 1 - (rows[part] @ means.T).astype(np.float64)
         at_own = np.arange(len(part)), own

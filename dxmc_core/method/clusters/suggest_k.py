@@ -31,6 +31,7 @@ from dxmc_core.method.hyperparameters import MIN_ROWS_FOR_K
 from dxmc_core.method.steps import OnStep, WorkStep, no_report
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.method.work import Work
+from dxmc_core.runtime.slices import slices_of
 
 NUM_SUGGESTIONS = 3
 SCORE_NAMES = ("stability", "separability", "compactness")
@@ -213,11 +214,8 @@ def _regions(
     ).centers
     cells = np.concatenate(
         [
-            _nearest(
-                unit_rows(image_embeddings[start : start + _ROWS_PER_BLOCK], name="image_embeddings", first_row=start),
-                centers,
-            )
-            for start in range(0, len(image_embeddings), _ROWS_PER_BLOCK)
+            _nearest(unit_rows(image_embeddings[block], name="image_embeddings", first_row=block.start), centers)
+            for block in slices_of(len(image_embeddings), _ROWS_PER_BLOCK)
         ]
     )
     generator = np.random.default_rng([seed, 4])

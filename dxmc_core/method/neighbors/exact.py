@@ -21,6 +21,7 @@ from dxmc_core.method.neighbors.top_scores import top_scores
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 from dxmc_core.method.work import Work
 from dxmc_core.runtime.cpu_products import has_fast_int8_products
+from dxmc_core.runtime.slices import slices_of
 
 if TYPE_CHECKING:
     import faiss
@@ -162,12 +163,12 @@ def search_with_scores(
     room = _room_for_scores(index)
     for attempt in _attempts(index, num_neighbors):
         is_unsure = np.zeros(len(pending), dtype=bool)
-        for start in range(0, len(pending), _QUERIES_PER_BATCH):
-            batch = pending[start : start + _QUERIES_PER_BATCH]
+        for block in slices_of(len(pending), _QUERIES_PER_BATCH):
+            batch = pending[block]
             rows = unit_rows(queries[batch], name="queries", first_row=int(batch[0]))
             found, found_scores, ceiling = _search_batch(index, rows, query_positions[batch], attempt, room)
             positions[batch], scores[batch] = found[:, :num_neighbors], found_scores[:, :num_neighbors]
-            is_unsure[start : start + len(batch)] = ceiling >= scores[batch, -1]
+            is_unsure[block] = ceiling >= scores[batch, -1]
         pending = pending[is_unsure]
     return positions, scores
 
@@ -252,11 +253,11 @@ def _best_of_blocks(
     """Positions (Q, num_candidates) of the largest products, and the least of these (Q,) float32."""
     best_scores = torch.full((len(queries), num_candidates), -math.inf)
     best_positions = torch.zeros((len(queries), num_candidates), dtype=torch.int64)
-    for start in range(0, len(rows), _ROWS_PER_BLOCK):
-        block = rows[start : start + _ROWS_PER_BLOCK]
+    for part in slices_of(len(rows), _ROWS_PER_BLOCK):
+        block = rows[part]
         scores = product(queries, block.T, out=room[: len(queries) * len(block)].view(len(queries), len(block)))
         found, columns = top_scores(scores, min(num_candidates, len(block)))
-        joined = torch.cat([best_positions, columns + start], dim=1)
+        joined = torch.cat([best_positions, columns + part.start], dim=1)
         best_scores, kept = torch.cat([best_scores, found.float()], dim=1).topk(num_candidates, dim=1)
         best_positions = joined.gather(1, kept)
     return best_positions.numpy(), best_scores[:, -1]
@@ -268,8 +269,7 @@ def _rank(
     """Candidates (Q, c) by descending cosine, then ascending position, with their cosines; the query itself last."""
     scores = np.empty(candidates.shape, dtype=np.float32)
     size = max(1, _CANDIDATE_VALUES_PER_BLOCK // (candidates.shape[1] * queries.shape[1]))
-    for start in range(0, len(queries), size):
-        part = slice(start, start + size)
+    for part in slices_of(len(queries), size):
         # einsum adds each pair's products in one fixed order, unlike a matrix product, so equal rows score equally.
         scores[part] = np.einsum("qcd,qd->qc", index.embeddings[candidates[part]], queries[part], optimize=False)
     scores[candidates == query_positions[:, None]] = -np.inf

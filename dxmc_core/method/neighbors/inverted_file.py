@@ -20,6 +20,7 @@ from dxmc_core.method.neighbors.top_scores import top_scores
 from dxmc_core.method.row_source import RowSource
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.method.work import Work
+from dxmc_core.runtime.slices import slices_of
 
 #: Cells are to hold so many rows, enough for a matrix product; but assigning rows to more cells than a multiple of
 #: sqrt(N) would cost more than searching them.
@@ -196,8 +197,7 @@ def _search_cell(
         norms = torch.from_numpy(np.concatenate([index.inverse_norms[part] for part in places])).to(index.device)
         candidate_places = candidate_places.to(index.device)
         size = max(1, _SCORES_PER_BLOCK // len(candidates))
-        for start in range(0, len(queries), size):
-            part = slice(start, start + size)
+        for part in slices_of(len(queries), size):
             scores = (queries[part] @ candidates.T).mul_(norms)
             _leave_out(scores, candidate_places, own[part])
             nearest, columns = top_scores(scores, min(num_neighbors, scores.shape[1]))

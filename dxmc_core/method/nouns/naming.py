@@ -16,6 +16,7 @@ from dxmc_core.method.nouns.hypernyms import HypernymEvidence, lowest_common_hyp
 from dxmc_core.method.nouns.name_choice import ChosenName, NounEvidence, OwnName, choose_names, numbered, spelling_key
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 from dxmc_core.method.work import Work
+from dxmc_core.runtime.slices import slices_of
 
 #: How much of the mean image is taken off every image before nouns are compared. Taking off all of it also removes what
 #: the whole data set shows (among flowers a pink one is then nearest to "radish"); taking off none leaves the hubs.
@@ -147,8 +148,8 @@ def _nearest_nouns(centered: np.ndarray, directions: np.ndarray) -> np.ndarray:
     count = min(_NUM_NEAREST, len(directions))
     size = max(1, _SCORES_PER_BLOCK // len(directions))
     found = [
-        np.argpartition(-(centered[start : start + size] @ directions.T), count - 1, axis=1)[:, :count]
-        for start in range(0, len(centered), size)
+        np.argpartition(-(centered[block] @ directions.T), count - 1, axis=1)[:, :count]
+        for block in slices_of(len(centered), size)
     ]
     return np.unique(np.concatenate(found))
 
@@ -295,11 +296,11 @@ def _near_nouns(images: np.ndarray, nouns: np.ndarray) -> csr_array:
     """(n, S) ones where a noun is near an image; see `_NEAR`. Every image is near at least one noun."""
     size = max(1, _SCORES_PER_BLOCK // len(nouns))
     rows, columns = [], []
-    for start in range(0, len(images), size):
-        scores = images[start : start + size] @ nouns.T
+    for block in slices_of(len(images), size):
+        scores = images[block] @ nouns.T
         bar = scores.max(axis=1) - _NEAR * scores.std(axis=1)
         near_rows, near_columns = np.nonzero(scores >= bar[:, None])
-        rows.append(near_rows + start)
+        rows.append(near_rows + block.start)
         columns.append(near_columns)
     positions = np.concatenate(rows), np.concatenate(columns)
     return csr_array((np.ones(len(positions[0]), dtype=np.float32), positions), shape=(len(images), len(nouns)))
@@ -343,12 +344,12 @@ def _rows_with_advantages(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """For each cluster the nouns near to a member, their shares, and their fit less that to the mean cluster."""
     size = max(1, _SCORES_PER_BLOCK // len(directions))
-    for start in range(0, shares.shape[0], size):
-        block = None if deviations is None else deviations[start : start + size] @ directions.T
-        for cluster in range(start, min(start + size, shares.shape[0])):
+    for part in slices_of(shares.shape[0], size):
+        block = None if deviations is None else deviations[part] @ directions.T
+        for cluster in range(part.start, part.stop):
             row = slice(shares.indptr[cluster], shares.indptr[cluster + 1])
             positions = shares.indices[row]
-            advantages = np.ones(len(positions)) if block is None else block[cluster - start, positions]
+            advantages = np.ones(len(positions)) if block is None else block[cluster - part.start, positions]
             yield positions, shares.data[row], advantages
 
 

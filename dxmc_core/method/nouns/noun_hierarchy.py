@@ -10,6 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 import numpy as np
 
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
+from dxmc_core.runtime.slices import slices_of
 
 _ROWS_PER_BLOCK = 4096
 
@@ -100,8 +101,8 @@ def _specific_first(candidates_above: list[list[int]]) -> Iterator[int]:
 
 def _direct_votes(image_embeddings: np.ndarray, nouns: np.ndarray) -> _Votes:
     counts, sums = np.zeros(len(nouns), dtype=np.int64), np.zeros(nouns.shape, dtype=np.float64)
-    for start in range(0, len(image_embeddings), _ROWS_PER_BLOCK):
-        images = unit_rows(image_embeddings[start : start + _ROWS_PER_BLOCK], name="image_embeddings", first_row=start)
+    for block in slices_of(len(image_embeddings), _ROWS_PER_BLOCK):
+        images = unit_rows(image_embeddings[block], name="image_embeddings", first_row=block.start)
         nearest = (images @ nouns.T).argmax(axis=1)
         counts += np.bincount(nearest, minlength=len(nouns))
         np.add.at(sums, nearest, images)

@@ -11,6 +11,7 @@ import torch
 
 from dxmc_core.method.clusters.kmeans import MAX_FLAT
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
+from dxmc_core.runtime.slices import slices_of
 
 #: A centre stands for about this many images.
 _IMAGES_PER_CENTER = 300
@@ -129,8 +130,8 @@ def _best_centers(
     tie wherever they stand.
     """
     block = torch.zeros(min(block_size, len(noun_embeddings)), centers.shape[1], device=centers.device)
-    for start in range(0, len(noun_embeddings), len(block)):
-        nouns = unit_rows(noun_embeddings[start : start + len(block)], name="noun_embeddings", first_row=start)
+    for part in slices_of(len(noun_embeddings), len(block)):
+        nouns = unit_rows(noun_embeddings[part], name="noun_embeddings", first_row=part.start)
         block[: len(nouns)] = torch.from_numpy(nouns)
         logits = block @ centers.T
         best, center_ids = logits.max(dim=1)

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
+from dxmc_core.runtime.slices import slices_of
 
 #: Below this norm a mixture has no direction (opposite nouns cancelled); its nearest noun stands in.
 _MIN_MIXTURE_NORM = 1e-6
@@ -48,10 +49,10 @@ def compute_text_counterparts(
     nouns = torch.from_numpy(unit_rows(noun_embeddings, name="noun_embeddings")).to(device)
     result = np.empty(image_embeddings.shape, dtype=np.float32)
     block = torch.zeros(block_size, nouns.shape[1], device=device)
-    for start in range(0, len(image_embeddings), block_size):
-        images = unit_rows(image_embeddings[start : start + block_size], name="image_embeddings", first_row=start)
+    for part in slices_of(len(image_embeddings), block_size):
+        images = unit_rows(image_embeddings[part], name="image_embeddings", first_row=part.start)
         block[: len(images)] = torch.from_numpy(images)
-        result[start : start + len(images)] = _mix(block, nouns, temperature, top_k)[: len(images)].cpu().numpy()
+        result[part] = _mix(block, nouns, temperature, top_k)[: len(images)].cpu().numpy()
     return result
 
 
