@@ -1,5 +1,7 @@
 """Blocks of rows cover an array once, in order."""
 
+import itertools
+
 import pytest
 
 from dxmc_core.runtime.slices import slices_of
@@ -9,6 +11,6 @@ from dxmc_core.runtime.slices import slices_of
 def test_blocks_are_all_rows_once_in_order(count: int, size: int) -> None:
     rows = list(range(count))
     blocks = [rows[block] for block in slices_of(count, size)]
-    assert sum(blocks, []) == rows
+    assert list(itertools.chain(*blocks)) == rows
     assert all(0 < len(block) <= size for block in blocks)
     assert all(block.stop - block.start == len(rows[block]) for block in slices_of(count, size))
