@@ -28,11 +28,10 @@ __all__ = [
     "load_encoder",
 ]
 
-EncoderConfig = Annotated[OpenClipConfig | TimmConfig | OfflineConfig, Field(discriminator="kind")]
+_AnyEncoder = OpenClipConfig | TimmConfig | OfflineConfig
+EncoderConfig = Annotated[_AnyEncoder, Field(discriminator="kind")]
 #: What may stand beside the first encoder.
-FurtherEncoderConfig = Annotated[
-    OpenClipConfig | TimmConfig | OfflineConfig | EmbeddedConfig, Field(discriminator="kind")
-]
+FurtherEncoderConfig = Annotated[_AnyEncoder | EmbeddedConfig, Field(discriminator="kind")]
 
 
 def load_encoder(

@@ -156,9 +156,7 @@ class EmbeddingsSource(_Selects):
 
 
 ImageSource = ImagesSource | WebDatasetSource | ParquetSource
-SourceConfig = Annotated[
-    ImagesSource | WebDatasetSource | ParquetSource | EmbeddingsSource, Field(discriminator="kind")
-]
+SourceConfig = Annotated[ImageSource | EmbeddingsSource, Field(discriminator="kind")]
 
 _CHANGES_NOTHING = {"max_reject_fraction", "timeout_s"}
 #: They decide which images there are, as adding and deleting files does: the digest of what was listed says so.
