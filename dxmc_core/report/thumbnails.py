@@ -62,12 +62,10 @@ class SpriteSheet:
 
 @dataclass(frozen=True)
 class Sprites:
-    """Sheets, the tile of each row in them, the longest edge of a tile, and how many rows found no room."""
+    """Sheets, and the tile in them of each row that found room."""
 
     sheets: Sequence[SpriteSheet]
     tiles: Mapping[int, Tile]
-    edge_px: int
-    num_dropped: int
 
 
 @dataclass(frozen=True)
@@ -101,13 +99,13 @@ def pack_sprites(
     """
     plans = _plan_sheets(groups, thumbnails)
     if not plans:
-        return Sprites((), {}, 0, 0)
+        return Sprites((), {})
     edges = [edge for edge in EDGES_PX if _estimate_text_bytes(plans, thumbnails, edge) <= max_bytes] or [EDGES_PX[-1]]
     for edge in edges:
         sheets, tiles, complete = _encode_until(plans, thumbnails, edge, max_bytes)
         if complete:
             break
-    return Sprites(sheets, tiles, edge, sum(len(plan.row_ids) for plan in plans) - len(tiles))
+    return Sprites(sheets, tiles)
 
 
 def _plan_sheets(groups: Sequence[SpriteGroup], thumbnails: Mapping[int, Thumbnail]) -> list[_SheetPlan]:
