@@ -2,11 +2,11 @@
 
 import errno
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import fsspec.asyn
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -64,7 +64,8 @@ def _reason_of(error: Exception) -> RejectReason:
     """Tell what a disk or service says of the object from what it says of itself."""
     if getattr(error, "errno", None) in _NO_SUCH_PLACE:
         return RejectReason.MISSING
-    if isinstance(error, aiohttp.ClientResponseError):
+    aiohttp = sys.modules.get("aiohttp")  # it takes long to load, and what is not loaded has raised nothing
+    if aiohttp is not None and isinstance(error, aiohttp.ClientResponseError):
         return _HTTP_REASONS.get(error.status, RejectReason.UNREACHABLE)
     return RejectReason.UNREACHABLE
 
