@@ -64,11 +64,8 @@ class Table:
         Args:
             width: of the lists of a fixed length, where there are any.
         """
-        return pa.schema([column.field(width) for column in self.columns if self._is_in(column, optional)])
-
-    @staticmethod
-    def _is_in(column: Column, optional: Container[str]) -> bool:
-        return not column.is_optional or column.name in optional
+        chosen = [column for column in self.columns if not column.is_optional or column.name in optional]
+        return pa.schema([column.field(width) for column in chosen])
 
     @property
     def has_width(self) -> bool:
