@@ -29,8 +29,8 @@ from dxmc_core.method.clusters.kmeans import spherical_kmeans
 #: What became of an edit: it holds; nothing that it names is here now; or later edits say otherwise of all its images.
 State = Literal["applied", "waiting", "overruled"]
 _SPLIT_EXAMPLES = 10
-#: Cosine below which the examples of a part are none of the embeddings that its centre was made of. Within an encoder
-#: it is 0.8 and more; between two encoders it is near 0.
+#: Cosine below which the examples of a part are none of the embeddings that its centre was made of. The mean of half of
+#: them is at 0.7 or more to the mean of all, where no two are opposed; between two encoders it is near 0.
 _MIN_COSINE = 0.5
 
 
