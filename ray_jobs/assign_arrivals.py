@@ -12,7 +12,7 @@ from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageResult, parts_in_order
-from dxmc_core.artifacts.tables import CENTERS, CLUSTERS
+from dxmc_core.artifacts.tables import CENTERS, CLUSTERS, as_clustered
 from dxmc_core.errors import ArtifactError
 from dxmc_core.method.clusters.drift import AssignmentFigures
 from dxmc_core.reclustering import SinceFull
@@ -27,7 +27,7 @@ from dxmc_core.stages.assign_arrivals import (
     read_parts,
 )
 from dxmc_core.stages.assign_clusters import describe_tree
-from dxmc_core.stages.cluster_names import require_known, settle_names
+from dxmc_core.stages.cluster_names import named_clusters, require_known
 from dxmc_core.stages.edited_clusters import ClusteredImages, is_edited
 from dxmc_core.stages.mine_neighbors import near_duplicate_metrics
 from dxmc_core.stages.previous_clusters import IDS_GIVEN, Comparison, lineage_table
@@ -148,18 +148,19 @@ def _describe(
     """The tables beside `assignments`, what became of the base's clusters, and the mean confidence of all images."""
     output, before = context.stage(NAME), base.stage(NAME)
     centers = before.read_table(CENTERS)
-    known = before.read_table(CLUSTERS)
+    known = before.read_table(as_clustered(CLUSTERS, before.require_manifest().tables))
     comparison = compare_with_base(base, output, arrivals.kept, arrivals.parts)
     assignments = read_parts(output, arrivals.all_parts)
-    clusters = settle_names(
+    named = named_clusters(
         describe_again(assignments, centers, known, context.config.assign_clusters),
         previous=comparison.previous_clusters,
         renames=renames,
     )
+    clusters = named[CLUSTERS.name]
     has_images = pc.is_in(centers["cluster_id"], clusters["cluster_id"])
     tables = {
         "centers": centers,
-        "clusters": clusters,
+        **named,
         "cluster_tree": describe_tree(
             matrix_of(centers.filter(has_images)["embedding"]),
             clusters,

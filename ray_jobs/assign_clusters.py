@@ -15,7 +15,7 @@ from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import load_matrix, read_rows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import StageDir, StageResult, parts_in_order
-from dxmc_core.artifacts.tables import NOUNS
+from dxmc_core.artifacts.tables import CLUSTERS, NOUNS
 from dxmc_core.edits.model import Edit
 from dxmc_core.errors import DxmcError
 from dxmc_core.images.thumbnails import make_thumbnails
@@ -38,7 +38,7 @@ from dxmc_core.stages.captions import (
     known_answers,
     with_captions,
 )
-from dxmc_core.stages.cluster_names import require_known, settle_names
+from dxmc_core.stages.cluster_names import named_clusters, require_known
 from dxmc_core.stages.edited_clusters import ClusteredImages, EditedTables, edit_clusters, tell_of_edits
 from dxmc_core.stages.inliers import Inliers, SetApart
 from dxmc_core.stages.previous_clusters import (
@@ -82,7 +82,7 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
     identities = Identities.first(len(sizes)) if comparison is None else comparison.identities
     renames = context.renames
     require_known(renames, identities.ids_given)
-    clusters = run_on_host(
+    named: dict[str, pa.Table] = run_on_host(
         _describe,
         context,
         sample,
@@ -92,10 +92,11 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
         renames,
         doing="naming and describing the clusters",
     )
-    clusters, files = captioned(context, clusters)
+    clusters, files = captioned(context, named[CLUSTERS.name])
     centers = with_cluster_ids(centers, identities.cluster_ids)
     assignments, apart = set_apart(context, fingerprint, assignments, centers, clusters)
     tables = {
+        **named,
         "clusters": clusters,
         "cluster_tree": run_on_host(
             _join, context, sample.centers[sizes > 0], clusters, doing="joining the clusters to a tree"
@@ -245,9 +246,9 @@ def _describe(
     identities: Identities,
     comparison: Comparison | None,
     renames: dict[int, str],
-) -> pa.Table:
-    """The table `clusters`, with final ids and names."""
-    return settle_names(
+) -> dict[str, pa.Table]:
+    """The table `clusters` with final ids and names, as `named_clusters` has it."""
+    return named_clusters(
         with_cluster_ids(_named(context, sample, sizes), identities.cluster_ids),
         previous={} if comparison is None else comparison.previous_clusters,
         renames=renames,

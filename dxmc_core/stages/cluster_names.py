@@ -12,6 +12,7 @@ import pyarrow as pa
 import yaml
 
 from dxmc_core.artifacts.storage import read_user_file
+from dxmc_core.artifacts.tables import CLUSTERS, unedited
 from dxmc_core.artifacts.user_tables import column_names, read_columns, require_once
 from dxmc_core.artifacts.user_values import as_text
 from dxmc_core.edits.model import MAX_CLUSTER_ID, ClusterRef, Edit, Rename, require_name
@@ -133,12 +134,27 @@ def require_known(renames: Mapping[int, str], ids_given: int) -> None:
         )
 
 
+def named_clusters(
+    clusters: pa.Table, *, previous: Mapping[int, Mapping[str, Any]], renames: Mapping[int, str]
+) -> dict[str, pa.Table]:
+    """The table `clusters` by `settle_names`; and where people named any, the one that it would be without them.
+
+    By the latter, a name that is taken back leaves nothing behind.
+    """
+    found = {CLUSTERS.name: settle_names(clusters, previous=previous, renames=renames)}
+    if PERSON in found[CLUSTERS.name]["name_source"].to_pylist():
+        found[unedited(CLUSTERS).name] = settle_names(clusters, previous=previous, renames={})
+    return found
+
+
 def settle_names(
     clusters: pa.Table, *, previous: Mapping[int, Mapping[str, Any]], renames: Mapping[int, str]
 ) -> pa.Table:
     """The table `clusters` with its final names: a person's, else the one the cluster had, else the new one.
 
-    A cluster that had only its number, or whose name a person gave and has since taken back, gets its new name.
+    A cluster that had only its number, or whose name a person gave and has since taken back, gets its new name. Where
+    `clusters` itself has the name that was taken back, as in runs from before `named_clusters`, it is the noun that
+    describes it best.
     Names stay unique ignoring case: where two are alike, the one that ranks lower in this order is told apart by a noun
     that describes it and not the other.
 
@@ -155,6 +171,10 @@ def settle_names(
             chosen.append((0, position, renames[row["cluster_id"]], PERSON))
         elif before is not None and before["name_source"] not in (PERSON, _UNNAMED):
             chosen.append((1, position, before["name"], before["name_source"]))
+        elif row["name_source"] == PERSON:
+            noun = next(iter(row["names"]), None)
+            own = (noun, "noun") if noun is not None else (numbered(row["cluster_id"]), _UNNAMED)
+            chosen.append((2, position, *own))
         elif row["name_source"] == _UNNAMED:
             _, bracket, noun = row["name"].partition(" (")  # what it is, where others are the same
             chosen.append((2, position, f"{numbered(row['cluster_id'])}{bracket}{noun}", _UNNAMED))

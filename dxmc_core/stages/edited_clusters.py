@@ -207,12 +207,15 @@ def edit_clusters(
     parts = {"assignments": final}
     if is_changed:
         parts[unedited(ASSIGNMENTS).name] = written
-        ids = identities.cluster_ids
-        for table, rows_of_table in ((CENTERS, found.centers), (CLUSTERS, found.clusters)):
-            has_ids = found.cluster_ids is not None
-            tables[unedited(table).name] = rows_of_table if has_ids else with_cluster_ids(rows_of_table, ids)
+        tables[unedited(CENTERS).name] = _with_ids(found, found.centers, identities)
+    if is_changed or edited.names or edited.names_by_id:
+        tables[unedited(CLUSTERS).name] = _with_ids(found, found.clusters, identities)
     confidence = float(rows.confidence_sum / max(len(rows.labels), 1))
     return EditedTables(parts, tables, comparison, identities.ids_given, edited.edits, confidence, num_apart)
+
+
+def _with_ids(found: ClusteredImages, table: pa.Table, identities: Identities) -> pa.Table:
+    return table if found.cluster_ids is not None else with_cluster_ids(table, identities.cluster_ids)
 
 
 def _set_apart(

@@ -6,7 +6,7 @@ import pytest
 
 from dxmc_core.artifacts.tables import CLUSTERS
 from dxmc_core.errors import InputError
-from dxmc_core.stages.cluster_names import read_renames, require_known, settle_names
+from dxmc_core.stages.cluster_names import named_clusters, read_renames, require_known, settle_names
 
 NAMES = {3: "red cars", 17: "no"}
 
@@ -96,6 +96,22 @@ def test_a_person_comes_first_then_the_name_a_cluster_had_then_the_new_one():
     table = clusters((4, "dog", "noun", ["dog"]), (7, "cat", "noun", ["cat"]), (9, "animal", "hypernym", []))
     found = settled(table, previous={4: ("hound", "noun"), 7: ("kitten", "noun")}, renames={7: "Tom", 50: "gone"})
     assert found == [(4, "hound", "noun"), (7, "Tom", "person"), (9, "animal", "hypernym")]
+
+
+def test_tables_without_the_names_of_people_are_kept_beside_theirs():
+    table = clusters((4, "dog", "noun", ["dog"]), (7, "cat", "noun", ["cat"]))
+    before = {4: {"name": "hound", "name_source": "noun"}}
+    found = named_clusters(table, previous=before, renames={7: "Tom"})
+    assert [found[name]["name"].to_pylist() for name in ("clusters", "unedited_clusters")] == [
+        ["hound", "Tom"],
+        ["hound", "cat"],
+    ]
+    assert set(named_clusters(table, previous=before, renames={})) == {"clusters"}
+
+
+def test_a_name_that_was_taken_back_and_has_nothing_beneath_it_gives_way_to_a_noun():
+    table = clusters((4, "Tom", "person", ["dog"]), (7, "Jim", "person", []))
+    assert settled(table) == [(4, "dog", "noun"), (7, "cluster 7", "unnamed")]
 
 
 def test_a_number_that_no_cluster_has_had_is_an_error():

@@ -251,6 +251,25 @@ def test_images_of_a_split_keep_their_part_whatever_becomes_of_its_examples(tmp_
     assert home.edits[0].action != drawn
 
 
+def test_names_that_are_taken_back_after_a_full_clustering_leave_nothing_behind(tmp_path: Path) -> None:
+    """The clustering has joined by then what a person had merged, so that the edits change nothing but names."""
+    home = Home(tmp_path)
+    home.arrive(300)
+    home.night(is_full=True)
+    own = home.names()
+    first, second = (only(home.ids(), home.of_class(label)) for label in (2, 3))
+    home.edit(merge={"clusters": [home.reference(first), {"id": second, "images": home.of_class(2)[:3]}]})
+    home.edit(rename={"cluster": home.reference(first), "name": "things"})
+    for is_full in (False, True, False):
+        home.night(is_full=is_full)
+        assert home.names()[first] == "things"
+    assert not is_edited(home.current.stage("assign_clusters").require_manifest())
+    home.edits = ()
+    for is_full in (False, False, True):
+        home.night(is_full=is_full)
+        assert home.names() == own
+
+
 def test_measures_are_those_of_the_images_that_a_cluster_has_now(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.arrive(200)

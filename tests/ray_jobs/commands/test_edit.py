@@ -79,6 +79,17 @@ def test_a_merge_is_in_every_table_and_undo_restores_them(run: RunDir, capsys: p
         assert after.read_table(table).equals(rows)
 
 
+def test_a_name_that_is_taken_back_leaves_nothing_behind(run: RunDir) -> None:
+    """Where no image has moved, too: nothing but the name was ever changed, or the clusters were one already."""
+    before = names(run)
+    edit(run, "rename", 0, "embers")
+    edit(run, "hide", 1)
+    assert names(run) == {**before, 0: "embers"}
+    edit(run, "undo")
+    edit(run, "undo")
+    assert names(run) == before
+
+
 def test_every_kind_holds_at_once(run: RunDir) -> None:
     edit(run, "move", "red/0.png", "--to", 2)
     assert members(run) == {0: "r1 r2 r3", 1: GREEN, 2: f"r0 {BLUE}"}
