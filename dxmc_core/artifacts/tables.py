@@ -406,8 +406,8 @@ EDITS = Table(
     "assign_clusters",
     "edits",
     "One row per edit of a person that this run listened to, in their order; not there without edits. Where edits "
-    "changed assignments, `unedited` and `unedited_centers` hold `assignments` and `centers` as the clustering alone gave "
-    "them, and where they changed these or names, `unedited_clusters` holds `clusters`; see docs/EDITS.md.",
+    "changed assignments, `unedited` and `unedited_centers` hold `assignments` and `centers` as the clustering alone "
+    "gave them, and where they changed these or names, `unedited_clusters` holds `clusters`; see docs/EDITS.md.",
     (
         Column("edit_id", pa.string(), "by which it is undone"),
         Column(
