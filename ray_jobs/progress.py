@@ -12,10 +12,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dxmc_core.method.steps import WorkStep
 from dxmc_core.runtime.durations import duration
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _FIRST_LINE_S = 1.5
 _LINE_EVERY_S = 10.0
@@ -129,6 +132,7 @@ class _State:
         self.entered: list[Progress | None] = []
         self.last_line = ""
         self.last_line_at: float | None = None
+        self.drawn: tqdm | None = None
 
     @property
     def name(self) -> str:
@@ -194,7 +198,7 @@ def _show(stop: threading.Event) -> None:
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        bar = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True)
+        bar = _STATE.drawn = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True)
     started = time.monotonic()
     while not stop.wait(_REFRESH_EVERY_S):
         found = _STATE.innermost
@@ -207,6 +211,7 @@ def _show(stop: threading.Event) -> None:
         if time.monotonic() - since >= due - _REFRESH_EVERY_S:
             logger.info("%-21s %s", _STATE.name, found)
     if bar is not None:
+        _STATE.drawn = None
         bar.close()
 
 
@@ -223,6 +228,6 @@ class AboveTheBar(logging.StreamHandler):
     """Writes lines to stderr without tearing a bar that is shown there."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        drawn = sys.modules.get("tqdm")  # loaded by `_show` alone, where there is a terminal
-        with nullcontext() if drawn is None else drawn.tqdm.external_write_mode(file=self.stream):
+        bar = _STATE.drawn
+        with nullcontext() if bar is None else bar.external_write_mode(file=self.stream):
             super().emit(record)

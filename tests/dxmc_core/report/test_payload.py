@@ -60,7 +60,7 @@ def test_numbers_that_are_not_json_are_refused():
 def test_payload_names_images_and_clusters_by_place(make_report_data):
     data = make_report_data(pictures=False)
     clusters = data.clusters[::-1]
-    sprites = Sprites((), {5: Tile(0, 2, 4, 30, 20)}, 64, 0)
+    sprites = Sprites((), {5: Tile(0, 2, 4, 30, 20)})
     payload = build_payload(data, clusters, [3, 2, 1, 0], sprites)
     assert [cluster["id"] for cluster in payload["clusters"]] == [3, 2, 1, 0]
     image_ids = [image[0] for image in payload["images"]]
@@ -74,6 +74,6 @@ def test_payload_names_images_and_clusters_by_place(make_report_data):
 
 def test_map_y_points_down_on_the_page(make_report_data):
     data = make_report_data(pictures=False)
-    payload = build_payload(data, data.clusters, [0, 1, 2, 3], Sprites((), {}, 0, 0))
+    payload = build_payload(data, data.clusters, [0, 1, 2, 3], Sprites((), {}))
     highest = int(data.map_points.xy[:, 1].argmax())
     assert payload["map"]["y"][highest] == min(payload["map"]["y"])

@@ -110,6 +110,7 @@ import numpy as np, pyarrow as pa
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
+from dxmc_core.artifacts.tables import IMAGES
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 
 uri, width = sys.argv[1], int(sys.argv[2])
