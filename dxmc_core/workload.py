@@ -146,7 +146,7 @@ class Workload:
         further_widths: columns of the embeddings by encoders beside the first.
         nouns_to_encode: none where they are embedded already.
         chooses_k: num_clusters is auto, and suggest_k runs on at most `k_max_images` for K up to `k_max_clusters`.
-        reads: the matrices beyond the image embeddings that the method trains on, as of `fit.method_reads`.
+        reads: the matrices beyond the image embeddings that the method trains on, as of `hyperparameters.method_reads`.
         num_epochs: of gradient steps; none for methods without.
         num_restarts, num_iterations: of the methods that are a k-means.
         images_per_cluster: listed for each cluster and shown in the report, where there are image files.

@@ -181,7 +181,7 @@ def prepare(
 
     Args:
         image_embeddings: (N, D) as of `as_stored`.
-        reads: names of `TrainingData` matrices, as of `fit.method_reads`.
+        reads: names of `TrainingData` matrices, as of `hyperparameters.method_reads`.
         further_embeddings: (N, D_v) as of `as_stored`, of the same images by further encoders; trained on beside the
             first, which alone nouns and neighbours belong to.
         noun_embeddings: (M, D) as of `as_stored`, the whole vocabulary; the semantic space is selected whenever they

@@ -4,6 +4,7 @@ What the clustering itself gave stays beside them in the tables of `unedited`, f
 every `dxmc edit` begins, so that an edit that is undone leaves nothing behind.
 """
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -295,8 +296,8 @@ def _splits_of(previous_run: str | None) -> dict[str, SplitParts]:
     edit_ids, examples = table["edit_id"].to_pylist(), table["examples"].to_pylist()
     centers = matrix_of(table["embedding"])
     found: dict[str, SplitParts] = {}
-    for edit_id in dict.fromkeys(edit_ids):
-        rows = [row for row, other in enumerate(edit_ids) if other == edit_id]
+    for edit_id, of_edit in itertools.groupby(range(len(edit_ids)), key=edit_ids.__getitem__):
+        rows = list(of_edit)
         found[edit_id] = SplitParts(tuple(tuple(examples[row]) for row in rows), centers[rows])
     return found
 

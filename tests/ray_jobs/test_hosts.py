@@ -137,10 +137,17 @@ def test_until_a_task_has_begun_any_host_that_leaves_may_have_it(clock, monkeypa
 
 
 def test_what_is_no_single_task_does_not_end_with_a_host(clock, monkeypatch):
-    waiting = Waiting(Ask(2))
-    monkeypatch.setattr(hosts, "hosts", lambda: [host(2, name="head")])
+    """Where it began is not known, so no host's leaving is its own: it has room, and the wait goes on."""
+    there = [host(2, name="head"), host(2, name="node2")]
+    monkeypatch.setattr(hosts, "hosts", lambda: list(there))
+    pool, single = Waiting(Ask(2)), Waiting(Ask(2), began_on=lambda: "node2-2")
+    for waiting in (pool, single):
+        waiting.look()
+    del there[1]
     clock[0] += 10
-    waiting.look()
+    pool.look()
+    with pytest.raises(NoHostLeftError, match="is gone"):
+        single.look()
 
 
 def test_a_pool_that_has_no_room_any_more_is_told_and_goes_on_waiting(monkeypatch, caplog):

@@ -457,4 +457,6 @@ def test_a_link_into_a_thousand_clusters_lands(open_page, many_html):
     page = open_page(many_html, fragment="#cluster-765")
     page.wait_for_function("document.activeElement.id === 'cluster-765'")
     wait_until_at_top(page, "cluster-765")
-    page.locator("#cluster-765 .mosaic .tile").first.wait_for()
+    tile = page.locator("#cluster-765 .mosaic .tile").first
+    tile.wait_for()
+    assert tile.is_visible()

@@ -325,8 +325,10 @@ def test_a_start_that_is_killed_after_a_look_goes_on_from_it(planted_run, monkey
 def test_a_start_that_is_done_is_left_alone(planted_run):
     job = job_of(planted_run, "best")
     find_best_start(job)
+    expected = job.output.storage.read_bytes(start_name(job))
     # Nothing is read again: without its inputs it would fail.
     find_best_start(replace(job, images=StageDir(Storage(job.output.storage.uri + "/nowhere"), "embed_images")))
+    assert job.output.storage.read_bytes(start_name(job)) == expected
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"\0" * 99])
