@@ -156,17 +156,10 @@ def plain_epoch(data: TrainingData, batch_size: int, loader_workers: int) -> Cal
 def own_epoch(data: TrainingData, batch_size: int, *, instance_weight: float) -> Callable[[], object]:
     """One epoch of the loop that the pipeline trains with."""
     settings = method_settings(
-        "dxmc", NUM_CLASSES, data.num_images, batch_size=batch_size, instance_weight=instance_weight
+        "dxmc", NUM_CLASSES, data.num_images, num_epochs=1, batch_size=batch_size, instance_weight=instance_weight
     )
     objective = settings.objective(data.embedding_width, NUM_CLASSES)
-    return lambda: train(
-        objective,
-        data,
-        num_epochs=1,
-        batch_size=batch_size,
-        learning_rate=settings.learning_rate,
-        betas=settings.betas,
-    )
+    return lambda: train(objective, data, settings)
 
 
 def measure_stage(options: argparse.Namespace) -> dict[str, Any]:

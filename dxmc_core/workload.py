@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dxmc_core.method.hyperparameters import AtOnceSettings, BestHyperparameters, Hyperparameters
 from dxmc_core.method.nouns.noun_selection import num_image_centers
 from dxmc_core.method.work import Work
 
@@ -146,9 +147,7 @@ class Workload:
         further_widths: columns of the embeddings by encoders beside the first.
         nouns_to_encode: none where they are embedded already.
         chooses_k: num_clusters is auto, and suggest_k runs on at most `k_max_images` for K up to `k_max_clusters`.
-        reads: the matrices beyond the image embeddings that the method trains on, as of `hyperparameters.method_reads`.
-        num_epochs: of gradient steps; none for methods without.
-        num_restarts, num_iterations: of the methods that are a k-means.
+        method, settings: its name, and its settings for data of this shape.
         images_per_cluster: listed for each cluster and shown in the report, where there are image files.
     """
 
@@ -168,10 +167,7 @@ class Workload:
     nouns_per_center: int = 5
     top_nouns: int | None = None
     method: str = "best"
-    reads: tuple[str, ...] = ("text_counterparts", "selected_nouns")
-    num_epochs: int = 0
-    num_restarts: int = 1
-    num_iterations: int = 0
+    settings: Hyperparameters | AtOnceSettings = field(default_factory=BestHyperparameters)
     index: str = "auto"
     search_index: str = "auto"
     max_described_images: int = 500_000
@@ -179,6 +175,11 @@ class Workload:
     max_map_points: int = 3000
     max_member_images: int = 10_000
     report_bytes: int = 20_000_000
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The matrices beyond the image embeddings that the method trains on."""
+        return self.settings.reads
 
     @property
     def num_centers(self) -> int:

@@ -99,11 +99,7 @@ def fit_heads(
     reports = train(
         objective,
         data,
-        num_epochs=chosen.num_epochs,
-        batch_size=chosen.batch_size,
-        learning_rate=chosen.learning_rate,
-        betas=chosen.betas,
-        weight_decay=chosen.weight_decay,
+        chosen,
         seed=seed,
         device=device,
         on_epoch_end=on_epoch_end,

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
+from dxmc_core.method.work import DataShape, MethodCost
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -89,6 +91,15 @@ class Hyperparameters(MethodSettings, ABC):
     def epochs(self) -> int:
         return self.num_epochs
 
+    @property
+    def num_modalities(self) -> int:
+        """Heads that are trained: the text has one, too, where it is read."""
+        return 2 if "text_counterparts" in self.reads else 1
+
+    def first_cost(self, shape: DataShape) -> MethodCost:
+        """What comes before the epochs, where it counts beside them."""
+        return MethodCost()
+
     def __post_init__(self) -> None:
         """Raise ValueError for a setting out of its range; subclasses extend it."""
         _check_range(self, positive=("learning_rate",), not_negative=("weight_decay", "entropy_weight"))
@@ -169,6 +180,16 @@ class BestHyperparameters(Hyperparameters):
         """Neighbours are trained on; the start finds its own among the images that it looks at."""
         neighbors = ("image_neighbors",) if self.num_epochs else ()
         return (*neighbors, "text_counterparts", "selected_nouns") if self.use_text else neighbors
+
+    @property
+    def num_modalities(self) -> int:
+        """One: the text ends in the start."""
+        return 1
+
+    def first_cost(self, shape: DataShape) -> MethodCost:
+        from dxmc_core.method.best.best_start import start_cost
+
+        return start_cost(shape, has_text=self.use_text, has_neighbors=bool(self.num_epochs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -496,6 +517,10 @@ class AtOnceSettings(MethodSettings, ABC):
             weights: (N,) what an image counts for; given only where the method weighs rows.
         """
 
+    @abstractmethod
+    def first_cost(self, shape: DataShape) -> MethodCost:
+        """What `fit` takes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class KMeansSettings(AtOnceSettings):
@@ -527,6 +552,11 @@ class KMeansSettings(AtOnceSettings):
         from dxmc_core.method.clusters.centroids import fit_centroids
 
         return fit_centroids(data, self, num_clusters=num_clusters, weights=weights, seed=seed, on_step=on_step)
+
+    def first_cost(self, shape: DataShape) -> MethodCost:
+        from dxmc_core.method.clusters.centroids import centroids_cost
+
+        return centroids_cost(shape, self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dxmc_core.method.distributed import all_reduce_sum, average_gradients, broadcast_state, rank, rows_of_rank
 from dxmc_core.method.heads import Heads
+from dxmc_core.method.hyperparameters import Hyperparameters
 from dxmc_core.method.objectives.base import Objective
 from dxmc_core.method.training_data import Batch, TrainingData, draw_batches
 
@@ -55,12 +56,8 @@ EpochCallback = Callable[[EpochReport, Callable[[], TrainingState]], None]
 def train(
     objective: Objective,
     data: TrainingData,
+    settings: Hyperparameters,
     *,
-    num_epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    betas: tuple[float, float] = (0.9, 0.99),
-    weight_decay: float = 0.0,
     seed: int = 0,
     device: torch.device | str = "cpu",
     on_epoch_end: EpochCallback | None = None,
@@ -73,7 +70,8 @@ def train(
             drawn and how weights decay, see `Objective`.
         data: the matrices, which may lie on another device than `device`; matrices the objective does not read are not
             touched.
-        batch_size: of the global batch; ranks take nearly equal shares of it. More than N is taken as N.
+        settings: epochs, batch and optimizer. The batch is the global one, of which ranks take nearly equal shares;
+            more than N is taken as N.
         on_epoch_end: called on every rank with the report and a function that makes the checkpoint state. That state
             is a nested dict of tensors and plain numbers that `torch.load(weights_only=True)` reads; it is the same
             for every rank.
@@ -94,7 +92,7 @@ def train(
         raise ValueError(f"expected at least 2 images to train on, found {data.num_images}")
     objective.prepare(data, from_scratch=resume_state is None and rank() == 0)
     data = data.nearest(objective.num_neighbors)
-    batch_size = min(batch_size, data.num_images)
+    batch_size = min(settings.batch_size, data.num_images)
     run = {"seed": seed, "batch_size": batch_size, "num_images": data.num_images}
 
     objective.to(device)
@@ -102,9 +100,9 @@ def train(
     # One fused kernel updates all weights: the step is so small that a loop over tensors would weigh on it.
     optimizer = torch.optim.Adam(
         [parameter for parameter in objective.parameters() if parameter.requires_grad],
-        lr=learning_rate,
-        betas=betas,
-        weight_decay=weight_decay,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
         decoupled_weight_decay=objective.decoupled_weight_decay,
         fused=True,
     )
@@ -113,7 +111,7 @@ def train(
 
     labels = assign_own_rows(objective.heads, data, device=device) if first_epoch > 0 else None
     reports: list[EpochReport] = []
-    for epoch in range(first_epoch, num_epochs):
+    for epoch in range(first_epoch, settings.num_epochs):
         objective.train()
         objective.begin_epoch(epoch, data)
         batches = draw_batches(
@@ -128,13 +126,13 @@ def train(
         started = time.perf_counter()
         terms, num_samples = _run_steps(objective, optimizer, batches)
         seconds = time.perf_counter() - started
-        check_finite(terms, epoch + 1, learning_rate)
+        check_finite(terms, epoch + 1, settings.learning_rate)
         previous_labels = labels
         labels = assign_own_rows(objective.heads, data, device=device)
         reports.append(
             EpochReport(
                 epoch=epoch + 1,
-                num_epochs=num_epochs,
+                num_epochs=settings.num_epochs,
                 terms=terms,
                 seconds=seconds,
                 samples_per_s=num_samples / seconds,

@@ -30,18 +30,17 @@ from dxmc_core.edits.constraints import constraints_of
 from dxmc_core.edits.model import Edit
 from dxmc_core.edits.references import named_images
 from dxmc_core.errors import ArtifactError, DxmcError, InputError
-from dxmc_core.method.best.best_start import NUM_LOOKS, BestStart, num_rows_looked_at, start_bytes, start_work
-from dxmc_core.method.clusters.kmeans import kmeans_bytes, kmeans_work
+from dxmc_core.method.best.best_start import NUM_LOOKS, BestStart
 from dxmc_core.method.distributed import broadcast_number
 from dxmc_core.method.fit import fit_heads, heads_of_copies
-from dxmc_core.method.hyperparameters import method_reads, method_settings, settings_of
+from dxmc_core.method.hyperparameters import Hyperparameters, method_reads, method_settings
 from dxmc_core.method.neighbors.near_duplicates import one_of_each
 from dxmc_core.method.objectives.best import find_start_of
 from dxmc_core.method.preparation import hypernym_pairs
 from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training import EpochReport, TrainingState
 from dxmc_core.method.training_data import KNOWN, MATRICES, TrainingData
-from dxmc_core.method.work import Work
+from dxmc_core.method.work import DataShape, Work
 from dxmc_core.stages.settings.train_heads import MethodConfig
 from dxmc_core.vocabulary import hypernym_table
 from dxmc_core.workload import GIB, PROCESS_BYTES, RAY_BYTES, Machine, StageCost, Workload
@@ -359,75 +358,42 @@ def _read_checkpoint(job: TrainingJob, name: str) -> dict[str, Any]:
 
 def cost(load: Workload, machine: Machine) -> StageCost:
     """What the stage takes by the method at hand: what it works out in one task, and its epochs."""
-    counts = {"best": _best_cost, "kmeans": _centroids_cost, "concat_kmeans": _centroids_cost}
-    fitted, memory, notes = counts[load.method](load) if load.method in counts else (Work(), 0.0, [])
-    if load.num_epochs:
-        notes.append(f"{load.num_epochs} epochs of {_num_modalities(load)} cluster heads")
-    elif load.method == "best":
-        notes.append("no epochs")
+    num_epochs, name = load.settings.epochs, load.method
+    first = load.settings.first_cost(
+        DataShape(load.num_images, load.width, load.num_clusters, load.further_widths, load.num_selected_nouns)
+    )
+    notes = [first.note] if first.note else []
+    if isinstance(load.settings, Hyperparameters):
+        notes.append(
+            f"{num_epochs} epochs of {load.settings.num_modalities} cluster heads" if num_epochs else "no epochs"
+        )
     files = _training_files(load)
     return StageCost(
         "train_heads",
         (
             # Without a group of workers it goes on in the process of the stage before, with a few more libraries.
-            machine.starting(2 if load.num_epochs and machine.gpus else 0.3),
-            machine.in_one_task(f"what {load.method} works out first" if load.num_epochs else load.method, fitted),
+            machine.starting(2 if num_epochs and machine.gpus else 0.3),
+            machine.in_one_task(f"what {name} works out first" if num_epochs else name, first.work),
             machine.on_all("epochs", _epochs_work(load)),
             machine.writing(files),
         ),
-        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + memory,
+        memory_bytes=RAY_BYTES + 2 * PROCESS_BYTES + first.memory_bytes,
         temporary_bytes=files,
         note="; ".join([*notes, f"reads {files / GIB:.1f} GiB, from memory where they fit"]),
     )
 
 
-def _best_cost(load: Workload) -> tuple[Work, float, list[str]]:
-    """What `best` works out before any epoch: the work, the memory it holds, and what to say of it."""
-    sizes = load.num_images, load.width, load.num_clusters
-    has_text = "text_counterparts" in load.reads
-    work = start_work(
-        *sizes,
-        further_widths=load.further_widths,
-        num_nouns=load.num_selected_nouns if has_text else 0,
-        has_neighbors="image_neighbors" in load.reads,
-    )
-    looked_at = num_rows_looked_at(load.num_images, load.num_clusters)
-    which = "all images" if looked_at == load.num_images else f"a sample of {looked_at:,} images"
-    memory = start_bytes(*sizes, has_text=has_text, further_widths=load.further_widths)
-    return work, memory, [f"looks at {which}, up to {NUM_LOOKS} times"]
-
-
-def _centroids_cost(load: Workload) -> tuple[Work, float, list[str]]:
-    """k-means of all rows; with text, rows of twice the width that are put together from unit rows."""
-    has_text = "text_counterparts" in load.reads
-    width = load.width * (2 if has_text else 1)
-    work = kmeans_work(
-        load.num_images,
-        width,
-        load.num_clusters,
-        num_restarts=load.num_restarts,
-        num_iterations=load.num_iterations,
-        max_points_per_center=None,
-    )
-    rows = 4.0 * load.num_images * width if has_text else 0.0
-    training = kmeans_bytes(load.num_images, width, load.num_clusters, max_points_per_center=None)
-    return work, rows + training, [f"k-means of all rows, {load.num_restarts} restarts"]
-
-
 def _epochs_work(load: Workload) -> Work:
     """An anchor and a neighbour for each modality's head, forward and backward."""
-    parameters = _num_modalities(load) * (load.width * load.width + load.width * load.num_clusters)
-    return Work(6.0 * parameters * 2 * load.num_images * load.num_epochs)
-
-
-def _num_modalities(load: Workload) -> int:
-    """Heads that are trained: the text has one, too, but with `best`, where it ends in the start."""
-    return 2 if "text_counterparts" in load.reads and load.method != "best" else 1
+    if not isinstance(load.settings, Hyperparameters):
+        return Work()
+    parameters = load.settings.num_modalities * (load.width * load.width + load.width * load.num_clusters)
+    return Work(6.0 * parameters * 2 * load.num_images * load.settings.epochs)
 
 
 def _training_files(load: Workload) -> float:
     """Bytes of the matrices that are mapped: embeddings and counterparts in float16, neighbours in int32."""
     matrices = 1 + ("text_counterparts" in load.reads)
     neighbors = ("image_neighbors" in load.reads) + ("text_neighbors" in load.reads)
-    further = sum(load.further_widths) if settings_of(load.method).joins_encoders else 0
+    further = sum(load.further_widths) if load.settings.joins_encoders else 0
     return load.num_images * (2.0 * (load.width * matrices + further) + 4.0 * load.num_neighbors * neighbors)

@@ -136,7 +136,7 @@ def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Wor
     """The sizes of a run; those of images are to be given, those of a file of embeddings are read from it."""
     from dxmc_core.config import AUTO
     from dxmc_core.images.sources import EmbeddingsSource
-    from dxmc_core.method.hyperparameters import method_reads, method_settings
+    from dxmc_core.method.hyperparameters import method_settings
     from dxmc_core.stages.embedding_files import embedding_file_shape, embedding_width_of
     from dxmc_core.vocabulary import load_vocabulary
     from dxmc_core.workload import Workload
@@ -170,10 +170,7 @@ def workload_of(config: "PipelineConfig", num_images: int | None = None) -> "Wor
         nouns_per_center=config.build_semantic_space.nouns_per_center,
         top_nouns=config.build_semantic_space.top_nouns,
         method=method.name,
-        reads=method_reads(method.name, **method.settings),
-        num_epochs=settings.epochs,
-        num_restarts=getattr(settings, "num_restarts", 1),
-        num_iterations=getattr(settings, "num_iterations", 0),
+        settings=settings,
         index=config.mine_neighbors.index,
         search_index=config.mine_neighbors.search_index,
         max_described_images=assign.max_described_images,

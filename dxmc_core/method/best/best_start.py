@@ -57,7 +57,7 @@ from dxmc_core.method.clusters.ward import merge_points, merge_work
 from dxmc_core.method.neighbors.exact import nearest_neighbors, search_bytes
 from dxmc_core.method.steps import OnStep, WorkStep, no_report
 from dxmc_core.method.unit_rows import unit_rows
-from dxmc_core.method.work import Work
+from dxmc_core.method.work import DataShape, MethodCost, Work
 from dxmc_core.runtime.slices import slices_of
 
 #: One look, and three more with what was learned. A fourth changed nothing.
@@ -598,31 +598,29 @@ class _Sizes:
         return (sum(self.row_widths) + self.text_width) * len(_SMOOTHING_ROUNDS) * num_whitenings
 
 
-def start_work(
-    num_rows: int,
-    width: int,
-    num_clusters: int,
-    *,
-    further_widths: tuple[int, ...] = (),
-    num_nouns: int = 0,
-    has_neighbors: bool = False,
-) -> Work:
-    """What `find_start` does where text counts and the looks do not settle early.
+def start_cost(shape: DataShape, *, has_text: bool, has_neighbors: bool) -> MethodCost:
+    """What `find_start` takes where text counts and the looks do not settle early.
 
     Args:
-        num_rows, width: N and D.
-        further_widths: D of encoders beside the first.
-        num_nouns: S, or 0 for images alone.
         has_neighbors: they are given, which spares a search where all images are looked at.
     """
-    sizes = _Sizes(num_rows_looked_at(num_rows, num_clusters), width, num_clusters, num_nouns > 0, further_widths)
-    looked_at = sizes.num_rows
-    total = Work() if has_neighbors and looked_at == num_rows else Work(2.0 * width * looked_at**2)
-    total += Work(2.0 * sum(further_widths) * looked_at**2)
+    looked_at = num_rows_looked_at(shape.num_images, shape.num_clusters)
+    sizes = _Sizes(looked_at, shape.width, shape.num_clusters, has_text, shape.further_widths)
+    work = _start_work(sizes, shape.num_nouns)
+    if not has_neighbors or looked_at < shape.num_images:
+        work += Work(2.0 * shape.width * looked_at**2)
+    which = "all images" if looked_at == shape.num_images else f"a sample of {looked_at:,} images"
+    return MethodCost(work, _start_bytes(sizes), f"looks at {which}, up to {NUM_LOOKS} times")
+
+
+def _start_work(sizes: _Sizes, num_nouns: int) -> Work:
+    """All but the search for neighbours by the first encoder."""
+    looked_at, num_clusters = sizes.num_rows, sizes.num_clusters
+    total = Work(2.0 * sum(sizes.further_widths) * looked_at**2)
     if sizes.has_text:
-        total += principal_work(looked_at, width)
-        total += overlap_work(looked_at, width, num_nouns, sizes.num_candidates)
-    if sizes.has_text or further_widths:
+        total += principal_work(looked_at, sizes.width)
+        total += overlap_work(looked_at, sizes.width, num_nouns, sizes.num_candidates)
+    if sizes.has_text or sizes.further_widths:
         total += _gate_work(sizes)
     for columns in sizes.widths:
         total += components_work(looked_at, columns)
@@ -671,20 +669,12 @@ def _gate_work(sizes: _Sizes) -> Work:
     )
 
 
-def start_bytes(
-    num_rows: int,
-    width: int,
-    num_clusters: int,
-    *,
-    has_text: bool = False,
-    further_widths: tuple[int, ...] = (),
-) -> float:
-    """The most memory that `find_start` holds at a time, beside the arrays it is given."""
-    sizes = _Sizes(num_rows_looked_at(num_rows, num_clusters), width, num_clusters, has_text, further_widths)
+def _start_bytes(sizes: _Sizes) -> float:
+    """The most memory that is held at a time, beside the arrays that are given."""
     looked_at, columns = sizes.num_rows, max(sizes.row_width + sizes.text_width, *sizes.row_widths)
     images = 4.0 * looked_at * sum(sizes.widths)
     kept = images + looked_at * (8.0 * sizes.num_candidates * len(sizes.widths) + 4 * sizes.text_width)
-    if has_text:
+    if sizes.has_text:
         # The overlaps, and these to the power of the text's weight.
         kept += overlap_bytes(looked_at, sizes.num_candidates) + 4.0 * looked_at * sizes.num_candidates
     # Half-precision views but for the last ones, which are being made: rows as they were whitened, as they were
@@ -693,8 +683,8 @@ def start_bytes(
     smoothing = 12.0 * looked_at * columns + 8.0 * looked_at * (2 * sizes.num_neighbors + 1)
     smoothing += smoothing_block_bytes(looked_at, sizes.row_width)
     space = min(NUM_DIRECTIONS, sizes.joined_width(2))
-    clustering = 4.0 * looked_at * space + joining_bytes(looked_at, space, num_clusters)
-    if further_widths:  # their rows side by side, for the discriminant
+    clustering = 4.0 * looked_at * space + joining_bytes(looked_at, space, sizes.num_clusters)
+    if sizes.further_widths:  # their rows side by side, for the discriminant
         clustering += images
-    searching = images + search_bytes(looked_at, width, sizes.num_candidates)
+    searching = images + search_bytes(looked_at, sizes.width, sizes.num_candidates)
     return max(searching, kept + views + smoothing, kept + clustering) + _WORKSPACE_BYTES

@@ -6,6 +6,7 @@ world_<n>.pt.
 
 import multiprocessing
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from dxmc_core.method.distributed import (
     rows_of_rank,
     world_size,
 )
-from dxmc_core.method.hyperparameters import method_settings
+from dxmc_core.method.hyperparameters import Hyperparameters, method_settings
 from dxmc_core.method.training import train
 from dxmc_core.method.training_data import Batch, TrainingData
 
@@ -134,7 +135,9 @@ def training_case(method: str, overrides: dict[str, Any]) -> dict[str, Any]:
         noun_hypernyms=torch.tensor([[noun, noun + 10] for noun in range(10)]),
         selected_nouns=random_matrix(20, WIDTH, seed=14),
     )
-    settings = method_settings(method, NUM_CLUSTERS, NUM_IMAGES, **overrides)
+    published = method_settings(method, NUM_CLUSTERS, NUM_IMAGES, **overrides)
+    assert isinstance(published, Hyperparameters)
+    settings = replace(published, num_epochs=5, batch_size=BATCH_SIZE)
     objective = settings.objective(WIDTH, NUM_CLUSTERS, seed=3).double()
     step_losses: list[Tensor] = []
     compute_terms = objective.loss_terms
@@ -145,16 +148,7 @@ def training_case(method: str, overrides: dict[str, Any]) -> dict[str, Any]:
         return terms
 
     objective.loss_terms = recorded_terms  # type: ignore[method-assign]
-    reports = train(
-        objective,
-        data,
-        num_epochs=5,
-        batch_size=BATCH_SIZE,
-        learning_rate=settings.learning_rate,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,
-        seed=4,
-    )
+    reports = train(objective, data, settings, seed=4)
     return {
         "losses": torch.stack(step_losses),
         "weights": torch.cat([value.double().reshape(-1) for value in objective.state_dict().values()]),

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,11 +73,7 @@ def run(
     reports = train(
         objective,
         data,
-        num_epochs=settings.num_epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,
+        settings,
         seed=seed,
         on_epoch_end=lambda report, make_state: states.append(make_state()),
         resume_state=resume,
@@ -145,16 +142,7 @@ def test_resuming_at_any_epoch_ends_with_the_same_bits(method: str) -> None:
         with torch.no_grad():
             for parameter in resumed.parameters():
                 parameter.fill_(0.5)  # Whatever is not taken from the checkpoint shows.
-        reports = train(
-            resumed,
-            data,
-            num_epochs=4,
-            batch_size=64,
-            learning_rate=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            resume_state=loaded,
-        )
+        reports = train(resumed, data, settings, resume_state=loaded)
         assert [report.epoch for report in reports] == list(range(state["num_epochs_done"] + 1, 5))
         assert reports[-1].terms == whole_reports[-1].terms
         assert reports[-1].num_changed == whole_reports[-1].num_changed
@@ -201,24 +189,23 @@ def test_tiny_data_is_one_batch() -> None:
 
 def test_what_cannot_be_trained_is_refused() -> None:
     data, _ = planted()
-    settings = method_settings("tac", NUM_CLUSTERS, data.num_images)
+    settings = method_settings("tac", NUM_CLUSTERS, data.num_images, num_epochs=2, batch_size=64, learning_rate=1e-3)
     objective = settings.objective(WIDTH, NUM_CLUSTERS)
-    arguments: dict[str, Any] = {"num_epochs": 2, "batch_size": 64, "learning_rate": 1e-3}
     with pytest.raises(ValueError, match="found no text_counterparts, text_neighbors"):
-        train(objective, data.only(["image_neighbors"]), **arguments)
+        train(objective, data.only(["image_neighbors"]), settings)
     one = TrainingData(
         *(torch.eye(WIDTH)[:1] for _ in range(2)), *(torch.zeros(1, 1, dtype=torch.int64) for _ in range(2))
     )
     with pytest.raises(ValueError, match="expected at least 2 images"):
-        train(objective, one, **arguments)
+        train(objective, one, settings)
     _, _, states = run(data, "tac", num_epochs=1)
     with pytest.raises(ValueError, match="this checkpoint is of another run"):
-        train(objective, data, **(arguments | {"batch_size": 32}), resume_state=states[0])
+        train(objective, data, replace(settings, batch_size=32), resume_state=states[0])
     broken = TrainingData(
         data.image_embeddings * float("nan"), data.text_counterparts, data.image_neighbors, data.text_neighbors
     )
     with pytest.raises(FloatingPointError, match=r"no longer finite after epoch 1: lower learning_rate \(now 0.001\)"):
-        train(objective, broken, **arguments)
+        train(objective, broken, settings)
 
 
 @pytest.mark.parametrize(("method", "decoupled"), [("sic", False), ("temi", True)])

@@ -6,6 +6,13 @@ from itertools import pairwise
 import pytest
 
 from dxmc_core.method.clusters.ward import merge_work
+from dxmc_core.method.hyperparameters import (
+    BestHyperparameters,
+    ConcatKMeansSettings,
+    DXMCHyperparameters,
+    KMeansSettings,
+    TEMIHyperparameters,
+)
 from dxmc_core.method.work import Work
 from dxmc_core.preflight.cost import as_document, estimate, warnings_of
 from dxmc_core.workload import GIB, EncoderWork, Machine, Rates, Workload
@@ -136,8 +143,8 @@ def test_the_index_for_searches_is_counted_by_its_kind():
 
 def test_neighbors_of_the_text_are_searched_for_methods_that_train_on_them():
     both, images = (
-        costs_of(replace(SMALL, reads=reads, search_index="none"))["mine_neighbors"]
-        for reads in (("text_counterparts", "image_neighbors", "text_neighbors"), ("text_counterparts",))
+        costs_of(replace(SMALL, settings=settings, search_index="none"))["mine_neighbors"]
+        for settings in (DXMCHyperparameters(), BestHyperparameters())
     )
     assert both.disk_bytes == 2 * images.disk_bytes
     assert seconds_of(both)["exact search"] == pytest.approx(2 * seconds_of(images)["exact search"])
@@ -210,27 +217,27 @@ def test_the_joins_of_ward_are_counted_by_what_they_read():
 
 
 def test_text_and_epochs_add_to_best():
-    images_only = training(reads=())
+    images_only = training(settings=BestHyperparameters(use_text=False))
     with_text = training()
-    trained = training(num_epochs=10)
+    trained = training(settings=BestHyperparameters(num_epochs=10))
     assert images_only.flops < with_text.flops
     assert images_only.memory_bytes < with_text.memory_bytes
     assert images_only.temporary_bytes == 30_000 * 512 * 2
     assert with_text.temporary_bytes == 2 * images_only.temporary_bytes
-    # One head of width 512 for 10 clusters, an anchor and a neighbour.
-    assert trained.flops - with_text.flops == 6 * 2 * (512 * 512 + 512 * 10) * 30_000 * 10
+    # One head of width 512 for 10 clusters, an anchor and a neighbour; the neighbours that are read are not searched.
+    epochs = 6 * 2 * (512 * 512 + 512 * 10) * 30_000 * 10
+    assert trained.flops == with_text.flops + epochs - 2 * 512 * 30_000**2
     assert "10 epochs" in trained.note
 
 
 def test_every_other_method_has_a_cost_of_its_own():
-    reads = ("text_counterparts", "image_neighbors", "text_neighbors")
-    both = training(method="dxmc", reads=reads, num_epochs=20)
+    both = training(settings=DXMCHyperparameters(num_epochs=20))
     # Two heads of 512 x (512 + 10) parameters, an anchor and a neighbour, 6 operations a parameter and step.
     assert both.flops == 6 * 2 * 2 * (512 * 512 + 512 * 10) * 30_000 * 20
     assert both.temporary_bytes == 30_000 * (2 * 512 * 2 + 2 * 50 * 4)
-    assert training(method="temi", reads=("image_neighbors",), num_epochs=20).flops == both.flops / 2
-    images = training(method="kmeans", reads=(), num_restarts=20, num_iterations=300)
-    both = training(method="concat_kmeans", reads=("text_counterparts",), num_restarts=20, num_iterations=300)
+    assert training(settings=TEMIHyperparameters(num_epochs=20)).flops == both.flops / 2
+    images = training(settings=KMeansSettings())
+    both = training(settings=ConcatKMeansSettings())
     # 20 restarts of 10 iterations and 4 of 15 more over all images, then labels; two modalities are twice as wide.
     assert images.flops == 2 * 512 * (10 * 30_000 * (200 + 60 + 1) + 4096**2)
     assert both.flops == 2 * images.flops
