@@ -33,8 +33,8 @@ from dxmc_core.method.nouns.name_choice import spelling_key, without_gloss
 from dxmc_core.method.nouns.naming import name_clusters
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.runtime.cpu_products import prefer_onednn
-from dxmc_core.vocabulary import commonest_synsets, hypernym_table, kinds_of_compounds
-from dxmc_core.withheld_nouns import is_shown, shown_synsets
+from dxmc_core.vocabulary import commonest_synsets, kinds_of_compounds, wordnet_taxonomy
+from dxmc_core.withheld_nouns import concepts_that_name, is_shown
 
 METHODS = ("dxmc", "nearest", "c_tf_idf")
 RIGHT: tuple[Relation, ...] = ("equal", "synonym", "hypernym")
@@ -124,7 +124,6 @@ def names_by(method: str, images: np.ndarray, found: Clusters, vocabulary: Nouns
     """
     num_clusters = int(found.labels.max()) + 1
     if method == "dxmc":
-        hypernyms, synset_nouns = hypernym_table()
         names = name_clusters(
             images,
             found.labels,
@@ -133,8 +132,7 @@ def names_by(method: str, images: np.ndarray, found: Clusters, vocabulary: Nouns
             vocabulary.synset_ids,
             num_clusters=num_clusters,
             kinds=vocabulary.kinds,
-            hypernyms=hypernyms,
-            synset_nouns=shown_synsets(synset_nouns),
+            taxonomy=concepts_that_name(wordnet_taxonomy(), judging=False),
             confidences=found.confidences,
         )
         return ["" if name.source == "unnamed" else name.name for name in names]

@@ -40,13 +40,12 @@ from dxmc_core.method.fit import assign, fit_heads
 from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads, method_settings
 from dxmc_core.method.preparation import (
     Prepared,
-    hypernym_pairs,
     prepare,
     text_counterparts_as_stored,
 )
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.runtime.cpu_products import prefer_onednn
-from dxmc_core.vocabulary import WordNetConfig, hypernym_table
+from dxmc_core.vocabulary import WordNetConfig, wordnet_taxonomy
 
 PROTOCOLS = {
     "all_rows": "trained on all rows, scored on the same rows",
@@ -197,7 +196,7 @@ class Runs:
                     raise InputError(f"{self._name} comes without nouns; give a file of embedded ones with --nouns")
                 nouns = self._vocabulary.embeddings
                 if "noun_embeddings" in reads and any(self._vocabulary.synset_ids):
-                    hypernyms = hypernym_pairs(self._vocabulary.synset_ids, hypernym_table()[0])
+                    hypernyms = wordnet_taxonomy().pairs(self._vocabulary.synset_ids)
             prepared = prepare(
                 self._train,
                 reads=reads,

@@ -3,11 +3,14 @@
 The list is data, vocabulary/withheld_nouns.tsv; scripts/build_withheld_nouns.py writes it and says by which rules.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 
 import numpy as np
+
+from dxmc_core.method.nouns.taxonomy import Taxonomy
 
 
 def is_shown(nouns: Sequence[str], synset_ids: Sequence[str | None]) -> np.ndarray:
@@ -30,11 +33,16 @@ def is_shown(nouns: Sequence[str], synset_ids: Sequence[str | None]) -> np.ndarr
     )
 
 
-def shown_synsets(synset_nouns: Mapping[str, str]) -> dict[str, str]:
-    """The synsets that may name a cluster, with their nouns."""
-    synset_ids = list(synset_nouns)
-    kept = is_shown([synset_nouns[synset_id] for synset_id in synset_ids], synset_ids)
-    return {synset_id: synset_nouns[synset_id] for synset_id, stays in zip(synset_ids, kept, strict=True) if stays}
+def nouns_that_name(nouns: Sequence[str], synset_ids: Sequence[str | None], *, judging: bool) -> np.ndarray:
+    """Ascending positions of those that may name a cluster: all where `judging` ones may, too."""
+    return np.arange(len(nouns)) if judging else np.flatnonzero(is_shown(nouns, synset_ids))
+
+
+def concepts_that_name(taxonomy: Taxonomy, *, judging: bool) -> Taxonomy:
+    """The taxonomy, in which only synsets that may name a cluster have a noun."""
+    synset_ids, nouns = list(taxonomy.nouns), list(taxonomy.nouns.values())
+    shown = nouns_that_name(nouns, synset_ids, judging=judging)
+    return replace(taxonomy, nouns={synset_ids[position]: nouns[position] for position in shown})
 
 
 @cache

@@ -1,6 +1,6 @@
 """The nouns that `fit` is given: checked, without repetitions, and the names that clusters get by them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,10 +12,11 @@ from dxmc_core.errors import InputError
 from dxmc_core.extras import needed_for
 from dxmc_core.method.clusters.cluster_sample import ClusterSample
 from dxmc_core.method.nouns.naming import ClusterName, name_clusters, unnamed
+from dxmc_core.method.nouns.taxonomy import NO_TAXONOMY, Taxonomy
 from dxmc_core.method.nouns.vocabulary import distinct_nouns
-from dxmc_core.method.preparation import as_stored, hypernym_pairs
+from dxmc_core.method.preparation import as_stored
 from dxmc_core.method.unit_rows import check_same_width
-from dxmc_core.withheld_nouns import is_shown, shown_synsets
+from dxmc_core.withheld_nouns import concepts_that_name, nouns_that_name
 
 #: Types of numbers that are kept until rows are rounded to float16.
 FLOATS = (np.float64, np.float32, np.float16)
@@ -40,14 +41,14 @@ class GivenNouns:
         """Pairs of a noun and its hypernym, where a method reads them and synsets are known."""
         if "noun_embeddings" not in reads or not any(self.synset_ids):
             return None
-        return hypernym_pairs(self.synset_ids, _hypernym_table()[0])
+        return _taxonomy().pairs(self.synset_ids)
 
     def names(self, sample: ClusterSample, *, judging: bool) -> list[ClusterName] | None:
         """Names by all nouns, as assign_clusters gives them to a run that is not sampled."""
         if self.nouns is None:
             return None
-        kinds, hypernyms, synset_nouns = self._in_wordnet()
-        shown = np.arange(len(self.nouns)) if judging else np.flatnonzero(is_shown(self.nouns, self.synset_ids))
+        kinds, taxonomy = self._in_wordnet()
+        shown = nouns_that_name(self.nouns, self.synset_ids, judging=judging)
         if not len(shown):
             return unnamed(len(sample.centers))
         return name_clusters(
@@ -58,19 +59,18 @@ class GivenNouns:
             [self.synset_ids[noun] for noun in shown],
             num_clusters=len(sample.centers),
             kinds=[kinds[noun] for noun in shown],
-            hypernyms=hypernyms,
-            synset_nouns=synset_nouns if judging else shown_synsets(synset_nouns),
+            taxonomy=concepts_that_name(taxonomy, judging=judging),
             confidences=sample.confidences,
         )
 
-    def _in_wordnet(self) -> tuple[list[str | None], Mapping[str, Sequence[str]], Mapping[str, str]]:
-        """Kinds of the nouns, hypernyms, and the nouns of synsets; nothing where no synset is known."""
+    def _in_wordnet(self) -> tuple[list[str | None], Taxonomy]:
+        """Kinds of the nouns, and the concepts above them; nothing where no synset is known."""
         assert self.nouns is not None
         if not any(self.synset_ids):
-            return self.synset_ids, {}, {}
+            return self.synset_ids, NO_TAXONOMY
         with needed_for("synset_ids", extra="pipeline"):
             from dxmc_core.vocabulary import kinds_of_compounds  # late: it reads Parquet
-        return kinds_of_compounds(self.nouns, self.synset_ids), *_hypernym_table()
+        return kinds_of_compounds(self.nouns, self.synset_ids), _taxonomy()
 
 
 def given_nouns(
@@ -114,7 +114,7 @@ def _looked_up(synset_ids: str, nouns: Sequence[str] | None) -> list[str | None]
     return commonest_synsets(list(nouns))
 
 
-def _hypernym_table() -> tuple[Mapping[str, Sequence[str]], Mapping[str, str]]:
+def _taxonomy() -> Taxonomy:
     with needed_for("synset_ids", extra="pipeline"):
-        from dxmc_core.vocabulary import hypernym_table  # late: it reads Parquet
-    return hypernym_table()
+        from dxmc_core.vocabulary import wordnet_taxonomy  # late: it reads Parquet
+    return wordnet_taxonomy()

@@ -7,8 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from dxmc_core.method.nouns.hypernyms import closure
-from dxmc_core.vocabulary import WordNetConfig, hypernym_table, load_vocabulary, spellings
+from dxmc_core.vocabulary import WordNetConfig, load_vocabulary, spellings, wordnet_taxonomy
 
 #: What a name is to a class: "unnamed" has no name, "unknown" no class that is a noun of WordNet.
 Relation = Literal["equal", "synonym", "hypernym", "hyponym", "sibling", "other", "unnamed", "unknown"]
@@ -40,10 +39,10 @@ class NounSenses:
     """The synsets a noun can mean: those that it heads, and its commonest one."""
 
     def __init__(self) -> None:
-        self._hypernyms, heads = hypernym_table()
+        self._taxonomy = wordnet_taxonomy()
         vocabulary = load_vocabulary(WordNetConfig())
         self._synsets: dict[str, set[str]] = {}
-        for synset, noun in [*heads.items(), *zip(vocabulary.synset_ids, vocabulary.nouns, strict=True)]:
+        for synset, noun in [*self._taxonomy.nouns.items(), *zip(vocabulary.synset_ids, vocabulary.nouns, strict=True)]:
             if synset is not None:
                 self._synsets.setdefault(noun.lower(), set()).add(synset)
 
@@ -69,7 +68,7 @@ class NounSenses:
         return "sibling" if self._directly_above(own) & self._directly_above(wanted) else "other"
 
     def _directly_above(self, synsets: frozenset[str]) -> set[str]:
-        return {above for synset in synsets for above in self._hypernyms.get(synset, ())}
+        return {above for synset in synsets for above in self._taxonomy.hypernyms.get(synset, ())}
 
     def _with_all_above(self, synsets: frozenset[str]) -> set[str]:
-        return set().union(*(closure(synset, self._hypernyms) for synset in synsets))
+        return set().union(*map(self._taxonomy.above, synsets))

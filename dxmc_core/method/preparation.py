@@ -3,7 +3,7 @@
 The stages run these steps part by part over files; `prepare` runs them in memory, for the estimator and for benchmarks.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,49 +101,6 @@ def select_semantic_space(
         on_step=on_step,
     )
     return centers, select_nouns(centers.centers, noun_embeddings, nouns_per_center=nouns_per_center, device=device)
-
-
-def hypernym_pairs(synset_ids: Sequence[str | None], hypernyms: Mapping[str, Sequence[str]]) -> np.ndarray | None:
-    """Each noun with the nearest nouns above it, for `TrainingData.noun_hypernyms`.
-
-    A concept that no noun stands for is passed through, so a vocabulary with gaps keeps its hierarchy. Nouns of one
-    synset are all linked to all nouns of the synset above.
-
-    Args:
-        synset_ids: M, None where unknown.
-        hypernyms: synset to its direct hypernyms, without cycles.
-
-    Returns:
-        (E, 2) int64 pairs [noun, its hypernym] of positions 0..M-1, ordered; None where no two nouns are related.
-    """
-    nouns_of: dict[str, list[int]] = {}
-    for position, synset_id in enumerate(synset_ids):
-        if synset_id is not None:
-            nouns_of.setdefault(synset_id, []).append(position)
-    pairs = [
-        (noun, above)
-        for synset_id, nouns in nouns_of.items()
-        for ancestor in _nearest_above(synset_id, hypernyms, nouns_of)
-        for noun in nouns
-        for above in nouns_of[ancestor]
-    ]
-    return np.array(sorted(pairs), dtype=np.int64) if pairs else None
-
-
-def _nearest_above(synset_id: str, hypernyms: Mapping[str, Sequence[str]], present: Collection[str]) -> frozenset[str]:
-    """The first synsets among `present` on each way up."""
-    found, seen = set(), {synset_id}
-    pending = list(hypernyms.get(synset_id, ()))
-    while pending:
-        above = pending.pop()
-        if above in seen:
-            continue
-        seen.add(above)
-        if above in present:
-            found.add(above)
-        else:
-            pending.extend(hypernyms.get(above, ()))
-    return frozenset(found)
 
 
 def text_counterparts_as_stored(

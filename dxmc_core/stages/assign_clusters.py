@@ -1,6 +1,6 @@
 """Stage 5: assigns every image by the trained heads and describes every cluster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,11 @@ from dxmc_core.method.clusters.cluster_sample import (
 from dxmc_core.method.clusters.cluster_tree import NamedCluster, cluster_tree, name_inner_nodes
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.nouns.naming import ClusterName, name_clusters, naming_work, unnamed
+from dxmc_core.method.nouns.taxonomy import NO_TAXONOMY
 from dxmc_core.method.work import Work
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
-from dxmc_core.vocabulary import commonest_synsets, hypernym_table, kinds_of_compounds
-from dxmc_core.withheld_nouns import is_shown, shown_synsets
+from dxmc_core.vocabulary import commonest_synsets, kinds_of_compounds, wordnet_taxonomy
+from dxmc_core.withheld_nouns import concepts_that_name, nouns_that_name
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, SMALL_NUM_IMAGES, Machine, StageCost, Workload
 
 #: What is imported for names only, as a share of what a process imports at its start.
@@ -176,10 +177,9 @@ def _names(sample: ClusterSample, table: pa.Table, *, num_clusters: int, judging
     nouns, synset_ids, noun_embeddings = noun_columns(table)
     if not any(synset_ids):
         synset_ids = commonest_synsets(nouns)
-    shown = np.arange(len(nouns)) if judging else np.flatnonzero(is_shown(nouns, synset_ids))
+    shown = nouns_that_name(nouns, synset_ids, judging=judging)
     if not len(shown):
         return unnamed(num_clusters)
-    hypernyms, synset_nouns = _concepts(judging=judging)
     kinds = kinds_of_compounds(nouns, synset_ids)
     return name_clusters(
         sample.embeddings,
@@ -189,15 +189,9 @@ def _names(sample: ClusterSample, table: pa.Table, *, num_clusters: int, judging
         [synset_ids[noun] for noun in shown],
         num_clusters=num_clusters,
         kinds=[kinds[noun] for noun in shown],
-        hypernyms=hypernyms,
-        synset_nouns=synset_nouns,
+        taxonomy=concepts_that_name(wordnet_taxonomy(), judging=judging),
         confidences=sample.confidences,
     )
-
-
-def _concepts(*, judging: bool) -> tuple[Mapping[str, Sequence[str]], Mapping[str, str]]:
-    hypernyms, synset_nouns = hypernym_table()
-    return hypernyms, synset_nouns if judging else shown_synsets(synset_nouns)
 
 
 def describe_tree(centers: np.ndarray, clusters: pa.Table, *, judging: bool = False) -> pa.Table:
@@ -219,7 +213,7 @@ def describe_tree(centers: np.ndarray, clusters: pa.Table, *, judging: bool = Fa
         for row in rows
     ]
     has_synsets = any(synset_id is not None for cluster in named for _, synset_id, _ in cluster.nouns)
-    hypernyms, synset_nouns = _concepts(judging=judging) if has_synsets else ({}, {})
+    taxonomy = concepts_that_name(wordnet_taxonomy(), judging=judging) if has_synsets else NO_TAXONOMY
     nodes = [
         {
             "node_id": position,
@@ -230,7 +224,7 @@ def describe_tree(centers: np.ndarray, clusters: pa.Table, *, judging: bool = Fa
         }
         for position, row in enumerate(rows)
     ]
-    names = name_inner_nodes(tree, named, hypernyms=hypernyms, synset_nouns=synset_nouns)
+    names = name_inner_nodes(tree, named, taxonomy=taxonomy)
     for name, height, children in zip(names, tree.heights, tree.joins.tolist(), strict=True):
         joined = [nodes[child] for child in children]
         for child in joined:

@@ -36,13 +36,12 @@ from dxmc_core.method.fit import fit_heads, heads_of_copies
 from dxmc_core.method.hyperparameters import Hyperparameters, method_reads, method_settings
 from dxmc_core.method.neighbors.near_duplicates import one_of_each
 from dxmc_core.method.objectives.best import find_start_of
-from dxmc_core.method.preparation import hypernym_pairs
 from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.training import EpochReport, TrainingState
 from dxmc_core.method.training_data import KNOWN, MATRICES, TrainingData
 from dxmc_core.method.work import DataShape, Work
 from dxmc_core.stages.settings.train_heads import MethodConfig
-from dxmc_core.vocabulary import hypernym_table
+from dxmc_core.vocabulary import wordnet_taxonomy
 from dxmc_core.workload import GIB, PROCESS_BYTES, RAY_BYTES, Machine, StageCost, Workload
 
 METRICS_NAME = "metrics.jsonl"
@@ -168,7 +167,7 @@ def _one_of_each_group(job: TrainingJob, row_ids: np.ndarray, arrays: dict[str, 
 def _nouns(semantic_space: StageDir) -> dict[str, np.ndarray]:
     """Embeddings (M, D) of the whole vocabulary, and pairs (E, 2) of a noun and its hypernym among them."""
     _, synset_ids, embeddings = noun_columns(semantic_space.read_table(NOUNS))
-    hypernyms = hypernym_pairs(synset_ids, hypernym_table()[0]) if any(synset_ids) else None
+    hypernyms = wordnet_taxonomy().pairs(synset_ids) if any(synset_ids) else None
     return {"noun_embeddings": embeddings} | ({} if hypernyms is None else {"noun_hypernyms": hypernyms})
 
 

@@ -13,11 +13,11 @@ from dxmc_core.settings import Settings
 from dxmc_core.vocabulary.files import content_identity, read_noun_embeddings, read_noun_list
 from dxmc_core.vocabulary.wordnet import (
     commonest_synsets,
-    hypernym_table,
     kinds_of_compounds,
     spellings,
     table_identity,
     wordnet_nouns,
+    wordnet_taxonomy,
 )
 
 __all__ = [
@@ -27,11 +27,11 @@ __all__ = [
     "VocabularyConfig",
     "WordNetConfig",
     "commonest_synsets",
-    "hypernym_table",
     "kinds_of_compounds",
     "load_vocabulary",
     "spellings",
     "vocabulary_identity",
+    "wordnet_taxonomy",
 ]
 
 

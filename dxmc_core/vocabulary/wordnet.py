@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dxmc_core.method.nouns.taxonomy import Taxonomy
 from dxmc_core.method.nouns.vocabulary import Vocabulary
 
 _NOUNS = "wordnet_nouns.parquet"
@@ -47,12 +48,12 @@ def wordnet_nouns(subset: str) -> Vocabulary:
 
 
 @cache
-def hypernym_table() -> tuple[Mapping[str, Sequence[str]], Mapping[str, str]]:
-    """The hypernyms of every noun synset (instance hypernyms too, [] at the root), and the noun that names it."""
+def wordnet_taxonomy() -> Taxonomy:
+    """Every noun synset below its hypernyms (instance hypernyms too, [] at the root), called by its first lemma."""
     table = _read(_SYNSETS)
     synset_ids = table["synset_id"].to_pylist()
-    hypernyms = dict(zip(synset_ids, table["hypernyms"].to_pylist(), strict=True))
-    return hypernyms, dict(zip(synset_ids, table["noun"].to_pylist(), strict=True))
+    hypernyms, nouns = (dict(zip(synset_ids, table[name].to_pylist(), strict=True)) for name in ("hypernyms", "noun"))
+    return Taxonomy(hypernyms, nouns)
 
 
 def commonest_synsets(nouns: Sequence[str]) -> list[str | None]:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dxmc_core.vocabulary import commonest_synsets, hypernym_table
-from dxmc_core.withheld_nouns import is_shown, shown_synsets
+from dxmc_core.vocabulary import commonest_synsets, wordnet_taxonomy
+from dxmc_core.withheld_nouns import concepts_that_name, is_shown
 
 STAY = ["dog", "person", "woman", "bride", "guitarist", "fireman", "pansy", "spade", "face", "tennis racket", "zzz"]
 GO = ["thief", "alcoholic", "Jew", "lesbian", "orphan", "simpleton", "slut", "Blonde", "mulatto", "Hitler", "coon"]
@@ -26,11 +26,12 @@ def test_a_synset_comes_before_the_spelling_but_not_before_a_slur() -> None:
 
 
 def test_concepts_above_are_left_out_too() -> None:
-    _, synset_nouns = hypernym_table()
-    left = shown_synsets(synset_nouns)
+    taxonomy = wordnet_taxonomy()
+    left = concepts_that_name(taxonomy, judging=False).nouns
     assert {"dog.n.01", "person.n.01", "animal.n.01", "musician.n.01"} <= left.keys()
     assert not {"bad_person.n.01", "unfortunate.n.01", "inhabitant.n.01", "person_of_color.n.01"} & left.keys()
-    assert all(left[synset] == synset_nouns[synset] for synset in left)
+    assert all(left[synset] == taxonomy.nouns[synset] for synset in left)
+    assert concepts_that_name(taxonomy, judging=True).nouns == taxonomy.nouns
 
 
 @pytest.mark.parametrize("count", [0, 1])

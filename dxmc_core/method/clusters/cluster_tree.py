@@ -1,6 +1,6 @@
 """Which clusters belong together: a Ward tree over the clusters of a finished run, with a name for every inner node."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from dxmc_core.method.clusters.ward import WardTree, ward_tree
 from dxmc_core.method.nouns.hypernyms import HypernymEvidence, lowest_common_hypernyms
 from dxmc_core.method.nouns.name_choice import spelling_key, without_gloss
+from dxmc_core.method.nouns.taxonomy import NO_TAXONOMY, Taxonomy
 
 #: A concept names a node when it covers so many of the node's clusters: one stray in five does not take the name away.
 _MIN_COMMON_SHARE = 0.8
@@ -53,11 +54,7 @@ def cluster_tree(centers: np.ndarray, sizes: np.ndarray) -> WardTree:
 
 
 def name_inner_nodes(
-    tree: WardTree,
-    clusters: Sequence[NamedCluster],
-    *,
-    hypernyms: Mapping[str, Sequence[str]] | None = None,
-    synset_nouns: Mapping[str, str] | None = None,
+    tree: WardTree, clusters: Sequence[NamedCluster], *, taxonomy: Taxonomy = NO_TAXONOMY
 ) -> list[NodeName]:
     """A name for each join of a tree, in the order of the joins.
 
@@ -67,16 +64,14 @@ def name_inner_nodes(
 
     Args:
         clusters: K, in the order of the tree's points.
-        hypernyms, synset_nouns: see `naming.name_clusters`; without them no hypernym is used.
+        taxonomy: see `naming.name_clusters`; without it no hypernym is used.
     """
     members = _members_below(tree)
     above: list[HypernymEvidence | None] = [None] * len(tree.joins)
-    if hypernyms and synset_nouns:
+    if taxonomy.hypernyms:
         votes, synset_ids = _votes(clusters)
         means = csr_array(members.multiply(1 / members.sum(axis=1)[:, None]))
-        above = lowest_common_hypernyms(
-            csr_array(means @ votes), synset_ids, hypernyms, synset_nouns, min_share=_MIN_COMMON_SHARE
-        )
+        above = lowest_common_hypernyms(csr_array(means @ votes), synset_ids, taxonomy, min_share=_MIN_COMMON_SHARE)
     own_names = []
     for join, concept in enumerate(above):
         below = members.indices[members.indptr[join] : members.indptr[join + 1]]

@@ -4,7 +4,7 @@ The traps are hub nouns, which are near every image (CLIP finds "breechcloth" in
 that are too narrow, which split the votes of a cluster, and clusters that the vocabulary has no word for.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 
 from dxmc_core.method.nouns.hypernyms import HypernymEvidence, lowest_common_hypernyms
 from dxmc_core.method.nouns.name_choice import ChosenName, NounEvidence, OwnName, choose_names, numbered, spelling_key
+from dxmc_core.method.nouns.taxonomy import NO_TAXONOMY, Taxonomy
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 from dxmc_core.method.work import Work
 from dxmc_core.runtime.slices import slices_of
@@ -80,8 +81,7 @@ def name_clusters(
     *,
     num_clusters: int,
     kinds: Sequence[str | None] | None = None,
-    hypernyms: Mapping[str, Sequence[str]] | None = None,
-    synset_nouns: Mapping[str, str] | None = None,
+    taxonomy: Taxonomy = NO_TAXONOMY,
     confidences: np.ndarray | None = None,
 ) -> list[ClusterName]:
     """Name every cluster, no two alike.
@@ -104,10 +104,9 @@ def name_clusters(
         image_embeddings: (N, D), rows normalised here.
         labels: (N,) integers in 0..num_clusters-1; clusters may be empty.
         noun_embeddings: (S, D), in the same space.
-        nouns, synset_ids: S each; synset ids as in `hypernyms`, None where unknown.
+        nouns, synset_ids: S each; synset ids as in the taxonomy, None where unknown.
         kinds: S synset ids, of a noun without a synset that of what it is a kind of, None where unknown.
-        hypernyms: synset to its direct hypernyms; without it (or synset ids) every noun is a concept of its own.
-        synset_nouns: synset to the noun to call it by.
+        taxonomy: of the synsets; without it (or synset ids) every noun is a concept of its own.
         confidences: (N,) not negative: what a member's nouns count, all the same by default.
 
     Returns:
@@ -136,7 +135,7 @@ def name_clusters(
     described = _describe(shares, deviations, directions, nouns, synset_ids)
     per_image = csr_array(near / near.sum(axis=1)[:, None])
     votes = _beyond_mean(csr_array(weights @ per_image))
-    concepts = _agreed_concepts(votes, nouns, synset_ids, kinds, hypernyms or {}, synset_nouns or {})
+    concepts = _agreed_concepts(votes, nouns, synset_ids, kinds, taxonomy)
     known = {spelling_key(noun) for noun in nouns}
     own_names = [_own_name(*cluster, known) for cluster in zip(concepts, described, strict=True)]
     chosen = choose_names(own_names, described, _shares_by_spelling(shares, nouns, described))
@@ -171,8 +170,7 @@ def _agreed_concepts(
     nouns: Sequence[str],
     synset_ids: Sequence[str | None],
     kinds: Sequence[str | None],
-    hypernyms: Mapping[str, Sequence[str]],
-    synset_nouns: Mapping[str, str],
+    taxonomy: Taxonomy,
 ) -> list[HypernymEvidence | None]:
     """For each cluster the most specific concept with half of its votes (K, S).
 
@@ -180,19 +178,20 @@ def _agreed_concepts(
     called by the one with most votes.
     """
     concept_ids = [
-        synset_id if synset_id is not None and synset_id in hypernyms else f"noun {noun}"
+        synset_id if synset_id is not None and synset_id in taxonomy else f"noun {noun}"
         for noun, synset_id in zip(nouns, synset_ids, strict=True)
     ]
     nouns_of: dict[str, list[int]] = {}
     for position, concept_id in enumerate(concept_ids):
         nouns_of.setdefault(concept_id, []).append(position)
-    named = {**synset_nouns, **{concept_id: nouns[own[0]] for concept_id, own in nouns_of.items()}}
-    own = {
-        concept_id: [kind] if kind is not None and kind in hypernyms else []
+    own_concepts = {
+        concept_id: [kind] if kind is not None and kind in taxonomy else []
         for concept_id, kind in zip(concept_ids, kinds, strict=True)
-        if concept_id not in hypernyms
+        if concept_id not in taxonomy
     }
-    found = lowest_common_hypernyms(votes, concept_ids, {**hypernyms, **own}, named, min_share=_MIN_AGREED_SHARE)
+    own_nouns = {concept_id: nouns[own[0]] for concept_id, own in nouns_of.items()}
+    joined = taxonomy.joined_by(own_concepts, own_nouns)
+    found = lowest_common_hypernyms(votes, concept_ids, joined, min_share=_MIN_AGREED_SHARE)
     for cluster, concept in enumerate(found):
         if concept is not None and len(synonyms := nouns_of.get(concept.synset_id, [])) > 1:
             most = int(votes[[cluster], :][:, synonyms].toarray()[0].argmax())

@@ -27,7 +27,7 @@ from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.method.clusters.metrics import clustering_accuracy
 from dxmc_core.method.fit import fit_heads
 from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads, method_settings
-from dxmc_core.method.preparation import as_stored, hypernym_pairs, prepare, select_semantic_space
+from dxmc_core.method.preparation import as_stored, prepare, select_semantic_space
 from dxmc_core.runtime.cpu_products import onednn_products
 from dxmc_core.stages.assign_clusters import AssignImages, assign_sample, center_table, describe_clusters, sample_images
 from dxmc_core.stages.build_semantic_space import (
@@ -497,14 +497,6 @@ def test_labels_are_never_looked_at(planted):
         for y in (planted.labels, generator.permutation(planted.labels))
     )
     np.testing.assert_array_equal(first, second)
-
-
-def test_hypernym_pairs_reach_over_gaps_and_join_synonyms():
-    hypernyms = {"puppy": ["dog"], "dog": ["canine", "pet"], "canine": ["animal"], "pet": ["animal"], "animal": []}
-    # "canine" and "pet" have no noun; two nouns stand for "animal".
-    pairs = hypernym_pairs(["puppy", "animal", None, "dog", "animal", "unknown"], hypernyms)
-    assert pairs.tolist() == [[0, 3], [3, 1], [3, 4]]
-    assert hypernym_pairs(["puppy", None], hypernyms) is None
 
 
 def test_prepare_makes_what_is_read_and_no_more(planted):

@@ -12,10 +12,10 @@ from dxmc_core.vocabulary import (
     VocabularyConfig,
     WordNetConfig,
     commonest_synsets,
-    hypernym_table,
     kinds_of_compounds,
     load_vocabulary,
     vocabulary_identity,
+    wordnet_taxonomy,
 )
 
 
@@ -70,17 +70,18 @@ def test_nouns_of_any_list_are_looked_up():
 
 def test_first_lemmas_head_a_synset():
     vocabulary = load_vocabulary(WordNetConfig(subset="first_lemma"))
-    heads = set(hypernym_table()[1].values())
+    heads = set(wordnet_taxonomy().nouns.values())
     assert set(vocabulary.nouns) == heads
     assert len(vocabulary.nouns) == 67_186
 
 
 def test_hypernyms_lead_from_every_synset_to_the_root(every_noun):
-    hypernyms, synset_nouns = hypernym_table()
-    assert len(hypernyms) == len(synset_nouns) == 82_115
+    taxonomy = wordnet_taxonomy()
+    hypernyms = taxonomy.hypernyms
+    assert len(hypernyms) == len(taxonomy.nouns) == 82_115
     assert hypernyms["dog.n.01"] == ["canine.n.02", "domestic_animal.n.01"]
     assert hypernyms["paris.n.01"] == ["national_capital.n.01"]  # an instance hypernym
-    assert synset_nouns["canine.n.02"] == "canine"
+    assert taxonomy.nouns["canine.n.02"] == "canine"
     assert [name for name, above in hypernyms.items() if not above] == ["entity.n.01"]
     assert {parent for above in hypernyms.values() for parent in above} <= hypernyms.keys()
     assert set(every_noun.synset_ids) <= hypernyms.keys()

@@ -3,7 +3,8 @@
 import numpy as np
 
 from dxmc_core.method.clusters.cluster_tree import NamedCluster, NodeName, cluster_tree, name_inner_nodes
-from dxmc_core.vocabulary import hypernym_table
+from dxmc_core.method.nouns.taxonomy import Taxonomy
+from dxmc_core.vocabulary import wordnet_taxonomy
 
 #: As in test_hypernyms: entity over animal (dog, cat), vehicle and food, with enough leaves to be specific.
 HYPERNYMS = {
@@ -15,7 +16,7 @@ HYPERNYMS = {
     **{breed: ["cat"] for breed in ("tabby", "manx")},
     **{kind: ["food"] for kind in ("bread", "rice", "soup", "pie")},
 }
-NAMES = {synset: synset for synset in HYPERNYMS}
+TAXONOMY = Taxonomy(HYPERNYMS, {synset: synset for synset in HYPERNYMS})
 
 
 def on_a_line(*places):
@@ -30,9 +31,9 @@ def leaf(name, *nouns, has_synsets=True):
     return NamedCluster(name, [(noun, noun if has_synsets else None, 0.8) for noun in listed], listed[0] == name)
 
 
-def named(places, clusters, sizes=None, **tables):
+def named(places, clusters, sizes=None, taxonomy=TAXONOMY):
     tree = cluster_tree(on_a_line(*places), np.array(sizes or [10] * len(places)))
-    return tree, name_inner_nodes(tree, clusters, **({"hypernyms": HYPERNYMS, "synset_nouns": NAMES} | tables))
+    return tree, name_inner_nodes(tree, clusters, taxonomy=taxonomy)
 
 
 def test_inner_nodes_are_called_by_the_lowest_common_hypernym():
@@ -80,10 +81,9 @@ def test_large_clusters_count_more_in_the_tree():
 
 
 def test_on_wordnet_dogs_are_dogs_and_a_dog_and_a_car_have_no_name_in_common():
-    hypernyms, synset_nouns = hypernym_table()
     kinds = {"beagle": "beagle.n.01", "poodle": "poodle.n.01", "sparrow": "sparrow.n.01", "cab": "cab.n.03"}
     clusters = [NamedCluster(noun, [(noun, synset, 0.9)], True) for noun, synset in kinds.items()]
-    _, names = named([0, 1, 4, 40], clusters, hypernyms=hypernyms, synset_nouns=synset_nouns)
+    _, names = named([0, 1, 4, 40], clusters, taxonomy=wordnet_taxonomy())
     assert [name.name for name in names] == ["dog", "vertebrate", "beagle, poodle and 2 more"]
 
 

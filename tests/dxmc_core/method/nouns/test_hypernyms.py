@@ -1,10 +1,13 @@
 """Concepts above nouns, on a small tree: what covers a cluster, and what of it says most."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
 from dxmc_core.method.nouns.hypernyms import HypernymEvidence, lowest_common_hypernyms
+from dxmc_core.method.nouns.taxonomy import Taxonomy
 
 #: entity over animal (dog, cat), vehicle (car, boat) and food, each with leaves.
 HYPERNYMS = {
@@ -26,9 +29,15 @@ LEAVES = ["poodle", "beagle", "boxer", "tabby", "manx", "cab", "coupe", "yawl", 
 NAMES = {synset: f"a {synset}" for synset in HYPERNYMS} | {"animal": "an animal"}
 
 
-def evidence(votes: list[list[float]], min_share: float = 0.5, **changes: object) -> list[HypernymEvidence | None]:
-    arguments = {"synset_ids": LEAVES, "hypernyms": HYPERNYMS, "synset_nouns": NAMES} | changes
-    return lowest_common_hypernyms(csr_array(np.array(votes)), min_share=min_share, **arguments)
+def evidence(
+    votes: list[list[float]],
+    min_share: float = 0.5,
+    synset_ids: Sequence[str | None] = LEAVES,
+    hypernyms: Mapping[str, Sequence[str]] = HYPERNYMS,
+    nouns: Mapping[str, str] = NAMES,
+) -> list[HypernymEvidence | None]:
+    taxonomy = Taxonomy(hypernyms, nouns)
+    return lowest_common_hypernyms(csr_array(np.array(votes)), synset_ids, taxonomy, min_share=min_share)
 
 
 DOGS = [0.4, 0.3, 0.2, 0.1, 0, 0, 0, 0, 0]
@@ -66,14 +75,14 @@ def test_nouns_without_synset_and_concepts_without_noun_are_left_out() -> None:
     ids = [None, "not in the table", *LEAVES[2:]]
     (found,) = evidence([DOGS], synset_ids=ids)
     assert found is None
-    (above,) = evidence([DOGS], synset_nouns={"animal": "beast"})
+    (above,) = evidence([DOGS], nouns={"animal": "beast"})
     assert above is not None
     assert above.noun == "beast"
 
 
 def test_several_hypernyms_count_once_and_cycles_end() -> None:
     pets = HYPERNYMS | {"poodle": ["dog", "pet"], "beagle": ["dog", "pet"], "pet": ["animal"]}
-    (found,) = evidence([[0.6, 0.4, 0, 0, 0, 0, 0, 0, 0]], hypernyms=pets, synset_nouns={"animal": "beast"})
+    (found,) = evidence([[0.6, 0.4, 0, 0, 0, 0, 0, 0, 0]], hypernyms=pets, nouns={"animal": "beast"})
     assert found is not None
     assert found.share == pytest.approx(1)
     cyclic = HYPERNYMS | {"entity": ["animal"]}

@@ -7,6 +7,7 @@ import pytest
 
 from dxmc_core.method.nouns import naming
 from dxmc_core.method.nouns.naming import ClusterName, name_clusters
+from dxmc_core.method.nouns.taxonomy import Taxonomy
 
 WIDTH = 64
 
@@ -128,8 +129,8 @@ def test_members_that_disagree_are_named_by_what_is_above_them() -> None:
     of_noun = np.concatenate([np.arange(120) % 6, 6 + np.arange(60) % 6, np.full(60, 6)])
     labels = np.repeat([0, 1, 2], [120, 60, 60])
     images = around(embeddings, of_noun)
-    table = {"hypernyms": BREEDS, "synset_nouns": {synset: synset for synset in BREEDS}, "synset_ids": synset_ids}
-    dogs, saws, one_saw = named(images, labels, embeddings, synset_ids, **table)
+    taxonomy = Taxonomy(BREEDS, {synset: synset for synset in BREEDS})
+    dogs, saws, one_saw = named(images, labels, embeddings, synset_ids, synset_ids=synset_ids, taxonomy=taxonomy)
     assert (dogs.name, dogs.source) == ("dog", "hypernym")
     assert (saws.name, saws.source) == ("saw", "hypernym")
     assert (one_saw.name, one_saw.source) == ("saw0", "noun")
