@@ -169,11 +169,7 @@ def _predicted(config_path: Path, overrides: list[str]) -> dict[str, dict[str, f
 
 def _assigned(run_dir: Path) -> np.ndarray:
     """Clusters (N,) by the rows' positions in the file of embeddings, which are their ids."""
-    table = (
-        RunDir.at(str(run_dir))
-        .stage("assign_clusters")
-        .read_table(ASSIGNMENTS, ["row_id", "cluster_id"], schema=ASSIGNMENTS)
-    )
+    table = RunDir.at(str(run_dir)).read_table(ASSIGNMENTS, ["row_id", "cluster_id"])
     return table["cluster_id"].to_numpy()[np.argsort(table["row_id"].to_numpy())]
 
 

@@ -405,6 +405,7 @@ class Mailbox:
 
     key: str
     _next_at: float = 0.0
+    _told: str = ""
 
     def begin(self) -> None:
         """Called by the task."""
@@ -420,9 +421,9 @@ class Mailbox:
         return f"{self.key}-host"
 
     def put(self, step: WorkStep) -> None:
-        """Called by the task, which may have thousands of steps a second."""
-        if time.monotonic() >= self._next_at:
-            self._next_at = time.monotonic() + _POLL_S
+        """Called by the task, which may have thousands of steps a second: of those that do the same a few are told."""
+        if step.doing != self._told or time.monotonic() >= self._next_at:
+            self._next_at, self._told = time.monotonic() + _POLL_S, step.doing
             remember(self.key, json.dumps(asdict(step)))
 
     def latest(self) -> WorkStep | None:

@@ -25,6 +25,7 @@ from dxmc_core.edits.model import (
     Together,
 )
 from dxmc_core.method.clusters.kmeans import spherical_kmeans
+from dxmc_core.method.clusters.nearest_center import nearest_centers
 
 #: What became of an edit: it holds; nothing that it names is here now; or later edits say otherwise of all its images.
 State = Literal["applied", "waiting", "overruled"]
@@ -393,7 +394,7 @@ class _Application:
             if len(sharing) < 2:
                 continue
             members = self.members(label)
-            nearest = (self.found.embeddings_of(members) @ centers[sharing].T).argmax(axis=1)
+            nearest = nearest_centers(self.found.embeddings_of(members), centers[sharing])
             for place, index in enumerate(sharing):
                 if place:
                     targets[index] = self.new_label(label)
@@ -428,12 +429,12 @@ class _Application:
         if not len(rest):
             return
         centers = self.found.centers
-        is_open = centers.any(axis=1) & ~np.isin(self.alias[: len(centers)], barred)
-        if not is_open.any():
+        is_open = np.flatnonzero(centers.any(axis=1) & ~np.isin(self.alias[: len(centers)], barred))
+        if not len(is_open):
             self.labels[rest] = self.new_label(barred[0])
             return
-        scores = np.where(is_open, self.found.embeddings_of(rest) @ centers.T, -np.inf)
-        self.labels[rest] = self.alias[scores.argmax(axis=1)]
+        nearest = nearest_centers(self.found.embeddings_of(rest), centers[is_open])
+        self.labels[rest] = self.alias[is_open[nearest]]
 
     def _part(self, edit: Edit, action: Apart) -> Outcome:
         parts = [self.known(part) for part in action.parts]

@@ -53,6 +53,7 @@ from dxmc_core.method.best.whitening import (
     normalize_rows,
 )
 from dxmc_core.method.clusters.kmeans import kmeans_work, spherical_kmeans
+from dxmc_core.method.clusters.nearest_center import nearest_centers
 from dxmc_core.method.clusters.ward import merge_points, merge_work
 from dxmc_core.method.neighbors.exact import nearest_neighbors, search_bytes
 from dxmc_core.method.steps import OnStep, WorkStep, no_report
@@ -207,11 +208,12 @@ def find_start(
         encoded.append(_Encoded(images, candidates, PrincipalComponents.of(images, device=device)))
     texts = None if text_counterparts is None else _centered(_taken(text_counterparts, rows), device)
     sample = _Sample(tuple(encoded), texts, None, None if known is None else known.within(rows))
-    start = resume_from
-    if start is None:
-        start = _first_look(sample, selected_nouns, num_clusters, seed=seed, device=device, on_step=on_step)
+    if resume_from is not None:
+        start = resume_from
+        sample = _weighted(_with_text(sample, selected_nouns, start.text_weight, device), start.encoder_weights)
+    else:
+        start, sample = _first_look(sample, selected_nouns, num_clusters, seed=seed, device=device, on_step=on_step)
         _tell(on_look, start)
-    sample = _weighted(_with_text(sample, selected_nouns, start.text_weight, device), start.encoder_weights)
     while not start.is_done:
         start = _look_again(sample, start, num_clusters, seed=seed, device=device, on_step=on_step)
         _tell(on_look, start)
@@ -274,8 +276,8 @@ def _first_look(
     seed: int,
     device: str,
     on_step: OnStep,
-) -> BestStart:
-    """Under two whitenings that err differently.
+) -> tuple[BestStart, _Sample]:
+    """Under two whitenings that err differently; with the sample in which every view has its weight.
 
     The neighbours' one is right where neighbours share clusters, the half-power one asks nothing of them.
     """
@@ -309,7 +311,7 @@ def _first_look(
     exponent, agreements = choose_size_exponent(space, num_clusters, seed=seed, device=device)
     on_step(_step(1, "clustering"))
     discriminant = _clusters_of(sample, space, num_clusters, exponent, seed=seed, device=device)
-    return BestStart(
+    start = BestStart(
         discriminant,
         _shares(discriminant, num_clusters),
         num_looks=1,
@@ -322,6 +324,7 @@ def _first_look(
         encoder_agreements=encoder_agreements,
         encoder_weights=encoder_weights,
     )
+    return start, sample
 
 
 def _look_again(
@@ -444,7 +447,7 @@ def _clusters_of(
     labels = parts[micro_labels]
     fixed_rows = None if known is None else known.rows
     if exponent == WARD:
-        labels = _settled_labels(space, labels, num_clusters, fixed_rows)
+        labels = _settled_labels(space, labels, num_clusters, fixed_rows, device)
     if len(sample.encoded) == 1:
         return fit_discriminant(
             sample.first.images,
@@ -468,13 +471,13 @@ def _without_empty(labels: np.ndarray, tags: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _settled_labels(
-    space: np.ndarray, labels: np.ndarray, num_clusters: int, fixed_rows: np.ndarray | None
+    space: np.ndarray, labels: np.ndarray, num_clusters: int, fixed_rows: np.ndarray | None, device: str
 ) -> np.ndarray:
     """A few steps of Lloyd's algorithm. Not for other exponents than Ward's: it too favours clusters of like size."""
     fixed = None if fixed_rows is None else labels[fixed_rows]
     for _ in range(_LLOYD_STEPS):
         centers = normalize_rows(cluster_means(space, labels, num_clusters))
-        previous, labels = labels, (space @ centers.T).argmax(axis=1)
+        previous, labels = labels, nearest_centers(space, centers, device=device)
         if fixed_rows is not None:
             labels[fixed_rows] = fixed
         if np.array_equal(labels, previous):

@@ -8,7 +8,6 @@ assigned nearly as well as seen ones.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from dxmc_core.method.best.whitening import (
     MAX_COMPONENTS,
@@ -19,10 +18,9 @@ from dxmc_core.method.best.whitening import (
     cluster_work,
     normalize_rows,
 )
+from dxmc_core.method.clusters.nearest_center import nearest_centers
 from dxmc_core.method.work import Work
-from dxmc_core.runtime.slices import slices_of
 
-_SCORES_PER_BLOCK = 2**24
 _ROUNDS = 3
 
 
@@ -42,7 +40,7 @@ class Discriminant:
 
     def predict(self, embeddings: np.ndarray, *, device: str = "cpu") -> np.ndarray:
         """Clusters (n,) int32 of unit rows (n, D)."""
-        return _nearest(self.whitening.apply(embeddings, device=device), self.centers, device)
+        return nearest_centers(self.whitening.apply(embeddings, device=device), self.centers, device=device)
 
 
 def fit_discriminant(
@@ -74,19 +72,10 @@ def fit_discriminant(
         # A cluster that lost its last row keeps its centre.
         emptied = np.bincount(labels, minlength=num_clusters) == 0
         centers = normalize_rows(np.where(emptied[:, None], centers, means))
-        labels = _nearest(rows, centers, device)
+        labels = nearest_centers(rows, centers, device=device)
         if fixed_rows is not None:
             labels[fixed_rows] = fixed
     return Discriminant(whitening, centers, labels)
-
-
-def _nearest(rows: np.ndarray, centers: np.ndarray, device: str) -> np.ndarray:
-    labels = np.empty(len(rows), dtype=np.int32)
-    columns = torch.from_numpy(centers).to(device).T
-    block_rows = max(_SCORES_PER_BLOCK // len(centers), 256)
-    for block in slices_of(len(rows), block_rows):
-        labels[block] = (torch.from_numpy(rows[block]).to(device) @ columns).argmax(dim=1).cpu().numpy()
-    return labels
 
 
 def discriminant_work(num_rows: int, width: int, num_clusters: int) -> Work:

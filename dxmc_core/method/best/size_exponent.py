@@ -7,12 +7,13 @@ rows agrees with the other.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from dxmc_core.method.best.whitening import cluster_means
 from dxmc_core.method.clusters.kmeans import MAX_FLAT, kmeans_bytes, kmeans_work, parts_with_counts, spherical_kmeans
+from dxmc_core.method.clusters.nearest_center import nearest_centers
 from dxmc_core.method.clusters.ward import merge_bytes, merge_points, merge_work
 from dxmc_core.method.work import Work
 
@@ -136,20 +137,13 @@ def _partitions(
 ) -> dict[float, np.ndarray]:
     """For each exponent, labels of all rows by the clusters of one half."""
     _, means, sizes = micro_clusters(rows[np.sort(half)], num_clusters, seed=seed, device=device)
-    offsets = (means**2).sum(axis=1) / 2
-    nearest = np.concatenate(
-        [(block @ means.T - offsets).argmax(axis=1) for block in _blocks(rows, num_columns=len(means))]
-    )
+    nearest = nearest_centers(rows, means, offsets=(means**2).sum(axis=1) / 2, device=device)
     return {
         exponent: merge_points(means, sizes, min(num_clusters, len(sizes)), size_exponent=exponent, device=device)[
             nearest
         ]
         for exponent in EXPONENTS
     }
-
-
-def _blocks(rows: np.ndarray, *, num_columns: int) -> Sequence[np.ndarray]:
-    return np.array_split(rows, max(len(rows) * num_columns // 2**24, 1))
 
 
 def adjusted_mutual_information(first: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
+from dxmc_core.method.clusters.nearest_center import nearest_others
 from dxmc_core.method.fit import assign
 from dxmc_core.method.heads import Heads
 from dxmc_core.method.nouns.naming import ClusterName
@@ -140,14 +141,8 @@ class InlierRule:
 
 def nearest_clusters(centers: np.ndarray, sizes: np.ndarray) -> list[list[int]]:
     """For each of K clusters the few others that have images and whose centres (K, D) are nearest, nearest first."""
-    cosines = centers @ centers.T
-    np.fill_diagonal(cosines, -np.inf)
-    cosines[:, sizes == 0] = -np.inf
-    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :NUM_NEAREST_CLUSTERS]
-    return [
-        [int(other) for other in others if np.isfinite(row[other])]
-        for row, others in zip(cosines, nearest, strict=True)
-    ]
+    nearest = nearest_others(centers, NUM_NEAREST_CLUSTERS, is_open=sizes > 0)
+    return [[other for other in others if other >= 0] for others in nearest.tolist()]
 
 
 def cluster_rows(

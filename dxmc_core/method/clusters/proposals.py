@@ -22,8 +22,10 @@ from dxmc_core.method.best.whitening import (
     components_work,
     normalize_rows,
 )
+from dxmc_core.method.clusters.nearest_center import nearest_others
 from dxmc_core.method.neighbors.exact import nearest_neighbors, search_work
 from dxmc_core.method.work import Work
+from dxmc_core.runtime.slices import slices_of
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -36,6 +38,7 @@ _NUM_PARTS = 4
 _MIN_PIECE = 3
 #: Clusters that a cluster is compared with, the nearest.
 _NUM_NEAR = 3
+_COSINES_PER_BLOCK = 2**24
 _NUM_NEIGHBORS = 15
 #: How often groups that a row is in are compared with others; for estimates only.
 _READS_PER_ROW = 40
@@ -119,9 +122,10 @@ def _candidates(groups: "_Groups", scale: np.ndarray) -> list[Proposal]:
     """
     near = [(groups.whole(a), groups.whole(b)) for a, b in groups.near_pairs()]
     pieces = [(piece, rest) for cluster in groups.present for piece, rest in groups.pieces(cluster)]
-    moves = [(piece, groups.whole(groups.nearest_other(piece))) for piece, _ in pieces]
     if not near or not pieces:
         return []
+    nearest = groups.nearest_others([piece for piece, _ in pieces])
+    moves = [(piece, groups.whole(other)) for (piece, _), other in zip(pieces, nearest, strict=True)]
     told = [groups.compare_all(pairs) for pairs in (pieces, near, moves)]
     tell = _Difference.fit(told[0], np.concatenate(told[1:]))
     split_chances, near_chances, move_chances = (tell(features) for features in told)
@@ -225,7 +229,7 @@ class _Groups:
         #: How many near neighbours the images of one part have in another.
         self._links = dict(zip(map(tuple, found.tolist()), counts.tolist(), strict=True))
         self.present = list(self._wholes)
-        self._means = np.array([group.mean for group in self._wholes.values()])
+        self._directions = normalize_rows(np.array([group.mean for group in self._wholes.values()]))
 
     def _group(self, cluster: int, members: np.ndarray, codes: np.ndarray) -> _Group:
         mean = self._rows[members].mean(axis=0)
@@ -252,20 +256,19 @@ class _Groups:
 
     def near_pairs(self) -> list[tuple[int, int]]:
         """Pairs of clusters of which one is among the nearest of the other."""
-        cosines = self._cosines(self._means)
-        np.fill_diagonal(cosines, -np.inf)
-        nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : min(_NUM_NEAR, len(cosines) - 1)]
+        nearest = nearest_others(self._directions, _NUM_NEAR)
         pairs = {(min(a, b), max(a, b)) for a, others in enumerate(nearest.tolist()) for b in others}
         return [(self.present[a], self.present[b]) for a, b in sorted(pairs)]
 
-    def nearest_other(self, group: _Group) -> int:
-        """The cluster nearest to a piece of another one."""
-        cosines = self._cosines(group.mean[None])[0]
-        cosines[self.present.index(group.cluster)] = -np.inf
-        return self.present[int(cosines.argmax())]
-
-    def _cosines(self, means: np.ndarray) -> np.ndarray:
-        return normalize_rows(means.copy()) @ normalize_rows(self._means.copy()).T
+    def nearest_others(self, pieces: Sequence[_Group]) -> list[int]:
+        """For each piece the cluster, beside its own, that is nearest to it."""
+        places = {cluster: place for place, cluster in enumerate(self.present)}
+        found: list[int] = []
+        for block in slices_of(len(pieces), max(_COSINES_PER_BLOCK // len(places), 1)):
+            cosines = normalize_rows(np.array([piece.mean for piece in pieces[block]])) @ self._directions.T
+            cosines[np.arange(len(cosines)), [places[piece.cluster] for piece in pieces[block]]] = -np.inf
+            found += [self.present[place] for place in cosines.argmax(axis=1).tolist()]
+        return found
 
     def compare_all(self, pairs: Sequence[tuple[_Group, _Group]]) -> np.ndarray:
         """(P, F) how far apart the two groups of each pair are."""

@@ -25,6 +25,7 @@ from dxmc_core.method.best.whitening import (
     normalize_rows,
 )
 from dxmc_core.method.clusters.kmeans import kmeans_work, spherical_kmeans
+from dxmc_core.method.clusters.nearest_center import nearest_centers
 from dxmc_core.method.clusters.turtle_score import turtle_score
 from dxmc_core.method.clusters.ward import merge_work, ward_tree
 from dxmc_core.method.hyperparameters import MIN_ROWS_FOR_K
@@ -214,7 +215,7 @@ def _regions(
     ).centers
     cells = np.concatenate(
         [
-            _nearest(unit_rows(image_embeddings[block], name="image_embeddings", first_row=block.start), centers)
+            nearest_centers(unit_rows(image_embeddings[block], name="image_embeddings", first_row=block.start), centers)
             for block in slices_of(len(image_embeddings), _ROWS_PER_BLOCK)
         ]
     )
@@ -301,7 +302,7 @@ def _measure(
     seeds = np.random.SeedSequence([seed, 2]).generate_state(1 + 2 * _NUM_SPLITS).tolist()
     measured = np.zeros((3, len(grid)))
     for place, centers in enumerate(make(rows, grid, seeds[0])):
-        labels = _nearest(rows, centers)
+        labels = nearest_centers(rows, centers)
         measured[1, place] = turtle_score(rows, labels, folds=_FOLDS, seed=seed, corrected_for_chance=True)
         on_scored()
     part_size = int(_PART_SHARE * len(rows))
@@ -316,15 +317,11 @@ def _measure(
         one_cluster = _code_length(first, np.zeros(len(first), dtype=np.int64), 1, unseen)
         pair = zip(make(first, grid, seeds[1 + 2 * split]), make(second, grid, seeds[2 + 2 * split]), strict=True)
         for place, (centers, others) in enumerate(pair):
-            agreement = adjusted_rand_score(_nearest(rest, centers), _nearest(rest, others))
-            saved = one_cluster - _code_length(first, _nearest(first, centers), len(centers), unseen)
+            agreement = adjusted_rand_score(nearest_centers(rest, centers), nearest_centers(rest, others))
+            saved = one_cluster - _code_length(first, nearest_centers(first, centers), len(centers), unseen)
             measured[::2, place] += np.array([agreement, saved]) / _NUM_SPLITS
             on_scored()
     return measured
-
-
-def _nearest(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    return (rows @ centers.T).argmax(axis=1)
 
 
 def _code_length(train: np.ndarray, labels: np.ndarray, num_clusters: int, unseen: np.ndarray) -> float:

@@ -146,11 +146,10 @@ def _nearest_nouns(centered: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """Ascending positions of the nouns that are among the nearest of a cluster."""
     count = min(_NUM_NEAREST, len(directions))
     size = max(1, _SCORES_PER_BLOCK // len(directions))
-    found = [
-        np.argpartition(-(centered[block] @ directions.T), count - 1, axis=1)[:, :count]
-        for block in slices_of(len(centered), size)
-    ]
-    return np.unique(np.concatenate(found))
+    is_near = np.zeros(len(directions), dtype=bool)
+    for block in slices_of(len(centered), size):
+        is_near[np.argpartition(-(centered[block] @ directions.T), count - 1, axis=1)[:, :count]] = True
+    return np.flatnonzero(is_near)
 
 
 def _beyond_mean(votes: csr_array) -> csr_array:

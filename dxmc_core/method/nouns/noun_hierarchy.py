@@ -9,6 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 
+from dxmc_core.method.clusters.nearest_center import nearest_centers
 from dxmc_core.method.unit_rows import check_same_width, unit_rows
 from dxmc_core.runtime.slices import slices_of
 
@@ -103,7 +104,7 @@ def _direct_votes(image_embeddings: np.ndarray, nouns: np.ndarray) -> _Votes:
     counts, sums = np.zeros(len(nouns), dtype=np.int64), np.zeros(nouns.shape, dtype=np.float64)
     for block in slices_of(len(image_embeddings), _ROWS_PER_BLOCK):
         images = unit_rows(image_embeddings[block], name="image_embeddings", first_row=block.start)
-        nearest = (images @ nouns.T).argmax(axis=1)
+        nearest = nearest_centers(images, nouns)
         counts += np.bincount(nearest, minlength=len(nouns))
         np.add.at(sums, nearest, images)
     return _Votes(counts, sums)
