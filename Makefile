@@ -32,6 +32,7 @@ check: $(DEV)  ## lint, format, types, import rules, installed packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=benchmarks $(BIN)/mypy benchmarks/*.py
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/audit_dependencies.py
 

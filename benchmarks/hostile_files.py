@@ -35,7 +35,7 @@ from dxmc_core.stages.embed_images import all_embedded
 from dxmc_core.stages.embedded_rows import EmbeddedRows
 from dxmc_core.stages.embedding_workers import EmbedImages
 
-_NAMES = (
+_NAMES: tuple[str, ...] = (
     "{}.jpg",
     "sp ace {}.png",
     "line\nfeed {}",

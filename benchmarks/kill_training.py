@@ -68,7 +68,7 @@ def kill_and_compare(folder: Path, options: argparse.Namespace) -> dict[str, Any
 
 def kill_twice(run_dir: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Kill a worker in epoch 3 and the driver in epoch 5, then give the command again."""
-    report = {}
+    report: dict[str, Any] = {}
     with running(run_dir, settings, "train_heads") as driver:
         report["worker_killed_in_epoch"] = wait_for_epoch(run_dir, driver, 3)
         kill(processes(driver, "train_worker")[0])

@@ -44,7 +44,7 @@ def make_run(run_dir: RunDir, num_images: int, num_clusters: int, width: int) ->
         labels = row_ids % num_clusters
         rows = centers[labels] + 0.5 / np.sqrt(width) * rng.normal(size=(count, width)).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        ids = pa.array([image_id(row) for row in row_ids])
+        ids = pa.array([image_id(row) for row in row_ids.tolist()])
         embedded = pa.table(
             {"row_id": row_ids, "image_id": ids, "embedding": embedding_column(rows.astype(np.float16))}
         )

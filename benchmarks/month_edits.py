@@ -90,14 +90,14 @@ def _faults(edit: Edit, seen: Seen) -> Iterator[str]:
         case Rename(cluster=reference, name=name):
             yield from _named(seen, seen.meant(reference), name)
         case Pin(images=images) if images is not None:
-            (home, *others) = seen.of(images) or {None}
+            home, *others = seen.of(images) or [None]
             if others or (home is not None and seen.members(home) != sorted(seen.here(images))):
                 yield f"the clusters of its images are {[home, *others]}"
         case Hide(cluster=reference):
             if seen.meant(reference) is not None and seen.meant(reference) not in seen.hidden:
                 yield f"cluster {seen.meant(reference)} is shown"
         case Examples(of=str() as name, images=images):
-            (home, *others) = seen.of(images) or {None}
+            home, *others = seen.of(images) or [None]
             if others:
                 yield f"its images are in {[home, *others]}"
             yield from _named(seen, home, name)

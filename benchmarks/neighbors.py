@@ -132,21 +132,21 @@ def _swept(
             break
     results, timed = [], {}
     for wanted in recalls:
-        effort = next((effort for effort, found in reached.items() if found >= wanted), None)
-        if effort is None:
+        least = next((effort for effort, found in reached.items() if found >= wanted), None)
+        if least is None:
             results.append({"wanted": wanted, "most_recall": round(max(reached.values()), 4)})
             continue
-        if effort not in timed:
+        if least not in timed:
             started = time.perf_counter()
-            find(queries, effort)
-            timed[effort] = (time.perf_counter() - started) * len(rows) / len(queries)
+            find(queries, least)
+            timed[least] = (time.perf_counter() - started) * len(rows) / len(queries)
         results.append(
             {
                 "wanted": wanted,
-                "effort": effort,
-                "recall": round(reached[effort], 4),
-                "search_seconds": round(timed[effort], 1),
-                "seconds": round(built_s + timed[effort], 1),
+                "effort": least,
+                "recall": round(reached[least], 4),
+                "search_seconds": round(timed[least], 1),
+                "seconds": round(built_s + timed[least], 1),
             }
         )
     return {"build_seconds": round(built_s, 1), "at": results}

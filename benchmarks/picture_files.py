@@ -117,8 +117,8 @@ def _tiff_pieces(plane: np.ndarray, tile: int | None, rows_per_strip: int) -> It
 def _tiff_bytes(piece: np.ndarray, bits: int, order: str) -> bytes:
     if piece.dtype.kind == "u" and bits % 8:
         return _packed(piece.reshape(len(piece), -1), bits)
-    kind = f"{order}u{bits // 8}" if piece.dtype.kind == "u" else piece.dtype.newbyteorder(order)
-    return np.ascontiguousarray(piece).astype(kind).tobytes()
+    num_bytes = bits // 8 if piece.dtype.kind == "u" else piece.dtype.itemsize
+    return np.ascontiguousarray(piece).astype(f"{order}{piece.dtype.kind}{num_bytes}").tobytes()
 
 
 def _tiff_file(data: bytes, entries: dict[int, tuple[int, Sequence[Any]]], order: str, big: bool) -> bytes:
@@ -350,7 +350,7 @@ def _tiff_other_colors() -> Iterator[tuple[str, bytes]]:
         yield name, tiff(ycbcr, photometric=6, tags=[(530, 3, [1, 1])], deflate=deflate)
     lab = np.asarray(_lab(picture))
     yield "tiff cielab 8 bit", tiff(lab.astype(np.uint64), photometric=8)
-    yield "tiff icclab 8 bit", tiff((lab ^ np.uint8([0, 128, 128])).astype(np.uint64), photometric=9)
+    yield "tiff icclab 8 bit", tiff((lab ^ np.array([0, 128, 128], dtype=np.uint8)).astype(np.uint64), photometric=9)
     yield "tiff cielab 16 bit", tiff(lab.astype(np.uint64) * 256, photometric=8, bits=16)
     yield "tiff mask", tiff(levels(gray, 1), photometric=4, bits=1)
     yield "tiff raw of a camera", tiff(levels(gray, 16), photometric=32803, bits=16)
@@ -505,18 +505,18 @@ def _pnms() -> Iterator[tuple[str, bytes]]:
             whole = np.floor(values * maxval + 0.5).astype(np.int64)
             text = "\n".join(" ".join(map(str, row.ravel())) for row in whole).encode()
             yield f"pnm {plain} maxval {maxval}", f"{plain}\n{size}\n{maxval}\n".encode() + text + b"\n"
-            kind = np.uint8 if maxval < 256 else np.dtype(">u2")
-            yield f"pnm {raw} maxval {maxval}", f"{raw}\n{size}\n{maxval}\n".encode() + whole.astype(kind).tobytes()
+            stored = whole.astype("u1" if maxval < 256 else ">u2").tobytes()
+            yield f"pnm {raw} maxval {maxval}", f"{raw}\n{size}\n{maxval}\n".encode() + stored
     alpha = alpha_scene()[..., None]
     for depth, kind, values in ((1, "GRAYSCALE", gray), (2, "GRAYSCALE_ALPHA", np.concatenate([gray, alpha], axis=2)),
                                 (3, "RGB", rgb), (4, "RGB_ALPHA", np.concatenate([rgb, alpha], axis=2))):  # fmt: skip
         header = f"P7\nWIDTH {WIDTH}\nHEIGHT {HEIGHT}\nDEPTH {depth}\nMAXVAL 255\nTUPLTYPE {kind}\nENDHDR\n".encode()
         yield f"pam {kind}", header + levels(values, 8).astype(np.uint8).tobytes()
     for scale in (1.0, -1.0, 255.0, -0.5):
-        kind = np.dtype("<f4") if scale < 0 else np.dtype(">f4")
-        for name, values in (("to 1", 1.0), ("to 1.02", 1.02), ("to 255", 255.0)):
+        order = "<f4" if scale < 0 else ">f4"
+        for name, most in (("to 1", 1.0), ("to 1.02", 1.02), ("to 255", 255.0)):
             for mark, picture in (("Pf", gray), ("PF", rgb)):
-                flipped = (picture[::-1] * values).astype(kind)
+                flipped = (picture[::-1] * most).astype(order)
                 yield f"pfm {mark} scale {scale:g} {name}", f"{mark}\n{size}\n{scale}\n".encode() + flipped.tobytes()
 
 
@@ -580,8 +580,9 @@ def _bmps() -> Iterator[tuple[str, bytes]]:
             yield "bmp rgb 16 bit", _bmp(_bmp_rows(rows), bits=16)
     bgra = np.concatenate([bgr, levels(alpha, 8).astype(np.uint8)], axis=2)
     yield "bmp rgb 32 bit with a fourth byte", _bmp(_bmp_rows(bgra.reshape(HEIGHT, -1)), bits=32)
-    yield "bmp rgb 32 bit with zeros", _bmp(_bmp_rows((bgra * np.uint8([1, 1, 1, 0])).reshape(HEIGHT, -1)), bits=32)
-    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs"
+    bgr0 = bgra * np.array([1, 1, 1, 0], dtype=np.uint8)
+    yield "bmp rgb 32 bit with zeros", _bmp(_bmp_rows(bgr0.reshape(HEIGHT, -1)), bits=32)
+    bgra_masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs"
     for header_bytes in (56, 108, 124):
         yield (
             f"bmp rgb alpha 32 bit header {header_bytes}",
@@ -589,7 +590,7 @@ def _bmps() -> Iterator[tuple[str, bytes]]:
                 _bmp_rows(bgra.reshape(HEIGHT, -1)),
                 bits=32,
                 compression=3,
-                masks=masks[: header_bytes - 40],
+                masks=bgra_masks[: header_bytes - 40],
                 header_bytes=header_bytes,
             ),
         )

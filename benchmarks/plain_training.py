@@ -78,6 +78,7 @@ class MaskedContrast(nn.Module):
         mask = ~torch.eye(2 * num_rows, dtype=torch.bool)
         rows = torch.arange(num_rows)
         mask[rows, rows + num_rows] = mask[rows + num_rows, rows] = False
+        self.negatives: Tensor
         self.register_buffer("negatives", mask)
         self.loss = nn.CrossEntropyLoss(reduction="sum")
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import faiss
 import numpy as np
@@ -27,7 +27,7 @@ from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.tables import ASSIGNMENTS, CATALOG, CENTERS, CLUSTERS, NOUNS
-from dxmc_core.method.neighbors.search_index import IndexChoice, choose_kind
+from dxmc_core.method.neighbors.search_index import IndexChoice, IndexKind, choose_kind
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.search import open_run
 from dxmc_core.stages.search_index import FillShard, IndexSource, prepare_index, publish_index
@@ -117,7 +117,7 @@ def _publish(run_dir: RunDir, stage: str, tables: dict[str, list[pa.Table]]) -> 
     folder.publish(fingerprint=FINGERPRINT, inputs={}, tables=parts, seconds=0)
 
 
-def build(folder: Path, num_images: int, kind: str) -> dict[str, Any]:
+def build(folder: Path, num_images: int, kind: IndexKind | Literal["auto"]) -> dict[str, Any]:
     """Build and publish the index as the stage does on one node; the cells are made here, too."""
     run_dir = complete_run(folder, num_images)
     images, output = run_dir.stage("embed_images"), run_dir.stage("mine_neighbors")

@@ -328,7 +328,8 @@ class Month:
         self._look_at_classes(night, now)
         night.wrong += broken(read_edits(self.home).edits, self._seen())
         # Where a rollback went behind an edit, the night applies it again, and images move as they should.
-        if known and _applied(generations.run_dir(before).stage("assign_clusters")) == _applied(assigned):
+        earlier = None if before is None else generations.run_dir(before).stage("assign_clusters")
+        if known and earlier is not None and _applied(earlier) == _applied(assigned):
             night.wrong += wrong_ids(known, now, mode=record.mode)
 
     def _look_at_classes(self, night: Night, now: dict[str, int]) -> None:

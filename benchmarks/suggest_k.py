@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def measure(data: Labelled, *, partitions: str, max_rows: int, seed: int) -> dic
     suggested = [suggestion.num_clusters for suggestion in choice.suggestions]
     distances = [abs(math.log2(num_clusters / data.num_clusters)) for num_clusters in suggested]
     by_score = {
-        name: max(choice.scores, key=lambda scores, name=name: getattr(scores, name)).num_clusters
+        name: max(choice.scores, key=attrgetter(name)).num_clusters
         for name in ("stability", "separability", "compactness")
     }
     ari = None

@@ -31,7 +31,7 @@ from plain_training import PlainTraining
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.tables import NEIGHBORS
-from dxmc_core.method.hyperparameters import method_settings
+from dxmc_core.method.hyperparameters import Hyperparameters, method_settings
 from dxmc_core.method.preparation import CLIP_RETRIEVAL_TEMPERATURE, prepare
 from dxmc_core.method.training import train
 from dxmc_core.method.training_data import TrainingData
@@ -158,6 +158,7 @@ def own_epoch(data: TrainingData, batch_size: int, *, instance_weight: float) ->
     settings = method_settings(
         "dxmc", NUM_CLASSES, data.num_images, num_epochs=1, batch_size=batch_size, instance_weight=instance_weight
     )
+    assert isinstance(settings, Hyperparameters)
     objective = settings.objective(data.embedding_width, NUM_CLASSES)
     return lambda: train(objective, data, settings)
 

@@ -59,7 +59,7 @@ from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, CostPart, Machine, Stag
 #: What is imported for charts, maps and pictures only, as a share of what a process imports at its start.
 _IMPORTS = 0.5
 #: Making a picture small, encoding it as WebP and packing it takes as long as moving so many bytes.
-_MOVED_PER_THUMBNAIL = 120e6
+_MOVED_PER_THUMBNAIL = 60e6
 #: The table of all assignments in memory, and a picture of the page.
 _BYTES_PER_ASSIGNMENT = 400
 _BYTES_PER_THUMBNAIL = 60_000
