@@ -101,7 +101,7 @@ def test_reasons_of_a_bucket(s3_bucket):
 def test_broken_requests_are_tried_again_until_time_is_up(s3_bucket, kind):
     s3_bucket.put("there", b"x" * 1000)
     s3_bucket.faults.always["there"] = kind
-    assert reason_of(fetch(f"{s3_bucket.uri}/there", timeout_s=8.0)) in ("timeout", "unreachable")
+    assert reason_of(fetch(f"{s3_bucket.uri}/there", timeout_s=20.0)) in ("timeout", "unreachable")
     assert s3_bucket.faults.counts[kind] >= 2
 
 
