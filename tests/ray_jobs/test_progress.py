@@ -1,5 +1,6 @@
 """What a person sees of long work: how far it is, at what pace, and that it goes on."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from dxmc_core.method.steps import WorkStep
-from ray_jobs import progress
+from ray_jobs import cluster, progress
 from ray_jobs.progress import Progress, named, shown, snapshot
 
 
@@ -134,6 +135,17 @@ def test_lines_a_bar_or_nothing(how, expected):
     assert ("embedding" in done.stderr) == expected
 
 
+def test_of_many_steps_that_do_the_same_few_are_sent(monkeypatch):
+    sent = []
+    monkeypatch.setattr(cluster, "remember", lambda key, value: sent.append(json.loads(value)))
+    mailbox = cluster.Mailbox("key")
+    for done in range(1000):
+        mailbox.put(WorkStep("counting", done, 1000, "rows"))
+    mailbox.put(WorkStep("resting", 0, 1, "hours"))
+    assert len(sent) < 100
+    assert (sent[0]["doing"], sent[-1]["doing"]) == ("counting", "resting")
+
+
 TELLING = """
 import os, sys, time
 from dxmc_core.config import ResourcesConfig
@@ -145,7 +157,8 @@ from ray_jobs.program import guarded
 progress._FIRST_LINE_S = progress._LINE_EVERY_S = 0.5
 
 def work(*names, on_step):
-    on_step(WorkStep("thinking", 3, 7, "questions"))
+    on_step(WorkStep("deciding", 0, 7, "questions"))
+    on_step(WorkStep("thinking", 3, 7, "questions"))  # the one before has taken no time
     time.sleep(4)
     return [os.environ.get(name) for name in names]
 
