@@ -34,6 +34,24 @@ _STEPS_PER_EPOCH = 48
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpaceSettings:
+    """How the nouns of a semantic space are selected.
+
+    Attributes:
+        nouns_per_center: gamma in the paper.
+        max_centers: cap on the number of image centres, of which there is one for every 300 images.
+        kmeans_restarts, kmeans_iterations, max_points_per_center: see `spherical_kmeans`; by default as
+            `noun_selection.kmeans_effort` has them.
+    """
+
+    nouns_per_center: int = 5
+    max_centers: int = 20_000
+    kmeans_restarts: int | None = None
+    kmeans_iterations: int | None = None
+    max_points_per_center: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodSettings:
     """What is to be known of a method: its settings, what it reads, and how it is begun; what computes is loaded then.
 

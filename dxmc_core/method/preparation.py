@@ -10,7 +10,7 @@ import numpy as np
 
 from dxmc_core.method.best.joined_encoders import join_encoders
 from dxmc_core.method.clusters.kmeans import KMeansResult, spherical_kmeans
-from dxmc_core.method.hyperparameters import TEXT_MATRICES
+from dxmc_core.method.hyperparameters import TEXT_MATRICES, SpaceSettings
 from dxmc_core.method.neighbors.exact import nearest_neighbors
 from dxmc_core.method.nouns.noun_selection import NounSelection, kmeans_effort, num_image_centers, select_nouns
 from dxmc_core.method.nouns.text_counterparts import compute_text_counterparts
@@ -58,13 +58,9 @@ def as_stored(embeddings: np.ndarray, *, name: str) -> np.ndarray:
 def select_semantic_space(
     image_embeddings: np.ndarray | RowSource,
     noun_embeddings: np.ndarray,
+    settings: SpaceSettings,
     *,
     num_clusters: int,
-    nouns_per_center: int = 5,
-    max_centers: int = 20_000,
-    kmeans_restarts: int | None = None,
-    kmeans_iterations: int | None = None,
-    max_points_per_center: int | None = None,
     weights: np.ndarray | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -74,10 +70,6 @@ def select_semantic_space(
 
     Args:
         image_embeddings: (N, D), rows normalised here; noun_embeddings (M, D), the same.
-        nouns_per_center: gamma in the paper.
-        max_centers: cap on the number of centres, of which there is one for every 300 images.
-        kmeans_restarts, kmeans_iterations, max_points_per_center: see `spherical_kmeans`; by default as
-            `kmeans_effort` has them.
         weights: (N,) what an image counts for in the centres; by default all count alike.
         device: where k-means and the noun scores are computed.
         on_step: see `spherical_kmeans`.
@@ -87,20 +79,21 @@ def select_semantic_space(
     """
     if isinstance(image_embeddings, np.ndarray):
         check_same_width(image_embeddings, noun_embeddings, names=("image_embeddings", "noun_embeddings"))
-    num_centers = num_image_centers(len(image_embeddings), num_clusters, max_centers=max_centers)
+    num_centers = num_image_centers(len(image_embeddings), num_clusters, max_centers=settings.max_centers)
     restarts, points_per_center, iterations = kmeans_effort(num_centers, num_images=len(image_embeddings))
     centers = spherical_kmeans(
         image_embeddings,
         num_centers,
-        num_restarts=kmeans_restarts or restarts,
-        num_iterations=kmeans_iterations or iterations,
-        max_points_per_center=max_points_per_center or points_per_center,
+        num_restarts=settings.kmeans_restarts or restarts,
+        num_iterations=settings.kmeans_iterations or iterations,
+        max_points_per_center=settings.max_points_per_center or points_per_center,
         weights=weights,
         seed=seed,
         device=device,
         on_step=on_step,
     )
-    return centers, select_nouns(centers.centers, noun_embeddings, nouns_per_center=nouns_per_center, device=device)
+    chosen = select_nouns(centers.centers, noun_embeddings, nouns_per_center=settings.nouns_per_center, device=device)
+    return centers, chosen
 
 
 def text_counterparts_as_stored(
@@ -144,7 +137,7 @@ def prepare(
         noun_embeddings: (M, D) as of `as_stored`, the whole vocabulary; the semantic space is selected whenever they
             are given, as clusters are named by it.
         noun_hypernyms: see `TrainingData`.
-        nouns_per_center: see `select_semantic_space`.
+        nouns_per_center: see `SpaceSettings`.
         temperature: of the softmax that mixes text counterparts; belongs to the encoder.
         num_neighbors: of an image, in each modality; at most N - 1 are taken.
         weights: see `select_semantic_space`.
@@ -164,8 +157,8 @@ def prepare(
         _, selection = select_semantic_space(
             image_embeddings,
             noun_embeddings,
+            SpaceSettings(nouns_per_center=nouns_per_center),
             num_clusters=num_clusters,
-            nouns_per_center=nouns_per_center,
             weights=weights,
             seed=seed,
         )

@@ -171,12 +171,8 @@ def build_semantic_space(
     result, selection = select_semantic_space(
         images,
         matrix_of(nouns["embedding"]),
+        config.selection,
         num_clusters=num_clusters,
-        nouns_per_center=config.nouns_per_center,
-        max_centers=config.max_centers,
-        kmeans_restarts=config.kmeans_restarts,
-        kmeans_iterations=config.kmeans_iterations,
-        max_points_per_center=config.max_points_per_center,
         weights=weights,
         seed=seed,
         device=device,

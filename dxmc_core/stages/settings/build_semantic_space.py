@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 
 from pydantic import Field
@@ -10,6 +11,7 @@ from pydantic import Field
 from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.storage import is_local, normalize_uri
 from dxmc_core.encoders import EncoderConfig
+from dxmc_core.method.hyperparameters import SpaceSettings
 from dxmc_core.settings import Settings
 from dxmc_core.vocabulary import VocabularyConfig, vocabulary_identity
 
@@ -37,6 +39,11 @@ class BuildSemanticSpaceConfig(Settings):
     """Mix only this many nearest nouns into a counterpart; by default all of them."""
     noun_cache_uri: str | None = None
     """Where noun embeddings are kept for the next run; by default beside an S3 run directory, else ~/.cache/dxmc."""
+
+    @property
+    def selection(self) -> SpaceSettings:
+        """Those of the method."""
+        return SpaceSettings(**self.model_dump(include={field.name for field in fields(SpaceSettings)}))
 
 
 def fingerprint(

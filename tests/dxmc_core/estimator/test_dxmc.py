@@ -1,9 +1,8 @@
 """The estimator: scikit-learn's own checks, the assignments of the stages, and unusable input refused by name."""
 
-import inspect
 import pickle
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +25,8 @@ from dxmc_core.estimator import DXMC
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.method.clusters.metrics import clustering_accuracy
 from dxmc_core.method.fit import fit_heads
-from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads, method_settings
-from dxmc_core.method.preparation import as_stored, prepare, select_semantic_space
+from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, SpaceSettings, method_reads, method_settings
+from dxmc_core.method.preparation import as_stored, prepare
 from dxmc_core.runtime.cpu_products import onednn_products
 from dxmc_core.stages.assign_clusters import AssignImages, assign_sample, center_table, describe_clusters, sample_images
 from dxmc_core.stages.build_semantic_space import (
@@ -250,13 +249,15 @@ def test_assignments_and_names_are_those_of_the_stages(planted, tmp_path: Path, 
 
 
 def test_defaults_of_the_semantic_space_are_those_of_the_configuration():
-    parameters = inspect.signature(select_semantic_space).parameters
-    config = BuildSemanticSpaceConfig().model_dump()
-    shared = [name for name in parameters if name in config]
-    assert set(shared) == set(config) - {"temperature", "top_nouns", "noun_cache_uri", "count_copies_once"}
-    assert {name: parameters[name].default for name in shared} == {name: config[name] for name in shared}
+    config = BuildSemanticSpaceConfig()
+    assert config.selection == SpaceSettings()
+    beyond_selection = {"temperature", "top_nouns", "noun_cache_uri", "count_copies_once"}
+    assert set(asdict(config.selection)) == set(config.model_dump()) - beyond_selection
+    assert BuildSemanticSpaceConfig(max_centers=7, kmeans_restarts=2).selection == SpaceSettings(
+        max_centers=7, kmeans_restarts=2
+    )
     defaults = DXMC().get_params()
-    assert defaults["nouns_per_center"] == config["nouns_per_center"]
+    assert defaults["nouns_per_center"] == config.nouns_per_center
     assert defaults["n_neighbors"] == MineNeighborsConfig().num_neighbors
 
 
