@@ -11,9 +11,9 @@ predicts of the latter. After assign_clusters, the agreement with the planted co
 some of the stages, so that the whole can be measured in steps.
 
 `--peers` clusters the same rows by others, each in a process of its own: `faiss` is spherical k-means on a sample of
-256 rows a cluster in 25 iterations; `superkmeans` and `evoc` are the packages of that name (the extra `benchmarks`) at
-their own defaults, evoc after a small call in which numba compiles it. evoc takes the number of clusters as a hint, and
-images that it leaves out count as one cluster more.
+256 rows per cluster in 25 iterations; `superkmeans` and `evoc` are the packages of that name (the extra `benchmarks`)
+at their own defaults, evoc after a small call in which numba compiles it. evoc takes the number of clusters as a hint,
+and images that it leaves out count as one cluster more.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """DXMC's training as a plain PyTorch script, in the structure of the authors' program: what train_heads.py races.
 
-A tensor data set a modality, a data set of neighbours that draws one of each anchor's in `__getitem__`, a `DataLoader`,
-both heads on anchors and on neighbours, similarity matrices whose negatives are picked with a mask.
+A tensor data set per modality, a data set of neighbours that draws one of each anchor's in `__getitem__`, a
+`DataLoader`, both heads on anchors and on neighbours, similarity matrices whose negatives are picked with a mask.
 """
 
 from collections.abc import Iterator

@@ -69,7 +69,7 @@ class ResourcesConfig(Settings):
     gpu_timeout_s: float = Field(1800, gt=0)
     """How long to wait for them. A stage then goes on with what is there, and fails when there is none."""
     embed_workers: int | None = Field(None, ge=1)
-    """Processes that run the encoder; by default one a GPU, or one a core."""
+    """Processes that run the encoder; by default one per GPU, or one per core."""
     decode_workers: int | None = Field(None, ge=0)
     """Processes that only fetch, decode and resize images for the GPUs; by default the cores that the GPUs' own
     processes leave. With 0, and without GPUs by default, each process that runs the encoder decodes for itself."""

@@ -125,7 +125,7 @@ def _published_catalog(stage_dir: StageDir) -> Catalog | None:
 
 
 def compare_catalogs(before: Catalog, after: Catalog) -> tuple[ListingChanges, np.ndarray]:
-    """Compare two catalogs by 16 bytes of hashes a row.
+    """Compare two catalogs by 16 bytes of hashes per row.
 
     Returns:
         the counts; for each row of `before` its row in `after` where the image is unchanged, else -1, (N,) int64.

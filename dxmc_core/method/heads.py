@@ -91,12 +91,12 @@ class ModalityHeads(nn.Module):
 
 
 class DualHeads(Heads):
-    """Heads of DXMC and TAC, one set a modality; predictions come from the image cluster head alone.
+    """Heads of DXMC and TAC, one set per modality; predictions come from the image cluster head alone.
 
     Args:
         embedding_width: D of image embeddings and text counterparts.
         projection_width: P of the instance heads, 0 for none (TAC).
-        shared_trunk: one trunk a modality under its two heads; disjoint heads otherwise.
+        shared_trunk: one trunk per modality under its two heads; disjoint heads otherwise.
         seed: of the initial weights (truncated normal, std 0.02; biases zero). Cluster heads draw first, so they start
             alike with and without instance heads.
     """
@@ -160,7 +160,7 @@ class CentroidHead(Heads):
 
 
 class LinearHead(Heads):
-    """One linear softmax classifier of the image (SIC), or one a modality whose probabilities are averaged (TURTLE).
+    """One linear softmax classifier of the image (SIC), or one per modality whose probabilities are averaged (TURTLE).
 
     Args:
         weight_norm: a classifier's rows have a length and a direction of their own; TURTLE's task encoders need it.
@@ -241,7 +241,7 @@ class DiscriminantHead(Heads):
 
 
 class AdaptedLinearHead(Heads):
-    """A small residual map of the embedding, then a linear softmax classifier (MCA, one a modality).
+    """A small residual map of the embedding, then a linear softmax classifier (MCA, one per modality).
 
     z = normalise(v + W2 relu(W1 v)); the map starts at the identity, W2 = 0.
 

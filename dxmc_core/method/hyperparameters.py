@@ -224,7 +224,7 @@ class DXMCHyperparameters(Hyperparameters):
         instance_weight: weight of the instance level. With disjoint heads on frozen embeddings it sends no gradient to
             the cluster heads: 0 leaves the instance heads out, and gives exactly the same assignments in much less
             time.
-        shared_trunk: one trunk a modality under both heads, which lets the instance level matter (ours, not the
+        shared_trunk: one trunk per modality under both heads, which lets the instance level matter (ours, not the
             authors').
         projection_width: width of the instance heads.
     """
@@ -546,7 +546,7 @@ class KMeansSettings(AtOnceSettings):
 
     Attributes:
         num_restarts: the best of this many by objective is kept.
-        num_iterations: at most this many a restart.
+        num_iterations: at most this many per restart.
         temperature: of the softmax over cosines that gives the confidence; assignments do not depend on it.
     """
 

@@ -202,7 +202,7 @@ class TrainingData:
         return self._with({name: matrix if name in wanted else None for name, matrix in self._matrices().items()})
 
     def nearest(self, num_neighbors: int | None) -> "TrainingData":
-        """The same data with at most this many neighbours a row, the nearest ones; None keeps all."""
+        """The same data with at most this many neighbours per row, the nearest ones; None keeps all."""
         if num_neighbors is None:
             return self
         return replace(

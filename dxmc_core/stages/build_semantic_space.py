@@ -1,4 +1,4 @@
-"""Stage 2: the nouns that describe these images, and for every image its text counterpart (METHOD: DXMC eq. 1-5).
+"""Stage 2: the nouns that describe these images, and for every image its text counterpart (DXMC eq. 1-5).
 
 Image centres by k-means, the whole vocabulary embedded once per (encoder, vocabulary) and cached, the most confident
 nouns of each centre, and one softmax mixture of them an image.

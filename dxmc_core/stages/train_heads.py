@@ -89,7 +89,7 @@ class TrainingJob:
 
 
 def load_training_data(job: TrainingJob, host: HostArrays) -> TrainingData:
-    """What the method reads, once a host; neighbours become positions."""
+    """What the method reads, once per host; neighbours become positions."""
     arrays = host.share(("image_embeddings", *MATRICES, *KNOWN), partial(_read_matrices, job))
     is_one = len(job.image_tables) == 1
     widths = [] if is_one else [width_of(job.images, table) for table in job.image_tables]

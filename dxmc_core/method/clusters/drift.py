@@ -63,8 +63,8 @@ def held_out_distances(distances: np.ndarray, labels: np.ndarray, mean_distances
     """What the distances would be if each image had not taken part in its own centre.
 
     Centres lie nearer to the images that they are means of than to any others, the more so the smaller the cluster and
-    the wider the embedding: with 100 images a cluster of 1,664 dimensions, by 4 in 100. New images would seem to drift.
-    The length of a cluster's sum is the sum of its cosines, so no embedding is needed.
+    the wider the embedding: with 100 images per cluster of 1,664 dimensions, by 4 in 100. New images would seem to
+    drift. The length of a cluster's sum is the sum of its cosines, so no embedding is needed.
 
     Args:
         distances: (N,) of images to the centres, 1 - cosine in units of `mean_distances`.

@@ -35,7 +35,7 @@ _TRIAL_ITERATIONS = 10
 _FINALISTS = 4
 #: So many more bring a finalist to its end on CLIP embeddings; for estimates only.
 _TYPICAL_FINAL_ITERATIONS = 15
-#: That long a sample of this many rows a centre is enough, which matters only for data larger than that.
+#: That long a sample of this many rows per centre is enough, which matters only for data larger than that.
 _TRIAL_ROWS_PER_CENTER = 128
 _MIN_TRIAL_ROWS = 32_768
 
@@ -95,7 +95,7 @@ def spherical_kmeans(
     Args:
         embeddings: (N, D), rows normalised here, in float32; or where such rows can be read from, block by block, so
             that only the training sample has to fit in memory.
-        max_points_per_center: train on a sample of at most this many rows a centre, drawn without replacement (faiss'
+        max_points_per_center: train on a sample of at most this many rows per centre, drawn without replacement (faiss'
             default); None trains on all rows. Labels and centres always cover all rows.
         weights: (N,) finite, not negative: what a row counts in means, seeds and objective. A row of weight zero is
             labelled but moves nothing.
@@ -298,7 +298,7 @@ class _Seeding:
         return cls(rows, weights, rows @ rows.T if len(rows) <= _MAX_SEEDING_ROWS else None)
 
     def draw_centers(self, num_clusters: int, rng: np.random.Generator) -> Tensor:
-        """Centres (K, D) by greedy k-means++ (Arthur and Vassilvitskii 2007; candidates a step as in scikit-learn).
+        """Centres (K, D) by greedy k-means++ (Arthur and Vassilvitskii 2007; candidates per step as in scikit-learn).
 
         For unit rows the squared distance of k-means++ is 2 - 2 cosine.
         """

@@ -76,7 +76,7 @@ class KScores:
         stability: agreement (ARI) between clusterings of two parts of the rows, on rows that neither of them saw:
             0 as on the reference, 1 perfect.
         separability: TURTLE's score as Cohen's kappa, how well a linear classifier generalises the clusters; likewise.
-        compactness: nats a row that K clusters save when unseen rows are coded by them, beyond what they save on the
+        compactness: nats per row that K clusters save when unseen rows are coded by them, beyond what they save on the
             reference, less the cost of K clusters.
         overall: mean of the three, each as a share of its largest value over the grid; in 0..1.
     """
@@ -296,7 +296,7 @@ def _num_micro_clusters(num_rows: int, grid: Sequence[int]) -> int:
 def _measure(
     rows: np.ndarray, grid: Sequence[int], make: Partitioner, *, seed: int, on_scored: Callable[[], None]
 ) -> np.ndarray:
-    """Stability, separability and nats a row saved against one cluster: (3, len(grid)) float64."""
+    """Stability, separability and nats per row saved against one cluster: (3, len(grid)) float64."""
     from sklearn.metrics import adjusted_rand_score  # late: it takes a second to load
 
     seeds = np.random.SeedSequence([seed, 2]).generate_state(1 + 2 * _NUM_SPLITS).tolist()

@@ -114,7 +114,7 @@ def fill_file(rows: RowSource, cells: Cells, *, allocate: Allocate = np.empty, d
 
     Args:
         allocate: gives the array (N, D), of the source's type, that takes the rows: in a mapped file where it may be
-            larger than memory. What is in memory besides is a block, and 28 bytes a row.
+            larger than memory. What is in memory besides is a block, and 28 bytes per row.
     """
     order = np.argsort(cells.labels, kind="stable")
     places = np.empty(len(order), dtype=np.int64)

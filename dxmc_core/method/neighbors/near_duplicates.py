@@ -13,7 +13,7 @@ _ROWS_PER_BLOCK = 65_536
 def first_copies(rows: RowSource) -> np.ndarray:
     """Position (N,) int64 of the first row that is equal to the last bit, a row's own where no earlier one is.
 
-    Rows are told apart by 128-bit digests, so 16 bytes a row is all that is kept.
+    Rows are told apart by 128-bit digests, so 16 bytes per row is all that is kept.
     """
     digests = np.empty(len(rows), dtype="S16")
     start = 0

@@ -267,7 +267,7 @@ def _check(
 
 
 def _sample_members(labels: np.ndarray, num_clusters: int) -> np.ndarray:
-    """Ascending positions of at most `_MAX_MEMBERS` images a cluster."""
+    """Ascending positions of at most `_MAX_MEMBERS` images per cluster."""
     order = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[order], np.arange(num_clusters + 1))
     chosen = [

@@ -17,7 +17,7 @@ from dxmc_core.runtime.slices import slices_of
 _IMAGES_PER_CENTER = 300
 _CENTERS_PER_CLUSTER = 3
 
-#: Up to so many images k-means makes the effort of the reference: restarts, images a centre, iterations.
+#: Up to so many images k-means makes the effort of the reference: restarts, images per centre, iterations.
 _FULL_EFFORT_IMAGES = 60_000
 _FULL_EFFORT = (10, 256, 300)
 #: Beyond them it makes this one, which falls further from so many centres on, in proportion to them.
@@ -44,7 +44,7 @@ class NounSelection:
 
 
 def num_image_centers(num_images: int, num_clusters: int, *, max_centers: int = 20_000) -> int:
-    """Number of image centres: one for every 300 images, but three a cluster where clusters are smaller than that.
+    """Number of image centres: one for every 300 images, but three per cluster where clusters are smaller than that.
 
     Never more than `max_centers` or than there are images (DXMC section 3.1 and the authors' code, without the caps).
 
@@ -63,7 +63,7 @@ def num_image_centers(num_images: int, num_clusters: int, *, max_centers: int = 
 
 
 def kmeans_effort(num_centers: int, *, num_images: int) -> tuple[int, int, int]:
-    """Restarts, training images a centre, and most iterations of the k-means that finds image centres.
+    """Restarts, training images per centre, and most iterations of the k-means that finds image centres.
 
     The authors' 10, 256 and 300 up to 60,000 images. Beyond, 1, 128 and 30, from 500 centres on ever less, down to 1,
     64 and 20, and 12 beyond 2,048 centres, two after the two levels of `spherical_kmeans`: a mean over so many centres

@@ -24,7 +24,9 @@ class Objective(nn.Module):
     hyperparameters: Hyperparameters
     heads: Heads
     decoupled_weight_decay: ClassVar[bool] = False
-    against_collapse: ClassVar[str] = "raise entropy_weight, raise batch_size (several images a cluster in every batch)"
+    against_collapse: ClassVar[str] = (
+        "raise entropy_weight, raise batch_size (several images per cluster in every batch)"
+    )
     num_neighbors: int | None = None
     steps_per_epoch: int | None = None
 

@@ -16,7 +16,7 @@ from dxmc_core.method.training_data import Batch
 
 
 class DXMCObjective(Objective):
-    """L_ins + L_clu - alpha H over anchors with one random neighbour a modality.
+    """L_ins + L_clu - alpha H over anchors with one random neighbour per modality.
 
     The cluster level contrasts the assignments U of the images with those W of their text neighbours, and W of their
     text counterparts with U of their image neighbours; H adds up the entropy of both. Images are assigned by the image

@@ -12,7 +12,7 @@ from dxmc_core.method.training_data import Batch
 
 
 class TACObjective(Objective):
-    """L_clu + L_con - alpha H over anchors with one random neighbour a modality.
+    """L_clu + L_con - alpha H over anchors with one random neighbour per modality.
 
     Images are assigned by the image cluster head alone.
     """

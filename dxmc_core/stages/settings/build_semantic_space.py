@@ -29,7 +29,7 @@ class BuildSemanticSpaceConfig(Settings):
     kmeans_iterations: int | None = Field(None, ge=1)
     """At most so many. By default 300 up to 60,000 images, 30 beyond, from 500 centres on fewer, at least 20."""
     max_points_per_center: int | None = Field(None, ge=1)
-    """k-means is trained on a sample of this many images a centre, then every image is assigned. By default 256 up to
+    """k-means is trained on a sample of this many images per centre, then every image is assigned. By default 256 up to
     60,000 images, 128 beyond, from 500 centres on fewer, at least 64."""
     count_copies_once: bool = False
     """Images with the same embedding count as one in the image centres."""
