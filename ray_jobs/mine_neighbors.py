@@ -16,6 +16,7 @@ from dxmc_core.stages.mine_neighbors import (
     PlanSearch,
     SearchCells,
     SearchNeighbors,
+    advice_on_copies,
     choose_index,
     choose_search_index,
     group_near_duplicates,
@@ -66,6 +67,10 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
     duplicates = run_on_host(
         group_near_duplicates, context.stage("embed_images"), output, pairs, doing="grouping near duplicates"
     )
+    found = near_duplicate_metrics(duplicates)
+    advice = advice_on_copies(found, context.num_images)
+    if advice is not None and not context.config.train_heads.count_near_duplicates_once:
+        logger.warning("%-21s %s", NAME, advice)
     files, indexes = search_indexes(context, fingerprint=fingerprint, has_cells=choice.index == "ivf", device=device)
     return StageResult(
         tables={
@@ -78,7 +83,7 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
             "index": choice.index,
             "index_reason": choice.reason,
             **recall,
-            **near_duplicate_metrics(duplicates),
+            **found,
             METRICS_KEY: indexes,
         },
     )

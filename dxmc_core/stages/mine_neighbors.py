@@ -6,7 +6,7 @@ neighbours show of near duplicates is kept by the way.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -56,6 +56,9 @@ def modalities_of(inputs: Sequence[StageDir]) -> dict[str, tuple[str, str]]:
 #: Exact search is chosen up to so many rows: at 100,000 on CPUs it took a quarter of the time of cells at recall 0.99.
 #: On a GPU two million rows fit the memory beside the scores.
 MAX_EXACT_ROWS = {"cpu": 100_000, "cuda": 2_000_000}
+
+#: A share of copies from which on they are worth a word; what they do to clusters stands in docs/SCALING.md.
+_MANY_COPIES = 0.1
 
 #: Of an approximate search: a cell's candidates are read once a slice, so slices are to hold many rows of each cell.
 ROWS_PER_CELL_SLICE = 262_144
@@ -296,6 +299,17 @@ def near_duplicate_metrics(table: pa.Table) -> dict[str, int]:
         "near_duplicate_images": len(rows),
         "exact_copies": int((table["copy_of"].to_numpy() != rows).sum()),
     }
+
+
+def advice_on_copies(metrics: Mapping[str, int], num_images: int) -> str | None:
+    """What to do about many near duplicates, by `near_duplicate_metrics`; None where they are few."""
+    surplus = metrics["near_duplicate_images"] - metrics["near_duplicate_groups"]
+    if surplus < _MANY_COPIES * num_images:
+        return None
+    return (
+        f"{surplus:,} of {num_images:,} images are near duplicates of others and draw clusters to themselves. Where "
+        "they are bursts or copies, train_heads.count_near_duplicates_once=true lets each group count as one image"
+    )
 
 
 def cost(load: Workload, machine: Machine) -> StageCost:

@@ -16,6 +16,7 @@ from dxmc_core.stages.mine_neighbors import (
     PlanSearch,
     SearchCells,
     SearchNeighbors,
+    advice_on_copies,
     choose_index,
     group_near_duplicates,
     near_duplicate_metrics,
@@ -120,6 +121,15 @@ def test_near_duplicates_are_grouped_with_their_image_ids(tmp_path):
     assert near_duplicate_metrics(found) == {
         "near_duplicate_groups": 2, "near_duplicate_images": 5, "exact_copies": 2,
     }  # fmt: skip
+
+
+def test_many_copies_are_worth_a_word_and_few_are_not():
+    metrics = {"near_duplicate_groups": 2, "near_duplicate_images": 5, "exact_copies": 2}
+    assert advice_on_copies(metrics, 31) is None
+    advice = advice_on_copies(metrics, 30)
+    assert advice is not None
+    assert advice.startswith("3 of 30 images are near duplicates of others")
+    assert "train_heads.count_near_duplicates_once=true" in advice
 
 
 @pytest.mark.parametrize(("images", "expected"), [(1000, 50), (30, 29), (2, 1)])
