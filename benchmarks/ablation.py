@@ -16,9 +16,8 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from quality_data import DataOptions, Dataset, default_cache, load_dataset
+from quality_data import DataOptions, Dataset, load_dataset
 
-from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import InputError
 from dxmc_core.method.best.best_start import BestStart
 from dxmc_core.method.best.discriminant import fit_discriminant
@@ -37,7 +36,6 @@ from dxmc_core.method.preparation import prepare
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.runtime.cpu_products import prefer_onednn
-from dxmc_core.vocabulary import WordNetConfig
 
 _SMOOTHING_ROUNDS, _DEEPER_ROUNDS = 2, 4
 _SCORES = ("acc", "nmi", "ari")
@@ -171,13 +169,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     prefer_onednn()
-    data_options = DataOptions(
-        folder=Path(options.data) if options.data is not None else None,
-        nouns=None,
-        encoder=OfflineConfig(kind="offline"),
-        vocabulary=WordNetConfig(),
-        cache=default_cache(),
-    )
+    data_options = DataOptions.of_embeddings(options.data)
     results = {}
     try:
         for name in options.datasets:

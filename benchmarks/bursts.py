@@ -15,20 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from quality_data import DataOptions, Dataset, default_cache, load_dataset
+from quality_data import DataOptions, Dataset, load_dataset
 
-from dxmc_core.encoders import OfflineConfig
 from dxmc_core.method.best.best_start import labels_of
 from dxmc_core.method.clusters.metrics import clustering_accuracy
 from dxmc_core.method.hyperparameters import method_reads
-from dxmc_core.method.neighbors.exact import nearest_neighbors
+from dxmc_core.method.neighbors.exact import build_index, search_with_scores
 from dxmc_core.method.neighbors.near_duplicates import duplicate_groups, first_copies
 from dxmc_core.method.objectives.best import find_start_of
 from dxmc_core.method.preparation import as_stored, prepare
 from dxmc_core.method.row_source import ArrayRows
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.runtime.cpu_products import prefer_onednn
-from dxmc_core.vocabulary import WordNetConfig
 
 _SHARE, _LEAST_COPIES, _MOST_COPIES, _NOISE = 0.05, 5, 29, 0.12
 _NUM_NEIGHBORS, _MIN_COSINE = 50, 0.98
@@ -46,14 +44,12 @@ def with_bursts(embeddings: np.ndarray, *, seed: int) -> np.ndarray:
 
 def one_of_each_group(embeddings: np.ndarray) -> np.ndarray:
     """The rows that stand for their groups of near duplicates."""
-    rows = unit_rows(embeddings, name="embeddings")
-    neighbors = nearest_neighbors(embeddings, num_neighbors=_NUM_NEIGHBORS)
-    own, place = np.nonzero(
-        np.stack([rows[around] @ row for row, around in zip(rows, neighbors, strict=True)]) >= _MIN_COSINE
-    )
+    positions = np.arange(len(embeddings))
+    neighbors, cosines = search_with_scores(build_index(embeddings), embeddings, positions, _NUM_NEIGHBORS)
+    own, place = np.nonzero(cosines >= _MIN_COSINE)
     pairs = np.stack([own, neighbors[own, place]], axis=1)
-    groups = duplicate_groups(len(rows), pairs, first_copies(ArrayRows(embeddings)))
-    return embeddings[groups == np.arange(len(groups))]
+    groups = duplicate_groups(len(embeddings), pairs, first_copies(ArrayRows(embeddings)))
+    return embeddings[groups == positions]
 
 
 def accuracy(data: Dataset, rows: np.ndarray, *, seed: int) -> float:
@@ -103,13 +99,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     prefer_onednn()
-    options = DataOptions(
-        folder=arguments.data,
-        nouns=None,
-        encoder=OfflineConfig(kind="offline"),
-        vocabulary=WordNetConfig(),
-        cache=default_cache(),
-    )
+    options = DataOptions.of_embeddings(arguments.data)
     for name in arguments.datasets:
         print(json.dumps(measure(load_dataset(name, options), arguments.seeds)), flush=True)
 

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from quality_data import DataOptions, Dataset, default_cache, load_dataset
+from quality_data import DataOptions, Dataset, load_dataset
 
-from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import InputError
 from dxmc_core.method.best.constraints import Constraints
 from dxmc_core.method.clusters.metrics import external_scores
@@ -29,7 +28,6 @@ from dxmc_core.method.objectives.best import find_start_of
 from dxmc_core.method.preparation import prepare
 from dxmc_core.method.training_data import TrainingData
 from dxmc_core.runtime.cpu_products import prefer_onednn
-from dxmc_core.vocabulary import WordNetConfig
 
 
 def draw_examples(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -105,13 +103,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     prefer_onednn()
-    data_options = DataOptions(
-        folder=Path(options.data) if options.data is not None else None,
-        nouns=None,
-        encoder=OfflineConfig(kind="offline"),
-        vocabulary=WordNetConfig(),
-        cache=default_cache(),
-    )
+    data_options = DataOptions.of_embeddings(options.data)
     results = {}
     try:
         for name in options.datasets:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dxmc_core.encoders import Encoder, EncoderConfig, load_encoder
+from dxmc_core.encoders import Encoder, EncoderConfig, OfflineConfig, load_encoder
 from dxmc_core.errors import InputError
 from dxmc_core.images.decode import ImageRejectedError, decode_image
 from dxmc_core.images.listing import ListedImage, list_images
@@ -25,6 +25,7 @@ from dxmc_core.vocabulary import (
     EmbeddingsConfig,
     Vocabulary,
     VocabularyConfig,
+    WordNetConfig,
     load_vocabulary,
     vocabulary_identity,
 )
@@ -166,6 +167,17 @@ class DataOptions:
     encoder: EncoderConfig
     vocabulary: VocabularyConfig
     cache: Path
+
+    @classmethod
+    def of_embeddings(cls, folder: str | Path | None) -> "DataOptions":
+        """For files of embeddings, with nouns beside them."""
+        return cls(
+            folder=None if folder is None else Path(folder),
+            nouns=None,
+            encoder=OfflineConfig(kind="offline"),
+            vocabulary=WordNetConfig(),
+            cache=default_cache(),
+        )
 
 
 def default_cache() -> Path:

@@ -17,12 +17,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from quality_data import DataOptions, Dataset, default_cache, load_dataset
+from quality_data import DataOptions, Dataset, load_dataset
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from dxmc_core.encoders import OfflineConfig
 from dxmc_core.errors import InputError
 from dxmc_core.method.best.best_start import find_start
 from dxmc_core.method.best.size_exponent import micro_clusters
@@ -32,7 +31,6 @@ from dxmc_core.method.hyperparameters import method_reads
 from dxmc_core.method.preparation import prepare
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.runtime.cpu_products import prefer_onednn
-from dxmc_core.vocabulary import WordNetConfig
 
 _FOLDS = 5
 _SMOOTHING_ROUNDS = 2
@@ -95,13 +93,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     prefer_onednn()
-    data_options = DataOptions(
-        folder=Path(options.data) if options.data is not None else None,
-        nouns=None,
-        encoder=OfflineConfig(kind="offline"),
-        vocabulary=WordNetConfig(),
-        cache=default_cache(),
-    )
+    data_options = DataOptions.of_embeddings(options.data)
     results: dict[str, dict[str, float]] = {}
     try:
         for name in options.datasets:

@@ -10,6 +10,8 @@ from importlib import resources
 
 import numpy as np
 
+from dxmc_core.method.clusters.cluster_sample import ClusterSample
+from dxmc_core.method.nouns.naming import ClusterName, name_clusters, unnamed
 from dxmc_core.method.nouns.taxonomy import Taxonomy
 
 
@@ -33,16 +35,46 @@ def is_shown(nouns: Sequence[str], synset_ids: Sequence[str | None]) -> np.ndarr
     )
 
 
-def nouns_that_name(nouns: Sequence[str], synset_ids: Sequence[str | None], *, judging: bool) -> np.ndarray:
-    """Ascending positions of those that may name a cluster: all where `judging` ones may, too."""
-    return np.arange(len(nouns)) if judging else np.flatnonzero(is_shown(nouns, synset_ids))
-
-
 def concepts_that_name(taxonomy: Taxonomy, *, judging: bool) -> Taxonomy:
     """The taxonomy, in which only synsets that may name a cluster have a noun."""
+    if judging:
+        return taxonomy
     synset_ids, nouns = list(taxonomy.nouns), list(taxonomy.nouns.values())
-    shown = nouns_that_name(nouns, synset_ids, judging=judging)
+    shown = np.flatnonzero(is_shown(nouns, synset_ids)).tolist()
     return replace(taxonomy, nouns={synset_ids[position]: nouns[position] for position in shown})
+
+
+def names_by_shown_nouns(
+    sample: ClusterSample,
+    noun_embeddings: np.ndarray,
+    nouns: Sequence[str],
+    synset_ids: Sequence[str | None],
+    *,
+    kinds: Sequence[str | None],
+    taxonomy: Taxonomy,
+    judging: bool,
+) -> list[ClusterName]:
+    """Names of the clusters of a sample by the nouns that may name one; numbers where none may.
+
+    Args:
+        noun_embeddings: (M, D); nouns, synset_ids, kinds: M each; see `name_clusters`, also for the taxonomy.
+        judging: whether nouns that are withheld may name a cluster, too.
+    """
+    num_clusters = len(sample.centers)
+    shown = list(range(len(nouns))) if judging else np.flatnonzero(is_shown(nouns, synset_ids)).tolist()
+    if not shown:
+        return unnamed(num_clusters)
+    return name_clusters(
+        sample.embeddings,
+        sample.labels,
+        noun_embeddings[shown],
+        [nouns[noun] for noun in shown],
+        [synset_ids[noun] for noun in shown],
+        num_clusters=num_clusters,
+        kinds=[kinds[noun] for noun in shown],
+        taxonomy=concepts_that_name(taxonomy, judging=judging),
+        confidences=sample.confidences,
+    )
 
 
 @cache

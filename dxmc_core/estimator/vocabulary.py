@@ -11,12 +11,12 @@ from sklearn.utils import check_array
 from dxmc_core.errors import InputError
 from dxmc_core.extras import needed_for
 from dxmc_core.method.clusters.cluster_sample import ClusterSample
-from dxmc_core.method.nouns.naming import ClusterName, name_clusters, unnamed
+from dxmc_core.method.nouns.naming import ClusterName
 from dxmc_core.method.nouns.taxonomy import NO_TAXONOMY, Taxonomy
 from dxmc_core.method.nouns.vocabulary import distinct_nouns
 from dxmc_core.method.preparation import as_stored
 from dxmc_core.method.unit_rows import check_same_width
-from dxmc_core.withheld_nouns import concepts_that_name, nouns_that_name
+from dxmc_core.withheld_nouns import names_by_shown_nouns
 
 #: Types of numbers that are kept until rows are rounded to float16.
 FLOATS = (np.float64, np.float32, np.float16)
@@ -48,19 +48,8 @@ class GivenNouns:
         if self.nouns is None:
             return None
         kinds, taxonomy = self._in_wordnet()
-        shown = nouns_that_name(self.nouns, self.synset_ids, judging=judging)
-        if not len(shown):
-            return unnamed(len(sample.centers))
-        return name_clusters(
-            sample.embeddings,
-            sample.labels,
-            self.embeddings[shown],
-            [self.nouns[noun] for noun in shown],
-            [self.synset_ids[noun] for noun in shown],
-            num_clusters=len(sample.centers),
-            kinds=[kinds[noun] for noun in shown],
-            taxonomy=concepts_that_name(taxonomy, judging=judging),
-            confidences=sample.confidences,
+        return names_by_shown_nouns(
+            sample, self.embeddings, self.nouns, self.synset_ids, kinds=kinds, taxonomy=taxonomy, judging=judging
         )
 
     def _in_wordnet(self) -> tuple[list[str | None], Taxonomy]:

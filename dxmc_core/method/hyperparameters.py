@@ -1,4 +1,6 @@
-"""The methods by name: their settings with published defaults, and what they read.
+"""The methods by name: their settings with published defaults, what they read and what they cost.
+
+Beside them the settings of the semantic space, which several of them read.
 
 Nothing here computes, so that configurations are checked without loading what trains.
 """

@@ -20,12 +20,12 @@ from dxmc_core.method.clusters.cluster_sample import (
 )
 from dxmc_core.method.clusters.cluster_tree import NamedCluster, cluster_tree, name_inner_nodes
 from dxmc_core.method.heads import Heads
-from dxmc_core.method.nouns.naming import ClusterName, name_clusters, naming_work, unnamed
+from dxmc_core.method.nouns.naming import ClusterName, naming_work, unnamed
 from dxmc_core.method.nouns.taxonomy import NO_TAXONOMY
 from dxmc_core.method.work import Work
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
 from dxmc_core.vocabulary import commonest_synsets, kinds_of_compounds, wordnet_taxonomy
-from dxmc_core.withheld_nouns import concepts_that_name, nouns_that_name
+from dxmc_core.withheld_nouns import concepts_that_name, names_by_shown_nouns
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, SMALL_NUM_IMAGES, Machine, StageCost, Workload
 
 #: What is imported for names only, as a share of what a process imports at its start.
@@ -168,29 +168,23 @@ def describe_clusters(
         nouns: the whole vocabulary; None where there is none, and clusters are numbered.
         judging: whether nouns that `withheld_nouns` lists may name a cluster.
     """
-    names = unnamed(len(sizes)) if nouns is None else _names(sample, nouns, num_clusters=len(sizes), judging=judging)
+    names = unnamed(len(sizes)) if nouns is None else _names(sample, nouns, judging=judging)
     rows = cluster_rows(sample, sizes, names, num_exemplars=config.num_exemplars, num_border=config.num_border)
     return pa.Table.from_pylist(rows, schema=CLUSTERS.schema())
 
 
-def _names(sample: ClusterSample, table: pa.Table, *, num_clusters: int, judging: bool) -> list[ClusterName]:
+def _names(sample: ClusterSample, table: pa.Table, *, judging: bool) -> list[ClusterName]:
     nouns, synset_ids, noun_embeddings = noun_columns(table)
     if not any(synset_ids):
         synset_ids = commonest_synsets(nouns)
-    shown = nouns_that_name(nouns, synset_ids, judging=judging)
-    if not len(shown):
-        return unnamed(num_clusters)
-    kinds = kinds_of_compounds(nouns, synset_ids)
-    return name_clusters(
-        sample.embeddings,
-        sample.labels,
-        noun_embeddings[shown],
-        [nouns[noun] for noun in shown],
-        [synset_ids[noun] for noun in shown],
-        num_clusters=num_clusters,
-        kinds=[kinds[noun] for noun in shown],
-        taxonomy=concepts_that_name(wordnet_taxonomy(), judging=judging),
-        confidences=sample.confidences,
+    return names_by_shown_nouns(
+        sample,
+        noun_embeddings,
+        nouns,
+        synset_ids,
+        kinds=kinds_of_compounds(nouns, synset_ids),
+        taxonomy=wordnet_taxonomy(),
+        judging=judging,
     )
 
 

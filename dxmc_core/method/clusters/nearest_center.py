@@ -36,7 +36,7 @@ def nearest_others(centers: np.ndarray, count: int, *, is_open: np.ndarray | Non
     """For each centre the positions of the `count` others with the largest products, nearest first, -1 beyond the last.
 
     Args:
-        centers: (K, R) float32.
+        centers: (K, R) float32, K >= 1.
         count: K - 1 at most are found.
         is_open: (K,) bool, those that count as others; by default all.
 
@@ -46,7 +46,7 @@ def nearest_others(centers: np.ndarray, count: int, *, is_open: np.ndarray | Non
     num_centers = len(centers)
     count = min(count, num_centers - 1)
     found = np.empty((num_centers, count), dtype=np.int64)
-    for block in slices_of(num_centers, max(_SCORES_PER_BLOCK // max(num_centers, 1), 1)):
+    for block in slices_of(num_centers, max(_SCORES_PER_BLOCK // num_centers, 1)):
         scores = centers[block] @ centers.T
         scores[np.arange(len(scores)), block.start + np.arange(len(scores))] = -np.inf
         if is_open is not None:

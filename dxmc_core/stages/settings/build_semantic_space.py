@@ -42,7 +42,7 @@ class BuildSemanticSpaceConfig(Settings):
 
     @property
     def selection(self) -> SpaceSettings:
-        """Those of the method."""
+        """What the selection of nouns takes of them."""
         return SpaceSettings(**self.model_dump(include={field.name for field in fields(SpaceSettings)}))
 
 
