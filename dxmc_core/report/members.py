@@ -17,7 +17,7 @@ EDGE_PX = 160
 PAGE_IMAGES = 200
 
 _STYLES = ("page.css", "members.css")
-_SCRIPTS = ("members.js",)
+_SCRIPTS = ("elements.js", "members.js")
 _LINKED_SCHEMES = ("file", "http", "https")
 
 

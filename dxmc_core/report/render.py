@@ -30,7 +30,7 @@ _MAP_SHEET_TILES = 64
 NUM_EVIDENCE = 3
 
 _STYLES = ("page.css", "map.css", "cards.css", "editing.css", "print.css")
-_SCRIPTS = ("page.js", "pictures.js", "viewer.js", "cards.js", "map.js", "start.js")
+_SCRIPTS = ("elements.js", "page.js", "pictures.js", "viewer.js", "cards.js", "map.js", "start.js")
 #: What an editable page has besides.
 _EDITING_SCRIPTS = ("edits.js", "editing.js", "questions.js", "start_editing.js")
 

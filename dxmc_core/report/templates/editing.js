@@ -1,10 +1,16 @@
 // The editing mode: clusters and pictures are selected, and what may be done with the selection is in a bar below.
+/** @type {Set<number>} */
 const selectedClusters = new Set();
+/** @type {Set<number>} */
 const selectedImages = new Set();
-const bar = document.getElementById("editing");
-const nameField = document.getElementById("editing-name");
+const bar = one(document, "#editing");
+const nameField = one(document, "#editing-name", HTMLInputElement);
+const editButton = one(document, "#edit");
 
-// What the buttons do, and with which selection: (clusters, images) are their numbers.
+/**
+ * What the buttons do, and with which selection.
+ * @type {Record<string, { fits?: (clusters: number, images: number) => boolean, run: () => unknown }>}
+ */
 const actions = {
   rename: { fits: (c, i) => c === 1 && i === 0, run: renameCluster },
   merge: { fits: (c, i) => c > 1 && i === 0, run: mergeClusters },
@@ -17,7 +23,7 @@ const actions = {
   together: { fits: (c, i) => i > 1 && c === 0, run: () => relateImages("together", "belong together") },
   apart: { fits: (c, i) => i === 2 && c === 0, run: () => relateImages("apart", "do not belong together") },
   clear: { fits: (c, i) => c + i > 0, run: clearSelection },
-  undo: { run: () => entries.length && removeEdit(entries.at(-1)) },
+  undo: { run: takeBackLast },
   download: { run: downloadEdits },
   apply: { run: applyEdits },
   done: { run: () => setEditing(false) },
@@ -28,30 +34,30 @@ function isEditing() {
 }
 
 function startEditing() {
-  document.getElementById("edit").hidden = false;
-  document.getElementById("edit").addEventListener("click", () => setEditing(!isEditing()));
+  editButton.hidden = false;
+  editButton.addEventListener("click", () => setEditing(!isEditing()));
   bar.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-action]");
+    const button = around(event, "[data-action]");
     if (button) actions[button.dataset.action].run();
   });
-  bar.querySelector("form").addEventListener("submit", (event) => {
+  one(bar, "form").addEventListener("submit", (event) => {
     event.preventDefault();
     if (selectedImages.size) actions[clusterOfText(nameField.value) < 0 ? "examples" : "move"].run();
-    else bar.querySelector(".editing-actions [data-action]:not([hidden])")?.click();
+    else all(bar, ".editing-actions [data-action]:not([hidden])")[0]?.click();
   });
-  for (const button of bar.querySelectorAll("[data-key]")) {
+  for (const button of all(bar, "[data-key]")) {
     button.title = `Key ${button.dataset.key.toUpperCase()}`;
     button.setAttribute("aria-keyshortcuts", button.dataset.key);
   }
   // Before a tile's own listener, which opens the viewer.
   document.addEventListener("click", selectTile, { capture: true });
   addEventListener("keydown", editByKey);
-  document.getElementById("editing-names").append(...clusters.map((_, index) => element("option", { value: labelOf(index) })));
-  const author = document.getElementById("editing-author");
+  one(document, "#editing-names").append(...clusters.map((_, index) => element("option", { value: labelOf(index) })));
+  const author = one(document, "#editing-author", HTMLInputElement);
   author.value = document.body.dataset.author ?? recallAuthor();
   author.addEventListener("change", () => rememberAuthor(author.value));
-  bar.querySelector("[data-action=download]").hidden = isReview;
-  bar.querySelector("[data-action=apply]").hidden = !isReview;
+  one(bar, "[data-action=download]").hidden = isReview;
+  one(bar, "[data-action=apply]").hidden = !isReview;
   new ResizeObserver(() => document.body.style.setProperty("--bar", `${bar.offsetHeight}px`)).observe(bar);
   tileListeners.push(markTile);
   entryListeners.push(showEntries);
@@ -59,14 +65,15 @@ function startEditing() {
   if (entries.length) setEditing(true);
 }
 
+/** @param {boolean} on */
 function setEditing(on) {
   if (on && !cards[0]?.querySelector(".select-cluster")) addSelectButtons();
   bar.hidden = !on;
   document.body.classList.toggle("is-editing", on);
-  document.getElementById("edit").setAttribute("aria-pressed", String(on));
+  editButton.setAttribute("aria-pressed", String(on));
   if (!on) clearSelection();
   showSelection();
-  if (!on && bar.contains(document.activeElement)) document.getElementById("edit").focus();
+  if (!on && bar.contains(document.activeElement)) editButton.focus();
 }
 
 function addSelectButtons() {
@@ -74,18 +81,20 @@ function addSelectButtons() {
     const button = element("button", { type: "button", class: "select-cluster", "aria-pressed": "false" });
     button.append(element("span", { class: "visually-hidden" }, `Select ${labelOf(index)}`));
     button.addEventListener("click", () => toggle(selectedClusters, index));
-    card.firstElementChild.prepend(button);
+    one(card, "article").prepend(button);
   });
 }
 
+/** @param {MouseEvent} event */
 function selectTile(event) {
-  const tile = event.target.closest?.(".tile");
+  const tile = around(event, ".tile");
   if (!tile || !isEditing() || tile.closest("dialog")) return;
   event.stopPropagation();
   event.preventDefault();
   toggle(selectedImages, Number(tile.dataset.image));
 }
 
+/** @param {Set<number>} selection @param {number} item */
 function toggle(selection, item) {
   if (!selection.delete(item)) selection.add(item);
   showSelection();
@@ -99,7 +108,7 @@ function clearSelection() {
   showSelection();
 }
 
-/** How a tile looks and what it says of itself while pictures are being selected. */
+/** How a tile looks and what it says of itself while pictures are being selected. @param {HTMLElement} tile */
 function markTile(tile) {
   if (tile.closest("dialog")) return;
   if (isEditing()) tile.setAttribute("aria-pressed", String(selectedImages.has(Number(tile.dataset.image))));
@@ -107,19 +116,18 @@ function markTile(tile) {
 }
 
 function showSelection() {
-  for (const tile of document.querySelectorAll(".tile")) markTile(tile);
-  for (const button of document.querySelectorAll(".select-cluster")) {
-    const isSelected = selectedClusters.has(Number(button.closest(".card").dataset.index));
-    button.setAttribute("aria-pressed", String(isSelected));
-  }
+  for (const tile of all(document, ".tile")) markTile(tile);
+  cards.forEach((card, index) => {
+    card.querySelector(".select-cluster")?.setAttribute("aria-pressed", String(selectedClusters.has(index)));
+  });
   const [numClusters, numImages] = [selectedClusters.size, selectedImages.size];
-  for (const button of bar.querySelectorAll(".editing-actions [data-action]")) {
-    button.hidden = !actions[button.dataset.action].fits(numClusters, numImages);
+  for (const button of all(bar, ".editing-actions [data-action]")) {
+    button.hidden = !actions[button.dataset.action].fits?.(numClusters, numImages);
   }
-  bar.querySelector(".editing-name").hidden = numClusters + numImages === 0;
-  document.getElementById("editing-name-label").textContent =
+  one(bar, ".editing-name").hidden = numClusters + numImages === 0;
+  one(document, "#editing-name-label").textContent =
     numImages > 0 ? "Cluster" : numClusters > 1 ? "Name, if you like" : "New name";
-  document.getElementById("editing-selected").textContent = selectionText();
+  one(document, "#editing-selected").textContent = selectionText();
 }
 
 function selectionText() {
@@ -130,21 +138,26 @@ function selectionText() {
   return report.sheets.length ? `Select clusters or ${itemsName}` : "Select clusters";
 }
 
-function counted(number, one, many) {
-  return `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+/** @param {number} number @param {string} singular @param {string} plural */
+function counted(number, singular, plural) {
+  return `${number.toLocaleString("en")} ${number === 1 ? singular : plural}`;
 }
 
+/** @param {string[]} names */
 function listed(names) {
   return names.length > 4 ? `${names.slice(0, 3).join(", ")} and ${names.length - 3} more` : names.join(", ");
 }
 
-/** A cluster as it is typed into the field of names: names may be alike, numbers are not. */
+/** A cluster as it is typed into the field of names: names may be alike, numbers are not. @param {number} index */
 function labelOf(index) {
   const cluster = clusters[index];
   return cluster.name === `cluster ${cluster.id}` ? cluster.name : `${cluster.name} (cluster ${cluster.id})`;
 }
 
-/** The place of the cluster that a text stands for, or -1: its label, its number, or its name where only one has it. */
+/**
+ * The place of the cluster that a text stands for, or -1: its label, its number, or its name where only one has it.
+ * @param {string} text
+ */
 function clusterOfText(text) {
   const wanted = normalize(text);
   const found = clusters.map((_, index) => index).filter((index) => (
@@ -155,7 +168,13 @@ function clusterOfText(text) {
   return named.length === 1 ? named[0] : -1;
 }
 
-/** Add an edit of the selection; the selection is cleared when it was taken. */
+/**
+ * Add an edit of the selection; the selection is cleared when it was taken.
+ * @param {string} kind
+ * @param {object} content
+ * @param {string} text
+ * @param {number[]} touched
+ */
 async function finish(kind, content, text, touched) {
   if (await addEdit(kind, content, text, touched)) clearSelection();
 }
@@ -188,6 +207,7 @@ function splitCluster() {
   finish("split", { cluster: clusterReference(index), into: 2 }, `${clusters[index].name} is two things`, [index]);
 }
 
+/** @param {string} kind @param {(name: string) => string} textOf */
 async function eachCluster(kind, textOf) {
   const chosen = [...selectedClusters];
   for (const index of chosen) {
@@ -237,27 +257,29 @@ function splitOff() {
   finish("split", { cluster: clusterReference(index), examples }, `Split ${imagesText()} and their like off ${clusters[index].name}`, [index]);
 }
 
+/** @param {string} kind @param {string} words */
 function relateImages(kind, words) {
   finish(kind, { images: imageIds([...selectedImages]) }, `${imagesText()} ${words}`, homesOfImages());
 }
 
+/** @param {KeyboardEvent} event */
 function editByKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("dialog[open]")) return;
-  const isTyping = event.target.closest?.("input, select, textarea");
+  if (event.ctrlKey || event.metaKey || event.altKey || around(event, "dialog[open]")) return;
+  const field = around(event, "input, select, textarea");
   if (event.key === "Escape" && isEditing()) {
-    if (isTyping) event.target.blur();
+    if (field) field.blur();
     else if (selectedClusters.size + selectedImages.size) clearSelection();
     else setEditing(false);
     return;
   }
-  if (isTyping) return;
+  if (field) return;
   if (event.key === "e") {
     event.preventDefault();
     setEditing(!isEditing());
     return;
   }
   if (!isEditing()) return;
-  const button = [...bar.querySelectorAll("[data-key]")].find(
+  const button = all(bar, "[data-key]", HTMLButtonElement).find(
     (candidate) => candidate.dataset.key === event.key && !candidate.hidden && !candidate.disabled,
   );
   if (button) {
@@ -266,12 +288,17 @@ function editByKey(event) {
   }
 }
 
+function takeBackLast() {
+  const last = entries.at(-1);
+  if (last) removeEdit(last);
+}
+
 /** The list of corrections, and a line on every card that one of them touches. */
 function showEntries() {
-  document.getElementById("editing-count").textContent = entries.length
+  one(document, "#editing-count").textContent = entries.length
     ? counted(entries.length, "correction", "corrections")
     : "No corrections yet";
-  document.getElementById("editing-entries").replaceChildren(
+  one(document, "#editing-entries").replaceChildren(
     ...entries.map((entry) => {
       const button = element("button", { type: "button", class: "text-button", "aria-label": `Take back: ${entry.text}` }, "Take back");
       button.addEventListener("click", () => removeEdit(entry));
@@ -279,20 +306,21 @@ function showEntries() {
     }),
   );
   for (const name of ["undo", "download", "apply"]) {
-    bar.querySelector(`[data-action=${name}]`).disabled = entries.length === 0;
+    one(bar, `[data-action=${name}]`, HTMLButtonElement).disabled = entries.length === 0;
   }
   for (const line of document.querySelectorAll(".card-edits")) line.remove();
+  /** @type {Map<number, string[]>} */
   const texts = new Map();
   for (const { text, clusters: touched } of entries) {
     for (const index of touched) texts.set(index, [...(texts.get(index) ?? []), text]);
   }
   for (const [index, lines] of texts) {
-    cards[index].firstElementChild.append(element("p", { class: "card-edits" }, lines.join("; ")));
+    one(cards[index], "article").append(element("p", { class: "card-edits" }, lines.join("; ")));
   }
 }
 
 async function applyEdits() {
-  const button = bar.querySelector("[data-action=apply]");
+  const button = one(bar, "[data-action=apply]", HTMLButtonElement);
   button.disabled = true;
   button.textContent = "Applying …";
   const problem = await send("apply", {});
@@ -310,6 +338,7 @@ function recallAuthor() {
   }
 }
 
+/** @param {string} name */
 function rememberAuthor(name) {
   try {
     localStorage.setItem("dxmc-author", name);

@@ -1,18 +1,29 @@
 // Corrections that a person has made: a list that is kept with the page, taken back, and downloaded or sent to `dxmc review`.
-// An entry is { edit, text, clusters, question }: what edits.yaml gets, what the list says, which cards it touches by
-// their places, and the question that it answers.
+// An entry is what edits.yaml gets, what the list says, which cards it touches by their places, and the question that
+// it answers.
+/** @typedef {{ id: string, author: string, at: string, reason?: string, [kind: string]: unknown }} Edit */
+/** @typedef {{ edit: Edit, text: string, clusters: number[], question: number | null }} Entry */
 const isReview = document.body.dataset.review === "yes";
 const entries = recallEntries();
+/** @type {(() => void)[]} */
 const entryListeners = [];
 
-/** Add a correction of one kind, and send it where somebody takes it; resolves to whether it was taken. */
+/**
+ * Add a correction of one kind, and send it where somebody takes it; resolves to whether it was taken.
+ * @param {string} kind
+ * @param {object} content
+ * @param {string} text
+ * @param {number[]} touched
+ * @param {number | null} question
+ */
 async function addEdit(kind, content, text, touched, question = null) {
+  /** @type {Edit} */
   const edit = {
     id: [...crypto.getRandomValues(new Uint8Array(4))].map((byte) => byte.toString(16).padStart(2, "0")).join(""),
-    author: document.getElementById("editing-author").value.trim() || "somebody",
+    author: one(document, "#editing-author", HTMLInputElement).value.trim() || "somebody",
     at: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
   };
-  const reason = document.getElementById("editing-reason").value.trim();
+  const reason = one(document, "#editing-reason", HTMLInputElement).value.trim();
   if (reason) edit.reason = reason;
   edit[kind] = content;
   if (isReview) {
@@ -25,7 +36,7 @@ async function addEdit(kind, content, text, touched, question = null) {
   return true;
 }
 
-/** Take a correction back; resolves to whether that was done. */
+/** Take a correction back; resolves to whether that was done. @param {Entry} entry */
 async function removeEdit(entry) {
   if (isReview) {
     const problem = await send("undo", { id: entry.edit.id });
@@ -43,15 +54,20 @@ function entriesChanged() {
   for (const listener of entryListeners) listener();
 }
 
+/** @param {string} text */
 function showProblem(text) {
-  for (const place of document.querySelectorAll(".editing-error")) {
+  for (const place of all(document, ".editing-error")) {
     place.textContent = text;
     place.hidden = !text;
   }
   return false;
 }
 
-/** Ask `dxmc review` for something; resolves to what went wrong, or to "". */
+/**
+ * Ask `dxmc review` for something; resolves to what went wrong, or to "".
+ * @param {string} path
+ * @param {object} content
+ */
 async function send(path, content) {
   try {
     const headers = { "Content-Type": "application/json" };
@@ -62,12 +78,16 @@ async function send(path, content) {
   }
 }
 
-/** A cluster as edits name it: its number, and images by which it is found when numbers have changed. */
+/**
+ * A cluster as edits name it: its number, and images by which it is found when numbers have changed.
+ * @param {number} index
+ */
 function clusterReference(index) {
   const cluster = clusters[index];
   return { id: cluster.id, images: imageIds(cluster.exemplars.slice(0, 5)) };
 }
 
+/** @param {number[]} list */
 function imageIds(list) {
   return list.map((index) => images[index].id);
 }
@@ -77,8 +97,9 @@ function editsFile() {
   return ["version: 1", "edits:", ...entries.map(({ edit }) => `  - ${yamlText(edit)}`), ""].join("\n");
 }
 
-/** JSON, which is YAML but for characters that may not stand there as they are. */
+/** JSON, which is YAML but for characters that may not stand there as they are. @param {object} value */
 function yamlText(value) {
+  /** @param {string} character */
   const escaped = (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
   return JSON.stringify(value).replace(/[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/g, escaped);
 }
@@ -90,9 +111,11 @@ function downloadEdits() {
 }
 
 // What was done outlives a reload, where the browser lets local files store anything.
+/** @returns {Entry[]} */
 function recallEntries() {
   try {
-    const kept = JSON.parse(localStorage.getItem(`dxmc-edits ${report.made}`)) ?? [];
+    /** @type {Entry[]} */
+    const kept = JSON.parse(localStorage.getItem(`dxmc-edits ${report.made}`) ?? "[]");
     return kept.filter((entry) => entry.clusters.every((index) => index in clusters));
   } catch {
     return [];

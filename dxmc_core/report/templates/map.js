@@ -2,39 +2,51 @@
 const MAP_MARGIN = 30;
 const MAX_ZOOM = 40;
 
-/** Bring the map to life; returns a function that redraws it in the colours of the moment. */
-function startMap() {
-  const canvas = document.getElementById("map-canvas");
-  const map = {
-    canvas,
-    stage: canvas.parentElement,
-    context: canvas.getContext("2d"),
-    points: mapPoints(),
-    view: { zoom: 1, left: 0, top: 0 },
-    only: new Set(),
-    peek: null,
-    active: null,
-    pictures: report.sheets.length > 0,
-    drawn: [],
-    pictured: new Map(),
-    colors: null,
-    pending: false,
-  };
-  map.middles = middlesOf(map.points);
+// Places are from 0 to 1 on the whole map, or [across, down] in CSS pixels of its canvas.
+/** @typedef {{ x: number, y: number }} Place */
+/** @typedef {Place & { image: number, cluster: number | null }} MapPoint */
+/** @typedef {Place & { name: string, half: number }} PlacedName */
+/** @typedef {ReturnType<typeof newMap>} PointMap */
+
+/** Bring the map to life; returns a function that redraws it in the colours of the moment. @param {MapPlaces} places */
+function startMap(places) {
+  const map = newMap(mapPoints(places));
   new ResizeObserver(() => redraw(map)).observe(map.stage);
   startMapPointer(map);
   startMapKeys(map);
   startMapButtons(map);
   startLegend(map);
   return () => {
-    map.colors = null;
+    map.colors = readColors(map.stage);
     redraw(map);
   };
 }
 
-/** Points in 0..1 both ways, stretched over the whole map. */
-function mapPoints() {
-  const { images: indexes, x, y } = report.map;
+/** @param {MapPoint[]} points */
+function newMap(points) {
+  const canvas = one(document, "#map-canvas", HTMLCanvasElement);
+  const stage = one(document, ".map-stage");
+  return {
+    canvas,
+    stage,
+    context: /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d")),
+    points,
+    middles: middlesOf(points),
+    size: { width: 0, height: 0 },
+    view: { zoom: 1, left: 0, top: 0 },
+    only: /** @type {Set<number>} */ (new Set()),
+    peek: /** @type {number | null} */ (null),
+    active: /** @type {MapPoint | null} */ (null),
+    pictures: report.sheets.length > 0,
+    drawn: /** @type {MapPoint[]} */ ([]),
+    pictured: /** @type {Map<MapPoint, [number, number]>} */ (new Map()),
+    colors: readColors(stage),
+    pending: false,
+  };
+}
+
+/** Points in 0..1 both ways, stretched over the whole map. @param {MapPlaces} places */
+function mapPoints({ images: indexes, x, y }) {
   const [xLow, xHigh, yLow, yHigh] = [Math.min(...x), Math.max(...x), Math.min(...y), Math.max(...y)];
   return indexes.map((index, position) => ({
     image: index,
@@ -44,14 +56,20 @@ function mapPoints() {
   }));
 }
 
-/** The median place of each cluster's points across, and where most of them end below; the largest cluster first. */
+/**
+ * The median place of each cluster's points across, and where most of them end below; the largest cluster first.
+ * @param {MapPoint[]} points
+ */
 function middlesOf(points) {
+  /** @type {Map<number, MapPoint[]>} */
   const members = new Map();
   for (const point of points) {
     if (point.cluster === null) continue;
-    if (!members.has(point.cluster)) members.set(point.cluster, []);
-    members.get(point.cluster).push(point);
+    const own = members.get(point.cluster);
+    if (own) own.push(point);
+    else members.set(point.cluster, [point]);
   }
+  /** @type {(values: number[], share: number) => number} */
   const quantile = (values, share) => values.sort((a, b) => a - b)[Math.floor(share * (values.length - 1))];
   return [...members]
     .sort(([a], [b]) => a - b)
@@ -62,6 +80,7 @@ function middlesOf(points) {
     }));
 }
 
+/** @param {PointMap} map */
 function redraw(map) {
   if (map.pending) return;
   map.pending = true;
@@ -71,6 +90,7 @@ function redraw(map) {
   });
 }
 
+/** @param {PointMap} map */
 function draw(map) {
   const { canvas, context } = map;
   const { width, height } = map.stage.getBoundingClientRect();
@@ -80,7 +100,6 @@ function draw(map) {
     canvas.height = Math.round(height * density);
   }
   map.size = { width, height };
-  map.colors ??= readColors(map.stage);
   context.setTransform(density, 0, 0, density, 0, 0);
   context.clearRect(0, 0, width, height);
   const shown = map.points.filter((point) => isOn(map, point));
@@ -94,31 +113,42 @@ function draw(map) {
   drawNames(map, names);
 }
 
-/** Colours as the browser resolves them for the theme of the moment. */
+/** Colours as the browser resolves them for the theme of the moment. @param {HTMLElement} stage */
 function readColors(stage) {
   const probe = document.createElement("span");
   probe.hidden = true;
   stage.append(probe);
+  /** @param {string} name */
   const read = (name) => {
     probe.style.color = `var(${name})`;
     return getComputedStyle(probe).color;
   };
-  const colors = { panel: read("--panel"), ink: read("--ink"), quiet: read("--quiet"), slots: [] };
-  for (let slot = 0; slot < 12; slot++) colors.slots.push(read(`--c${slot}`));
+  const slots = Array.from({ length: 12 }, (_, slot) => read(`--c${slot}`));
+  const colors = { panel: read("--panel"), ink: read("--ink"), quiet: read("--quiet"), slots };
   probe.remove();
   return colors;
 }
 
+/** @param {PointMap} map @param {MapPoint} point */
 function colorOf(map, point) {
   return point.cluster === null ? map.colors.quiet : map.colors.slots[clusters[point.cluster].color];
 }
 
-/** A filter keeps its clusters; pointing at the legend shows one for the moment. */
+/**
+ * A filter keeps its clusters; pointing at the legend shows one for the moment.
+ * @param {PointMap} map
+ * @param {{ cluster: number | null }} point
+ */
 function isOn(map, point) {
   if (map.peek !== null) return point.cluster === map.peek;
-  return map.only.size === 0 || map.only.has(point.cluster);
+  return map.only.size === 0 || (point.cluster !== null && map.only.has(point.cluster));
 }
 
+/**
+ * @param {PointMap} map
+ * @param {Place} point
+ * @returns {[number, number]}
+ */
 function toScreen(map, point) {
   const { width, height } = map.size;
   const { zoom, left, top } = map.view;
@@ -128,16 +158,18 @@ function toScreen(map, point) {
   ];
 }
 
-/** Where a point is drawn: a picture may stand beside its place. */
+/** Where a point is drawn: a picture may stand beside its place. @param {PointMap} map @param {MapPoint} point */
 function placeOf(map, point) {
   return map.pictured.get(point) ?? toScreen(map, point);
 }
 
+/** @param {PointMap} map */
 function dotRadius(map) {
   const spacing = Math.sqrt((map.size.width * map.size.height) / map.points.length);
   return Math.min(7, Math.max(1.8, spacing * 0.16) * map.view.zoom ** 0.35);
 }
 
+/** @param {PointMap} map @param {MapPoint} point @param {number} opacity */
 function drawDot(map, point, opacity) {
   const { context } = map;
   const [x, y] = toScreen(map, point);
@@ -149,6 +181,7 @@ function drawDot(map, point, opacity) {
   context.globalAlpha = 1;
 }
 
+/** @param {PointMap} map @param {MapPoint} point */
 function drawRing(map, point) {
   const { context } = map;
   const [x, y] = placeOf(map, point);
@@ -162,6 +195,7 @@ function drawRing(map, point) {
   context.stroke();
 }
 
+/** @param {PointMap} map */
 function pictureSide(map) {
   const spacing = Math.sqrt((map.size.width * map.size.height) / map.points.length);
   return Math.min(72, Math.max(30, spacing * 0.9) * map.view.zoom ** 0.25);
@@ -173,18 +207,25 @@ const CELLS_AROUND = [-2, -1, 0, 1, 2]
   .filter(([right, down]) => Math.hypot(right, down) <= 2.3)
   .sort((a, b) => Math.hypot(...a) - Math.hypot(...b));
 
-/** Pictures side by side where there is room, at most two places from their own; the others are dots, and pictures on zooming in. */
+/**
+ * Pictures side by side where there is room, at most two places from their own; the others are dots, and pictures on zooming in.
+ * @param {PointMap} map
+ * @param {MapPoint[]} shown
+ * @param {PlacedName[]} names
+ */
 function drawPictures(map, shown, names) {
   const side = pictureSide(map);
   const [leftmost, topmost] = toScreen(map, { x: 0, y: 0 });
-  const cells = new Map();
+  const cells = new Set();
+  /** @type {[MapPoint, number, number][]} */
   const waiting = [];
+  /** @type {(point: MapPoint, column: number, row: number) => boolean} */
   const put = (point, column, row) => {
     const [x, y] = [leftmost + (column + 0.5) * side, topmost + (row + 0.5) * side];
     const off = x < side / 2 || y < side / 2 || x > map.size.width - side / 2 || y > map.size.height - side / 2;
     const cell = `${column},${row}`;
     if (off || cells.has(cell) || names.some((name) => covers(name, x, y, side / 2))) return false;
-    cells.set(cell, point);
+    cells.add(cell);
     map.pictured.set(point, [x, y]);
     return true;
   };
@@ -201,14 +242,27 @@ function drawPictures(map, shown, names) {
   for (const [point, [x, y]] of map.pictured) drawPicture(map, point, x, y, side);
 }
 
-/** Whether the box of a name touches a square around (x, y). */
+/**
+ * Whether the box of a name touches a square around (x, y).
+ * @param {PlacedName} name
+ * @param {number} x
+ * @param {number} y
+ * @param {number} half
+ */
 function covers(name, x, y, half) {
   return Math.abs(name.x - x) < name.half + 5 + half && Math.abs(name.y - y) < 10 + half;
 }
 
+/**
+ * @param {PointMap} map
+ * @param {MapPoint} point
+ * @param {number} x
+ * @param {number} y
+ * @param {number} side
+ */
 function drawPicture(map, point, x, y, side) {
   const { tile } = images[point.image];
-  const picture = sheetImage(tile[0], () => redraw(map));
+  const picture = tile && sheetImage(tile[0], () => redraw(map));
   if (!picture) {
     drawDot(map, point, 0.85);
     return;
@@ -225,13 +279,18 @@ function drawPicture(map, point, x, y, side) {
   );
 }
 
-/** Where names go: below their clusters, the larger clusters first, none over another; among many clusters further apart, to leave the dots in sight. */
+/**
+ * Where names go: below their clusters, the larger clusters first, none over another; among many clusters further
+ * apart, to leave the dots in sight.
+ * @param {PointMap} map
+ */
 function placeNames(map) {
   const { context } = map;
   const crowded = map.middles.length > 30;
   const [besides, above] = crowded ? [22, 34] : [8, 22];
   context.font = `600 12.5px ${getComputedStyle(document.body).fontFamily}`;
   const beneath = map.pictures ? pictureSide(map) * 0.8 + 10 : dotRadius(map) + 12;
+  /** @type {PlacedName[]} */
   const placed = [];
   for (const middle of map.middles) {
     if (!isOn(map, middle)) continue;
@@ -241,12 +300,14 @@ function placeNames(map) {
     const y = Math.min(map.size.height - 14, lowest + beneath);
     const centre = Math.min(map.size.width - half - 8, Math.max(half + 8, x));
     const hidden = x < 0 || y < 0 || x > map.size.width || y > map.size.height;
+    /** @param {PlacedName} other */
     const over = (other) => Math.abs(other.x - centre) < other.half + half + besides && Math.abs(other.y - y) < above;
     if (!hidden && !placed.some(over)) placed.push({ name, x: centre, y, half });
   }
   return placed;
 }
 
+/** @param {PointMap} map @param {PlacedName[]} names */
 function drawNames(map, names) {
   const { context } = map;
   context.textAlign = "center";
@@ -263,16 +324,26 @@ function drawNames(map, names) {
   }
 }
 
+/** @param {string} name */
 function shorten(name) {
   return name.length > 26 ? `${name.slice(0, 25)}…` : name;
 }
 
+/** @param {PointMap} map @param {number} x @param {number} y */
 function pointAt(map, x, y) {
   return nearestWithin(map, map.pictured.keys(), x, y, pictureSide(map) / 2 + 2) ??
     nearestWithin(map, map.drawn, x, y, dotRadius(map) + 5);
 }
 
+/**
+ * @param {PointMap} map
+ * @param {Iterable<MapPoint>} points
+ * @param {number} x
+ * @param {number} y
+ * @param {number} reach
+ */
 function nearestWithin(map, points, x, y, reach) {
+  /** @type {MapPoint | null} */
   let best = null;
   let bestDistance = reach;
   for (const point of points) {
@@ -283,28 +354,37 @@ function nearestWithin(map, points, x, y, reach) {
   return best;
 }
 
-/** Make a point the active one, or none: ring, tip with picture, and for the keyboard the spoken name. */
+/**
+ * Make a point the active one, or none: ring, tip with picture, and for the keyboard the spoken name.
+ * @param {PointMap} map
+ * @param {MapPoint | null} point
+ */
 function activate(map, point, spoken = false) {
   if (point === map.active) return;
   map.active = point;
   map.canvas.classList.toggle("over-point", point !== null);
-  const tip = map.stage.querySelector(".map-tip");
+  const tip = one(map.stage, ".map-tip");
   tip.hidden = point === null;
   if (point !== null) {
     const image = images[point.image];
     const name = point.cluster === null ? "in no cluster" : clusters[point.cluster].name;
-    const picture = tip.querySelector(".map-tip-picture");
+    const picture = one(tip, ".map-tip-picture");
     picture.hidden = !image.tile;
     if (image.tile) paintWhole(picture, image.tile, 150, 1.6);
-    tip.querySelector(".map-tip-name").textContent = name;
-    tip.querySelector(".map-tip-id").textContent = image.id;
+    one(tip, ".map-tip-name").textContent = name;
+    one(tip, ".map-tip-id").textContent = image.id;
     placeTip(map, tip, point);
     if (spoken) announce(`${name}, ${image.id}`);
   }
   redraw(map);
 }
 
-/** Beside the point, on whichever side has room. */
+/**
+ * Beside the point, on whichever side has room.
+ * @param {PointMap} map
+ * @param {HTMLElement} tip
+ * @param {MapPoint} point
+ */
 function placeTip(map, tip, point) {
   const [x, y] = placeOf(map, point);
   const { width, height } = map.size;
@@ -313,6 +393,7 @@ function placeTip(map, tip, point) {
   tip.style.transform = `translate(${Math.round(Math.max(6, left))}px, ${Math.round(top)}px)`;
 }
 
+/** @param {PointMap} map @param {number} factor */
 function zoomBy(map, factor, x = map.size.width / 2, y = map.size.height / 2) {
   const { view } = map;
   const zoom = Math.min(MAX_ZOOM, Math.max(1, view.zoom * factor));
@@ -324,12 +405,14 @@ function zoomBy(map, factor, x = map.size.width / 2, y = map.size.height / 2) {
   keepInside(map);
 }
 
+/** @param {PointMap} map @param {number} x @param {number} y */
 function panBy(map, x, y) {
   map.view.left -= x / (map.view.zoom * (map.size.width - 2 * MAP_MARGIN));
   map.view.top -= y / (map.view.zoom * (map.size.height - 2 * MAP_MARGIN));
   keepInside(map);
 }
 
+/** @param {PointMap} map */
 function keepInside(map) {
   const { view } = map;
   const last = 1 - 1 / view.zoom;
@@ -340,8 +423,10 @@ function keepInside(map) {
   redraw(map);
 }
 
+/** @param {PointMap} map */
 function startMapPointer(map) {
   const { canvas } = map;
+  /** @type {Place & { moved: boolean, known: boolean } | null} */
   let press = null;
   canvas.addEventListener("pointerdown", (event) => {
     // A first tap on a touch screen shows a point, a second one follows it: there is no hovering.
@@ -359,7 +444,7 @@ function startMapPointer(map) {
   });
   canvas.addEventListener("pointerup", (event) => {
     const point = press && !press.moved ? pointAt(map, event.offsetX, event.offsetY) : null;
-    if (point && press.known && point.cluster !== null) goToCluster(point.cluster);
+    if (point && press?.known && point.cluster !== null) goToCluster(point.cluster);
     else if (point) activate(map, point);
     press = null;
   });
@@ -373,7 +458,9 @@ function startMapPointer(map) {
   }, { passive: false });
 }
 
+/** @param {PointMap} map */
 function startMapKeys(map) {
+  /** @type {Record<string, number[]>} */
   const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   map.canvas.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -390,13 +477,19 @@ function startMapKeys(map) {
   map.canvas.addEventListener("blur", () => activate(map, null));
 }
 
+/** @param {PointMap} map @returns {[number, number] | []} */
 function activePlace(map) {
   return map.active ? placeOf(map, map.active) : [];
 }
 
-/** The nearest visible point in a direction, from the active one; without one, the point nearest the middle. */
+/**
+ * The nearest visible point in a direction, from the active one; without one, the point nearest the middle.
+ * @param {PointMap} map
+ * @param {number[]} direction
+ */
 function neighborOf(map, [right, down]) {
   const [fromX, fromY] = map.active ? placeOf(map, map.active) : [map.size.width / 2, map.size.height / 2];
+  /** @type {MapPoint | null} */
   let best = null;
   let bestDistance = Infinity;
   for (const point of map.drawn) {
@@ -412,7 +505,9 @@ function neighborOf(map, [right, down]) {
   return best;
 }
 
+/** @param {PointMap} map */
 function startMapButtons(map) {
+  /** @type {Record<string, (button: HTMLElement) => void>} */
   const actions = {
     in: () => zoomBy(map, 1.6),
     out: () => zoomBy(map, 1 / 1.6),
@@ -424,21 +519,23 @@ function startMapButtons(map) {
       redraw(map);
     },
   };
-  for (const button of document.querySelectorAll("[data-map]")) {
+  for (const button of all(document, "[data-map]")) {
     button.addEventListener("click", () => actions[button.dataset.map](button));
   }
 }
 
+/** @param {PointMap} map */
 function startLegend(map) {
-  const legend = document.querySelector(".legend");
-  const all = legend.querySelector("[data-legend=all]");
-  const items = [...legend.querySelectorAll(".legend-item")];
+  const legend = one(document, ".legend");
+  const showAll = one(legend, "[data-legend=all]", HTMLButtonElement);
+  const items = all(legend, ".legend-item");
   const update = () => {
     for (const item of items) item.setAttribute("aria-pressed", String(map.only.has(Number(item.dataset.index))));
     legend.classList.toggle("filtered", map.only.size > 0);
-    all.disabled = map.only.size === 0;
+    showAll.disabled = map.only.size === 0;
     redraw(map);
   };
+  /** @param {number | null} cluster */
   const peek = (cluster) => {
     map.peek = cluster;
     redraw(map);
@@ -454,7 +551,7 @@ function startLegend(map) {
     item.addEventListener("pointerenter", (event) => { if (event.pointerType === "mouse") peek(cluster); });
     item.addEventListener("pointerleave", () => peek(null));
   }
-  all.addEventListener("click", () => {
+  showAll.addEventListener("click", () => {
     map.only.clear();
     announce("The map shows all clusters");
     update();

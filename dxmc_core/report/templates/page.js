@@ -1,30 +1,22 @@
-"use strict";
-
 // The report's data, and the few things every other part of the script uses.
-const report = JSON.parse(document.getElementById("report-data").textContent);
+/** @type {Payload} */
+const report = JSON.parse(one(document, "#report-data").textContent);
 const images = report.images.map(([id, uri, cluster, sureness, runnerUp, outlierScore, label, tile]) => (
   { id, uri, cluster, sureness, runnerUp, outlierScore, label, tile }
 ));
 const clusters = report.clusters;
 const [itemName, itemsName] = report.item;
-const cards = [...document.querySelectorAll(".card")];
+const cards = all(document, ".card");
 
-/** A new element with attributes, properties of `on` as listeners, and children (text is inserted as text). */
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined) made.setAttribute(name, value);
-  }
-  made.append(...children);
-  return made;
-}
-
-/** Say something to screen readers. */
+/** Say something to screen readers. @param {string} text */
 function announce(text) {
-  document.getElementById("announcer").textContent = text;
+  one(document, "#announcer").textContent = text;
 }
 
-/** Scroll to a cluster's card and put the focus there; a search that hides it is cleared first. */
+/**
+ * Scroll to a cluster's card and put the focus there; a search that hides it is cleared first.
+ * @param {number} index
+ */
 function goToCluster(index) {
   const card = cards[index];
   if (card.hidden) clearSearch();
@@ -34,10 +26,16 @@ function goToCluster(index) {
   card.focus({ preventScroll: true });
 }
 
-/** The switch between the system's theme, light and dark; `onChange` is called whenever colours may have changed. */
+/** @typedef {"system" | "light" | "dark"} Theme */
+
+/**
+ * The switch between the system's theme, light and dark; `onChange` is called whenever colours may have changed.
+ * @param {() => void} onChange
+ */
 function startTheme(onChange) {
-  const button = document.getElementById("theme");
+  const button = one(document, "#theme");
   const texts = { system: "System colours", light: "Light", dark: "Dark" };
+  /** @type {Record<Theme, Theme>} */
   const next = { system: "light", light: "dark", dark: "system" };
   let theme = recallTheme();
   const apply = () => {
@@ -58,6 +56,7 @@ function startTheme(onChange) {
 }
 
 // A browser may refuse storage to local files; the theme is then forgotten with the page.
+/** @returns {Theme} */
 function recallTheme() {
   try {
     const theme = localStorage.getItem("dxmc-report-theme");
@@ -67,6 +66,7 @@ function recallTheme() {
   }
 }
 
+/** @param {Theme} theme */
 function rememberTheme(theme) {
   try {
     localStorage.setItem("dxmc-report-theme", theme);

@@ -1,14 +1,22 @@
 // Pictures live in sprite sheets, each the text of a <script type="text/plain">. A sheet is decoded when it is first shown.
 const sheetStyles = new CSSStyleSheet();
 document.adoptedStyleSheets = [sheetStyles];
+/** @type {Set<number>} */
 const styledSheets = new Set();
+/** @type {Map<number, HTMLImageElement>} */
 const decodedSheets = new Map();
 
+/** @param {number} sheet */
 function sheetUri(sheet) {
-  return document.getElementById(`sheet-${sheet}`).textContent;
+  return one(document, `#sheet-${sheet}`).textContent;
 }
 
-/** Show a tile as the background of an element: all of it, or the largest middle part with the given width over height. */
+/**
+ * Show a tile as the background of an element: all of it, or the largest middle part with the given width over height.
+ * @param {HTMLElement} target
+ * @param {Tile} tile
+ * @param {number | null} aspect
+ */
 function paint(target, tile, aspect = null) {
   // Half a pixel less on each side: scaling must not draw on the neighbours in the sheet.
   const [sheet, x, y, width, height] = [tile[0], tile[1] + 0.5, tile[2] + 0.5, tile[3] - 1, tile[4] - 1];
@@ -27,12 +35,22 @@ function paint(target, tile, aspect = null) {
   target.style.backgroundPosition = `${place(left, sheetWidth - shownWidth)} ${place(top, sheetHeight - shownHeight)}`;
 }
 
-/** A background position in percent: of the room that the picture has beyond its box. */
+/**
+ * A background position in percent: of the room that the picture has beyond its box.
+ * @param {number} offset
+ * @param {number} room
+ */
 function place(offset, room) {
   return room > 0 ? `${(100 * offset) / room}%` : "0%";
 }
 
-/** Show a whole tile in a box of at most `side` CSS pixels, enlarged at most `enlarge` times. */
+/**
+ * Show a whole tile in a box of at most `side` CSS pixels, enlarged at most `enlarge` times.
+ * @param {HTMLElement} target
+ * @param {Tile} tile
+ * @param {number} side
+ * @param {number} enlarge
+ */
 function paintWhole(target, tile, side, enlarge) {
   const [, , , width, height] = tile;
   const scale = Math.min(side / Math.max(width, height), enlarge);
@@ -41,22 +59,29 @@ function paintWhole(target, tile, side, enlarge) {
   paint(target, tile);
 }
 
-/** A sheet as an image for a canvas, or null while it is being decoded; `onReady` is then called. */
+/**
+ * A sheet as an image for a canvas, or null while it is being decoded; `onReady` is then called.
+ * @param {number} sheet
+ * @param {() => void} onReady
+ */
 function sheetImage(sheet, onReady) {
+  const picture = decodedSheets.get(sheet) ?? new Image();
   if (!decodedSheets.has(sheet)) {
-    const picture = new Image();
     picture.onload = onReady;
     picture.src = sheetUri(sheet);
     decodedSheets.set(sheet, picture);
   }
-  const picture = decodedSheets.get(sheet);
   return picture.complete && picture.naturalWidth > 0 ? picture : null;
 }
 
-/** Called with every tile that is made. */
+/** Called with every tile that is made. @type {((tile: HTMLElement) => void)[]} */
 const tileListeners = [];
 
-/** A button that shows an image and opens it in the viewer, as the `position`-th of the images `list`. */
+/**
+ * A button that shows an image and opens it in the viewer, as the `position`-th of the images `list`.
+ * @param {number[]} list
+ * @param {number} position
+ */
 function tileButton(list, position, aspect = 1) {
   const image = images[list[position]];
   const button = element("button", { type: "button", class: "tile", "aria-label": image.id, title: image.id });
@@ -66,7 +91,7 @@ function tileButton(list, position, aspect = 1) {
     button.classList.add("without");
     button.textContent = image.id;
   }
-  button.dataset.image = list[position];
+  button.dataset.image = String(list[position]);
   button.addEventListener("click", () => openViewer(list, position));
   for (const listener of tileListeners) listener(button);
   return button;

@@ -1,11 +1,14 @@
 // Questions where an answer helps most, one at a time: Y, N, S and U answer, skip and go back.
-const asked = document.getElementById("questions");
+const asked = one(document, "#questions", HTMLDialogElement);
 const questions = report.questions.map(([kind, first, second, shown, otherShown, ids, otherIds, name, mended, chance], place) => (
   { kind, first, second, shown, otherShown, ids, otherIds, name, mended, chance, place }
 ));
+/** @typedef {(typeof questions)[number]} Question */
+/** @type {Question | null} */
 let current = null;
+/** Places of questions. @type {Set<number>} */
 const skipped = new Set();
-// Places of questions in the order in which they were shown.
+/** In the order in which they were shown. @type {number[]} */
 const shownBefore = [];
 
 function startQuestions() {
@@ -18,7 +21,7 @@ function startQuestions() {
     showQuestion(nextQuestion());
   });
   asked.addEventListener("click", (event) => {
-    const choice = event.target.closest("[data-answer]");
+    const choice = around(event, "[data-answer]");
     if (choice) answer(choice.dataset.answer);
     else if (event.target === asked) asked.close();
   });
@@ -35,22 +38,23 @@ function startQuestions() {
 
 function showNumQuestions() {
   const open = openQuestions().length;
-  document.getElementById("ask").textContent = open ? counted(open, "question", "questions") : "No questions left";
-  document.getElementById("ask").disabled = open === 0 && !asked.open;
+  const button = one(document, "#ask", HTMLButtonElement);
+  button.textContent = open ? counted(open, "question", "questions") : "No questions left";
+  button.disabled = open === 0 && !asked.open;
 }
 
 /** What the answers given so far say of pairs of clusters: one is the same as another, or not. */
 function knownPairs() {
   const top = clusters.map((_, index) => index);
+  /** @type {(index: number) => number} */
   const find = (index) => (top[index] === index ? index : find(top[index]));
   for (const { edit, clusters: touched } of entries) {
     if (edit.merge) for (const index of touched.slice(1)) top[find(index)] = find(touched[0]);
   }
   const apart = new Set();
-  for (const { edit, question } of entries) {
+  for (const { edit, question, clusters: touched } of entries) {
     if (question === null || !edit.apart || questions[question].kind !== "merge") continue;
-    const pair = [find(questions[question].first), find(questions[question].second)];
-    apart.add(pair.sort((a, b) => a - b).join());
+    apart.add(touched.map(find).sort((a, b) => a - b).join());
   }
   return { find, apart };
 }
@@ -58,6 +62,7 @@ function knownPairs() {
 /** Questions without an answer, but for those whose answer follows from others. */
 function openQuestions() {
   const answered = new Set(entries.map((entry) => entry.question));
+  /** @type {Set<number | null>} */
   const hidden = new Set(entries.flatMap(({ edit, clusters: touched }) => (edit.hide ? touched : [])));
   // What was moved out of a cluster leaves another one, which the next report asks about.
   const changed = new Set(entries.filter(({ edit, question }) => edit.move && question !== null).map(({ clusters: touched }) => touched[0]));
@@ -77,35 +82,39 @@ function nextQuestion() {
   const name = open.find(({ kind }) => kind === "rename");
   if (name && (shownBefore.length % 6 === 5 || open.every(({ kind }) => kind === "rename"))) return name;
   const trust = trustInKinds();
+  /** @param {Question} question */
   const worth = ({ kind, mended, chance }) => mended * chance * (trust[kind] ?? 0);
-  return open.reduce((best, question) => (best && worth(best) >= worth(question) ? best : question), null);
+  return open.sort((a, b) => worth(b) - worth(a)).at(0) ?? null;
 }
 
 /** By kind of question, how much more often the answer was yes than expected. */
 function trustInKinds() {
+  /** @type {Record<string, number[]>} */
   const counts = { merge: [1, 1], split: [1, 1], move: [1, 1] };
   for (const { edit, question } of entries) {
-    const { kind, chance } = questions[question] ?? {};
-    if (!(kind in counts)) continue;
+    if (question === null || !(questions[question].kind in counts)) continue;
+    const { kind, chance } = questions[question];
     counts[kind][0] += kind in edit ? 1 : 0;
     counts[kind][1] += chance;
   }
   return Object.fromEntries(Object.entries(counts).map(([kind, [found, expected]]) => [kind, found / expected]));
 }
 
+/** @param {Question | null} question */
 function showQuestion(question) {
   current = question;
   showProblem("");
   const isOver = question === null;
-  asked.querySelector(".question-sides").hidden = isOver;
-  for (const button of asked.querySelectorAll("[data-answer]:not([data-answer=close])")) button.disabled = isOver;
-  asked.querySelector("[data-answer=back]").disabled = shownBefore.length === 0;
-  document.getElementById("question-place").textContent = isOver ? "" : placeText(question);
-  document.getElementById("question-text").textContent = isOver ? endText() : questionText(question);
+  one(asked, ".question-sides").hidden = isOver;
+  for (const button of all(asked, "[data-answer]:not([data-answer=close])", HTMLButtonElement)) button.disabled = isOver;
+  one(asked, "[data-answer=back]", HTMLButtonElement).disabled = shownBefore.length === 0;
+  one(document, "#question-place").textContent = isOver ? "" : placeText(question);
+  one(document, "#question-text").textContent = isOver ? endText() : questionText(question);
   if (!isOver) showSides(question);
-  document.getElementById("question-text").focus();
+  one(document, "#question-text").focus();
 }
 
+/** @param {Question} question */
 function placeText(question) {
   const rest = openQuestions().length - 1;
   const mends = question.mended ? ` · about ${counted(question.mended, itemName, itemsName)}` : "";
@@ -116,21 +125,28 @@ function endText() {
   return isReview ? "No questions left. Apply the answers to get new ones." : "No questions left.";
 }
 
+/** The name of a cluster, or "" where there is none. @param {number | null} index */
+function nameOf(index) {
+  return index === null ? "" : clusters[index].name;
+}
+
+/** @param {Question} question */
 function questionText({ kind, first, second, name }) {
-  const quoted = (index) => `“${clusters[index].name}”`;
   if (kind === "merge") return "Do these two clusters show the same thing?";
-  if (kind === "split") return `Are these two different things? Both are in ${quoted(first)}.`;
-  if (kind === "move") return `Do the upper ones, now in ${quoted(first)}, belong to ${quoted(second)}?`;
+  if (kind === "split") return `Are these two different things? Both are in “${nameOf(first)}”.`;
+  if (kind === "move") return `Do the upper ones, now in “${nameOf(first)}”, belong to “${nameOf(second)}”?`;
   return `Is “${name}” a good name for this cluster?`;
 }
 
+/** @param {Question} question */
 function showSides(question) {
-  const [first, second] = asked.querySelectorAll(".question-side");
-  const named = (index) => `${clusters[index].name} · ${counted(clusters[index].size, itemName, itemsName)}`;
+  const [first, second] = all(asked, ".question-side");
+  /** @param {number | null} index */
+  const named = (index) => (index === null ? "" : `${nameOf(index)} · ${counted(clusters[index].size, itemName, itemsName)}`);
   const titles = {
-    merge: [named(question.first), question.second === null ? "" : named(question.second)],
+    merge: [named(question.first), named(question.second)],
     split: ["These", "And these"],
-    move: [`These, in ${clusters[question.first].name}`, question.second === null ? "" : named(question.second)],
+    move: [`These, in ${nameOf(question.first)}`, named(question.second)],
     rename: [named(question.first), ""],
   }[question.kind];
   fillSide(first, titles[0], question.shown);
@@ -138,10 +154,11 @@ function showSides(question) {
   second.hidden = question.otherShown.length === 0;
 }
 
+/** @param {HTMLElement} side @param {string} title @param {number[]} list */
 function fillSide(side, title, list) {
-  side.querySelector("h3").textContent = title;
-  const tiles = side.querySelector(".question-tiles");
-  const fresh = tiles.cloneNode(false);
+  one(side, "h3").textContent = title;
+  const tiles = one(side, ".question-tiles");
+  const fresh = /** @type {HTMLElement} */ (tiles.cloneNode(false));
   fresh.append(...list.map((_, position) => tileButton(list, position)));
   // Here they are looked at, and not selected.
   for (const tile of fresh.children) tile.removeAttribute("aria-pressed");
@@ -149,6 +166,7 @@ function fillSide(side, title, list) {
   tiles.replaceWith(fresh);
 }
 
+/** @param {string} choice */
 async function answer(choice) {
   if (choice === "close") return asked.close();
   if (choice === "back") return goBack();
@@ -172,12 +190,17 @@ async function goBack() {
   showQuestion(questions[place]);
 }
 
-/** What an answer says, as an edit: a no is kept as images that do or do not belong together. */
+/**
+ * What an answer says, as an edit: a no is kept as images that do or do not belong together.
+ * @param {Question} question
+ * @param {boolean} isYes
+ */
 function keepAnswer(question, isYes) {
   const { kind, first, second, shown, otherShown, ids, otherIds, name, place } = question;
-  const [here, there] = [clusters[first].name, second === null ? "" : clusters[second].name];
+  const [here, there] = [nameOf(first), nameOf(second)];
   const touched = second === null ? [first] : [first, second];
   const middles = { images: imageIds([shown[0], otherShown[0]]) };
+  /** @type {(kind: string, content: object, text: string) => Promise<boolean>} */
   const add = (edit, content, text) => addEdit(edit, content, text, touched, place);
   if (kind === "merge") {
     if (isYes) return add("merge", { clusters: touched.map(clusterReference) }, `Merge ${here} and ${there}`);
@@ -189,7 +212,7 @@ function keepAnswer(question, isYes) {
     return add("together", middles, `${here} is one thing`);
   }
   if (kind === "move") {
-    if (isYes) return add("move", { images: ids, to: clusterReference(second) }, `Move ${counted(ids.length, itemName, itemsName)} from ${here} to ${there}`);
+    if (isYes) return add("move", { images: ids, to: clusterReference(touched[1]) }, `Move ${counted(ids.length, itemName, itemsName)} from ${here} to ${there}`);
     return add("apart", middles, `Some of ${here} are not ${there}`);
   }
   return add("rename", { cluster: clusterReference(first), name }, `${here} is called ${name}`);

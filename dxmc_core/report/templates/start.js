@@ -1,5 +1,5 @@
 // Everything is defined: bring the page to life.
 startViewer();
-const redrawMap = document.getElementById("map-canvas") ? startMap() : () => {};
+const redrawMap = report.map ? startMap(report.map) : () => {};
 startTheme(redrawMap);
 startCards();

@@ -1,36 +1,42 @@
 // One picture at a time, with what is known of it. Arrow keys go on to the next of the list it was opened from.
-const viewer = document.getElementById("viewer");
+const viewer = one(document, "#viewer", HTMLDialogElement);
+/** @type {number[]} */
 let viewerList = [];
 let viewerPosition = 0;
 
+/** @param {number[]} list @param {number} position */
 function openViewer(list, position) {
   viewerList = list;
   if (!viewer.open) viewer.showModal();
   showInViewer(position);
 }
 
+/** @param {number} position */
 function showInViewer(position) {
   viewerPosition = (position + viewerList.length) % viewerList.length;
   const image = images[viewerList[viewerPosition]];
-  const picture = viewer.querySelector(".viewer-picture");
-  const stage = viewer.querySelector(".viewer-stage");
+  const picture = one(viewer, ".viewer-picture");
+  const stage = one(viewer, ".viewer-stage");
   stage.hidden = !image.tile;
   if (image.tile) {
     paintWhole(picture, image.tile, Math.min(stage.clientWidth, stage.clientHeight) - 40, 3);
     picture.setAttribute("aria-label", image.id);
   }
-  viewer.querySelector("h2").textContent = image.id;
-  viewer.querySelector(".facts").replaceChildren(...imageFacts(image));
+  one(viewer, "h2").textContent = image.id;
+  one(viewer, ".facts").replaceChildren(...imageFacts(image));
   const address = browserAddress(image.uri);
-  viewer.querySelector(".viewer-links").replaceChildren(
+  one(viewer, ".viewer-links").replaceChildren(
     ...(address ? [element("a", { href: address, target: "_blank", rel: "noreferrer noopener" }, "Open the original")] : []),
   );
-  viewer.querySelector(".viewer-place").textContent = `${viewerPosition + 1} of ${viewerList.length}`;
+  one(viewer, ".viewer-place").textContent = `${viewerPosition + 1} of ${viewerList.length}`;
 }
 
+/** @param {(typeof images)[number]} image */
 function imageFacts(image) {
+  /** @type {HTMLElement[]} */
   const facts = [];
-  const add = (name, ...content) => facts.push(element("div", {}, element("dt", {}, name), element("dd", {}, ...content)));
+  /** @type {(name: string, content: Node | string) => void} */
+  const add = (name, content) => facts.push(element("div", {}, element("dt", {}, name), element("dd", {}, content)));
   if (image.cluster !== null) add(`cluster ${clusters[image.cluster].id}`, clusterLink(image.cluster));
   if (image.sureness !== null) add("how sure", sureText(image.sureness));
   if (image.runnerUp !== null) add("came second", clusterLink(image.runnerUp));
@@ -40,20 +46,27 @@ function imageFacts(image) {
   return facts;
 }
 
-/** A place among all images of the run: what training calls its confidence is no chance of being right. */
+/**
+ * A place among all images of the run: what training calls its confidence is no chance of being right.
+ * @param {number} sureness
+ */
 function sureText(sureness) {
   if (sureness < 0.1) return "among the least sure tenth";
   if (sureness >= 0.9) return "among the surest tenth";
   return `surer than ${Math.floor(10 * sureness)} in 10`;
 }
 
+/** @param {number} index */
 function clusterLink(index) {
   const cluster = clusters[index];
   const dot = element("span", { class: "dot", "aria-hidden": "true" });
   return element("a", { class: `cluster-link c${cluster.color}`, href: `#cluster-${cluster.id}` }, dot, cluster.name);
 }
 
-/** The address a browser could open an image by, or null: scripts and storage schemes get no link. */
+/**
+ * The address a browser could open an image by, or null: scripts and storage schemes get no link.
+ * @param {string} uri
+ */
 function browserAddress(uri) {
   if (uri.startsWith("/")) return `file://${uri.split("/").map(encodeURIComponent).join("/")}`;
   try {
@@ -65,9 +78,9 @@ function browserAddress(uri) {
 
 function startViewer() {
   viewer.addEventListener("click", (event) => {
-    const step = event.target.closest("[data-step]");
+    const step = around(event, "[data-step]");
     if (step) showInViewer(viewerPosition + Number(step.dataset.step));
-    else if (event.target.closest("[data-close]") || event.target === viewer) viewer.close();
+    else if (around(event, "[data-close]") || event.target === viewer) viewer.close();
   });
   viewer.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
