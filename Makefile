@@ -8,6 +8,8 @@ CONSTRAINTS := $(if $(CPU),constraints-cpu.txt,constraints.txt)
 # What the demo needs, and what the tests need beyond that.
 RUN := $(VENV)/.installed-$(PIPELINE)
 DEV := $(VENV)/.installed-$(PIPELINE)-dev
+# npm writes this file last.
+TYPESCRIPT := scripts/typescript/node_modules/.package-lock.json
 # Tests that need no cluster: as many at a time as there are cores, each on one of them.
 FAST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
@@ -28,11 +30,12 @@ test-fast: $(DEV)
 torture: $(DEV)  ## the long version of what tests/torture and tests/cluster try to break; TORTURE_SEED=1 for another one
 	TORTURE=long $(BIN)/python -m pytest tests/torture tests/cluster
 
-check: $(DEV)  ## lint, format, types, import rules, installed packages
+check: $(DEV) $(TYPESCRIPT)  ## lint, format, types of Python and JavaScript, import rules, installed packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	MYPYPATH=benchmarks $(BIN)/mypy benchmarks/*.py
+	$(BIN)/node scripts/typescript/node_modules/typescript/bin/tsc --project scripts/typescript
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/audit_dependencies.py
 
@@ -55,5 +58,8 @@ $(DEV): pyproject.toml constraints.txt constraints-cpu.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(PIPELINE),offline,dev]'
 	@touch $(RUN) $(DEV)
 
+$(TYPESCRIPT): scripts/typescript/package.json scripts/typescript/package-lock.json | $(DEV)
+	$(BIN)/npm ci --loglevel error --prefix scripts/typescript
+
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) scripts/typescript/node_modules runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -1,15 +1,22 @@
 """JSON inside HTML."""
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dxmc_core.report import Question
 from dxmc_core.report.payload import build_payload, embed_json
-from dxmc_core.report.thumbnails import Sprites, Tile
+from dxmc_core.report.thumbnails import Sprites, SpriteSheet, Tile
 
+ROOT = Path(__file__).parents[3]
+TSC = ROOT / "scripts/typescript/node_modules/typescript/bin/tsc"
 HOSTILE = [
     "</script><script>alert(1)</script>",
     "<!-- <script>",
@@ -77,3 +84,19 @@ def test_map_y_points_down_on_the_page(make_report_data):
     payload = build_payload(data, data.clusters, [0, 1, 2, 3], Sprites((), {}))
     highest = int(data.map_points.xy[:, 1].argmax())
     assert payload["map"]["y"][highest] == min(payload["map"]["y"])
+
+
+@pytest.mark.skipif(not TSC.exists(), reason="needs TypeScript, which make check installs")
+def test_payload_is_what_the_scripts_are_checked_for(make_report_data, tmp_path):
+    questions = [Question(kind="merge", cluster_id=0, other_id=1, rows=[0], other_rows=[20], probability=0.9)]
+    questions.append(Question(kind="rename", cluster_id=3, rows=[60], image_ids=["rocket/00060.jpg"], name="spaceship"))
+    data = make_report_data(pictures=False, questions=questions)
+    data = replace(data, clusters=[replace(data.clusters[0], near_duplicates=[(0, 1)]), *data.clusters[1:]])
+    sprites = Sprites([SpriteSheet("data:,", 64, 48)], {5: Tile(0, 2, 4, 30, 20)})
+    payload = build_payload(data, data.clusters, [0, 1, 2, 3], sprites)
+    script = tmp_path / "payload.ts"
+    script.write_text(f"const payload: Payload = {json.dumps(payload)};")
+    node, types = Path(sys.executable).with_name("node"), ROOT / "dxmc_core/report/templates/payload.d.ts"
+    command = [node, TSC, "--noEmit", "--strict", types, script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout + done.stderr == ""
