@@ -33,7 +33,7 @@ from dxmc_core.method.nouns.name_choice import spelling_key, without_gloss
 from dxmc_core.method.nouns.naming import name_clusters
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.runtime.cpu_products import prefer_onednn
-from dxmc_core.vocabulary import commonest_synsets, kinds_of_compounds, wordnet_taxonomy
+from dxmc_core.vocabulary.wordnet import commonest_synsets, kinds_of_compounds, wordnet_taxonomy
 from dxmc_core.withheld_nouns import concepts_that_name, is_shown
 
 METHODS = ("dxmc", "nearest", "c_tf_idf")

@@ -16,9 +16,9 @@ import pyarrow as pa
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.tables import IMAGES
+from dxmc_core.method.nouns.vocabulary import Vocabulary
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.stages.build_semantic_space import noun_table
-from dxmc_core.vocabulary import Vocabulary
 
 WIDTH = 512
 NUM_COMPONENTS = 1000

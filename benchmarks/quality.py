@@ -45,7 +45,8 @@ from dxmc_core.method.preparation import (
 )
 from dxmc_core.method.unit_rows import unit_rows
 from dxmc_core.runtime.cpu_products import prefer_onednn
-from dxmc_core.vocabulary import WordNetConfig, wordnet_taxonomy
+from dxmc_core.vocabulary import WordNetConfig
+from dxmc_core.vocabulary.wordnet import wordnet_taxonomy
 
 PROTOCOLS = {
     "all_rows": "trained on all rows, scored on the same rows",

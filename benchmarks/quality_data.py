@@ -19,16 +19,10 @@ from dxmc_core.errors import InputError
 from dxmc_core.images.decode import ImageRejectedError, decode_image
 from dxmc_core.images.listing import ListedImage, list_images
 from dxmc_core.images.objects import fetch
+from dxmc_core.method.nouns.vocabulary import Vocabulary
 from dxmc_core.method.preparation import CLIP_RETRIEVAL_TEMPERATURE, as_stored
 from dxmc_core.stages.embedding_files import read_embedding_file
-from dxmc_core.vocabulary import (
-    EmbeddingsConfig,
-    Vocabulary,
-    VocabularyConfig,
-    WordNetConfig,
-    load_vocabulary,
-    vocabulary_identity,
-)
+from dxmc_core.vocabulary import EmbeddingsConfig, VocabularyConfig, WordNetConfig, load_vocabulary, vocabulary_identity
 
 _TRAIN_FOLDERS = ("train",)
 _TEST_FOLDERS = ("test", "val")

@@ -14,18 +14,18 @@ from pydantic_core import ErrorDetails
 
 from dxmc_core.artifacts.run_dir import RUN_NAME, RunDir
 from dxmc_core.artifacts.storage import read_user_file
-from dxmc_core.artifacts.tables import IMAGES, images_of
+from dxmc_core.artifacts.table_names import IMAGES_NAME, further_images_name
 from dxmc_core.encoders import EmbeddedConfig, EncoderConfig, FurtherEncoderConfig
 from dxmc_core.encoders.open_clip import OpenClipConfig
 from dxmc_core.errors import InputError, named
 from dxmc_core.images.sources import SourceConfig
 from dxmc_core.method.hyperparameters import METHODS, TEXT_MATRICES, method_reads
-from dxmc_core.reclustering import ReclusterConfig
 from dxmc_core.settings import Settings
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
 from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig
 from dxmc_core.stages.settings.mine_neighbors import MineNeighborsConfig
 from dxmc_core.stages.settings.naming import NamingConfig, NounNaming
+from dxmc_core.stages.settings.recluster import ReclusterConfig
 from dxmc_core.stages.settings.suggest_k import SuggestKConfig
 from dxmc_core.stages.settings.train_heads import MethodConfig, TrainHeadsConfig, setting_types
 from dxmc_core.stages.settings.write_report import WriteReportConfig
@@ -169,12 +169,12 @@ class PipelineConfig(Settings):
     @property
     def further_encoders(self) -> dict[str, FurtherEncoderConfig]:
         """The encoders beside the first, by the tables of their embeddings."""
-        return {images_of(encoder.table_name).name: encoder for encoder in self.encoders[1:]}
+        return {further_images_name(encoder.table_name): encoder for encoder in self.encoders[1:]}
 
     @property
     def encoder_of_table(self) -> dict[str, FurtherEncoderConfig]:
         """All encoders by the tables of their embeddings, the first one first."""
-        return {IMAGES.name: self.encoder, **self.further_encoders}
+        return {IMAGES_NAME: self.encoder, **self.further_encoders}
 
     @property
     def needs_encoder(self) -> bool:

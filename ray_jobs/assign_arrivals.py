@@ -11,8 +11,10 @@ from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import matrix_of
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.stage_dir import StageResult, parts_in_order
+from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.artifacts.tables import CENTERS, CLUSTERS, as_clustered
+from dxmc_core.edits.renames import require_known
 from dxmc_core.errors import ArtifactError
 from dxmc_core.method.clusters.drift import AssignmentFigures
 from dxmc_core.reclustering import SinceFull
@@ -27,7 +29,7 @@ from dxmc_core.stages.assign_arrivals import (
     read_parts,
 )
 from dxmc_core.stages.assign_clusters import describe_tree
-from dxmc_core.stages.cluster_names import named_clusters, require_known
+from dxmc_core.stages.cluster_names import named_clusters
 from dxmc_core.stages.edited_clusters import ClusteredImages, is_edited
 from dxmc_core.stages.mine_neighbors import near_duplicate_metrics
 from dxmc_core.stages.previous_clusters import IDS_GIVEN, Comparison, lineage_table

@@ -14,9 +14,11 @@ from dxmc_core.artifacts.joined_images import image_tables_of, load_image_rows
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import load_matrix, read_rows
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.stage_dir import StageDir, StageResult, parts_in_order
+from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.artifacts.tables import CLUSTERS, NOUNS
 from dxmc_core.edits.model import Edit
+from dxmc_core.edits.renames import require_known
 from dxmc_core.errors import DxmcError
 from dxmc_core.images.thumbnails import make_thumbnails
 from dxmc_core.method.clusters.cluster_identity import Identities
@@ -38,7 +40,7 @@ from dxmc_core.stages.captions import (
     known_answers,
     with_captions,
 )
-from dxmc_core.stages.cluster_names import named_clusters, require_known
+from dxmc_core.stages.cluster_names import named_clusters
 from dxmc_core.stages.edited_clusters import ClusteredImages, EditedTables, edit_clusters, tell_of_edits
 from dxmc_core.stages.inliers import Inliers, SetApart
 from dxmc_core.stages.previous_clusters import (

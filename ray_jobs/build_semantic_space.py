@@ -8,9 +8,11 @@ import pyarrow as pa
 
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows, matrix_of
-from dxmc_core.artifacts.stage_dir import StageDir, StageResult, parts_in_order
+from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.artifacts.tables import IMAGES
 from dxmc_core.errors import InputError
+from dxmc_core.method.nouns.vocabulary import Vocabulary
 from dxmc_core.method.steps import OnStep
 from dxmc_core.stages.build_semantic_space import (
     CLIP_RETRIEVAL_TEMPERATURE,
@@ -24,7 +26,7 @@ from dxmc_core.stages.build_semantic_space import (
     noun_table,
     retrieval_temperature,
 )
-from dxmc_core.vocabulary import Vocabulary, load_vocabulary
+from dxmc_core.vocabulary import load_vocabulary
 from ray_jobs.cluster import Step, light_step, map_rows, num_gpus, run_on_host
 from ray_jobs.context import RunContext
 from ray_jobs.hosts import num_cores

@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, Any
 from dxmc_core.artifacts.generations import CURRENT_NAME, RECORD_NAME, folders_of, open_run_dir
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, Manifest
 from dxmc_core.artifacts.run_dir import CHOICE_OF_K, EDITS_FOLDER, SEMANTIC_SPACE, STAGES, RunDir
-from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.config import AUTO, PipelineConfig, read_run_config
 from dxmc_core.edits.file import EditsFile, read_edits, write_edits
 from dxmc_core.edits.model import Edit
-from dxmc_core.edits.references import fill_references
+from dxmc_core.edits.renames import read_renames, rename_edits
 from dxmc_core.errors import ArtifactError, InputError
-from dxmc_core.reclustering import describing_settings
-from dxmc_core.stages.cluster_names import read_renames, rename_edits
 from dxmc_core.stages.settings.build_semantic_space import cache_uri
 from dxmc_core.stages.settings.embed_images import source_identity
-from dxmc_core.stages.settings.train_heads import distinct_num_clusters
+from dxmc_core.stages.settings.recluster import describing_settings
 
 if TYPE_CHECKING:
+    from dxmc_core.artifacts.stage_dir import StageDir
     from dxmc_core.images.catalog import Listing
 
 logger = logging.getLogger(__name__)
@@ -63,14 +61,14 @@ class RunContext:
         run_dir = open_run_dir(run_dir_uri)
         return cls(read_run_config(run_dir), run_dir)
 
-    def stage(self, name: str) -> StageDir:
+    def stage(self, name: str) -> "StageDir":
         return self.run_dir.stage(name)
 
     def manifest(self, name: str) -> Manifest | None:
         """The manifest of a finished stage. A damaged one counts as unfinished, with a warning."""
         if name not in self._manifests:
             try:
-                manifest = self.stage(name).manifest()
+                manifest = self.run_dir.manifest(name)
             except ArtifactError as error:
                 logger.warning("%s; rebuilding", error)
                 return None
@@ -107,6 +105,8 @@ class RunContext:
         edits = self.edits_file.edits
         before = self.base or (self.run_dir if self.manifest("assign_clusters") is not None else None)
         if before is not None and any(not ref.images for edit in edits for ref in edit.clusters):
+            from dxmc_core.edits.references import fill_references  # late: it reads tables
+
             edits = fill_references(edits, before)
         return (*rename_edits(self.renames), *edits)
 
@@ -163,6 +163,8 @@ class RunContext:
             return wanted
         key = (embedded.fingerprint, wanted)
         if key not in self._num_clusters:
+            from dxmc_core.stages.distinct_clusters import distinct_num_clusters  # late: it reads embeddings
+
             try:
                 self._num_clusters[key] = distinct_num_clusters(wanted, self.stage("embed_images"))
             except ArtifactError as error:  # the stage that needs the damaged part says so, and how to go on
@@ -217,7 +219,7 @@ class RunContext:
 
     def _holds_results(self) -> bool:
         """Whether a stage has made something of the images; the catalog alone, which is made first, is nothing yet."""
-        first = self.run_dir.stage(STAGES[0]).storage
+        first = self.run_dir.folder(STAGES[0])
         if set(self.run_dir.storage.list_folders()) - {STAGES[0], EDITS_FOLDER} or first.exists(MANIFEST_NAME):
             return True
         return any(first.child(table).names(1) for table in (*self.config.encoder_of_table, "rejects"))

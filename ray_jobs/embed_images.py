@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.artifacts.tables import REJECTS
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.encoders import EmbeddedConfig, EncoderConfig

@@ -9,7 +9,8 @@ from dxmc_core.artifacts.index_file import METRICS_KEY
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import width_of
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.stage_dir import StageDir, StageResult, parts_in_order
+from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.stages.mine_neighbors import (
     MODALITIES,
     ROWS_PER_CELL_SLICE,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dxmc_core.artifacts.manifest import Manifest
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.errors import InputError
 from ray_jobs.context import RunContext
 from ray_jobs.progress import Progress, named

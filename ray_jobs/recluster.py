@@ -16,9 +16,10 @@ from dxmc_core.artifacts.manifest import fingerprint_of
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.config import PipelineConfig, load_config, read_run_config
 from dxmc_core.errors import InputError
-from dxmc_core.reclustering import Decision, SinceFull, clustering_settings, decide
+from dxmc_core.reclustering import Decision, SinceFull, decide
 from dxmc_core.run_metrics import stage_metrics
 from dxmc_core.stages.assign_arrivals import reference_figures, since_full
+from dxmc_core.stages.settings.recluster import clustering_settings
 from ray_jobs.arguments import add_quiet, add_recluster_arguments
 from ray_jobs.assign_arrivals import Arrivals, assign_arrivals, describe_arrivals
 from ray_jobs.cluster import num_gpus_used

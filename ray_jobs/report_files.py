@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from dxmc_core.artifacts.manifest import Part
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.images.sources import EmbeddingsSource
 from dxmc_core.stages.cluster_summary import summarize_clusters
 from dxmc_core.stages.member_pages import WriteMembers, members_folder, plan_members

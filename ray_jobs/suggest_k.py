@@ -2,7 +2,7 @@
 
 import logging
 
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.method.clusters.suggest_k import KChoice
 from dxmc_core.method.steps import OnStep
 from dxmc_core.stages.settings.suggest_k import PLOT_NAME

@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from dxmc_core.artifacts.best_start import START_NAME, evidence_of, serialize_start
 from dxmc_core.artifacts.heads import HEADS_NAME
 from dxmc_core.artifacts.joined_images import IMAGE_TABLES
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.artifacts.storage import storage_errors
 from dxmc_core.config import ResourcesConfig
 from dxmc_core.method.hyperparameters import settings_of

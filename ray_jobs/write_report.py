@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.stages.member_pages import WriteMembers
 from ray_jobs.cluster import Step, map_rows, run_on_host
 from ray_jobs.context import RunContext

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from dxmc_core.artifacts.manifest import SCHEMA_VERSION
 from dxmc_core.artifacts.run_dir import folder_of
-from dxmc_core.artifacts.tables import NEIGHBORS, SCHEMA_VERSION, TABLES, Table
+from dxmc_core.artifacts.tables import NEIGHBORS, TABLES, Table
 
 PAGE = Path(__file__).parents[1] / "docs" / "ARTIFACTS.md"
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dxmc_core.artifacts.tables import SCHEMA_VERSION
+from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import ArtifactError
 
+#: Raised whenever a table or the manifest changes; an artifact of another version is rebuilt, never guessed at.
+SCHEMA_VERSION = 4
 MANIFEST_NAME = "_manifest.json"
 #: The manifest of a catalog whose images are not all embedded yet; see images/catalog.py.
 CATALOG_NAME = "_catalog.json"
@@ -66,6 +68,27 @@ class Manifest(BaseModel):
         """The file: the fields, and a checksum over them."""
         fields = json.loads(self.model_dump_json())
         return json.dumps({**fields, "checksum": _checksum_of_fields(fields)}, indent=1).encode()
+
+
+def read_manifest(folder: Storage, stage: str) -> Manifest | None:
+    """The manifest in the folder of a stage, or None while the stage is not done.
+
+    Raises:
+        ArtifactError: there is one that cannot be read.
+    """
+    try:
+        data = folder.read_bytes(MANIFEST_NAME)
+    except FileNotFoundError:
+        return None
+    return parse_manifest(data, where=f"{folder.uri}/{MANIFEST_NAME}", stage=stage)
+
+
+def require_manifest(folder: Storage, stage: str) -> Manifest:
+    """The manifest of a stage that has to be done by now."""
+    manifest = read_manifest(folder, stage)
+    if manifest is None:
+        raise ArtifactError(f"{folder.uri} is not finished; run {stage} first: dxmc run --config FILE")
+    return manifest
 
 
 def parse_manifest(data: bytes, *, where: str, stage: str) -> Manifest:

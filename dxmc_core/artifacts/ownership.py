@@ -8,21 +8,19 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from dxmc_core.artifacts.manifest import CATALOG_NAME, MANIFEST_NAME, Manifest
 from dxmc_core.artifacts.storage import Storage
-from dxmc_core.artifacts.tables import TABLE_NAMES
+from dxmc_core.artifacts.table_names import further_images_name
 from dxmc_core.errors import InputError
 
 OWN_NAME = "_own.json"
 _SHOWN_NAMES = 10
 
-PART_NAME = re.compile(
-    rf"^(?P<table>{'|'.join(TABLE_NAMES)}|images-[a-z0-9][a-z0-9._-]*)/part-(?P<fingerprint>[0-9a-f]{{12}})-(?P<sha256>[0-9a-f]{{32}})\.parquet$"
-)
 #: A shard of an index that is being built; see stages/search_index.py.
 SHARD_NAME = re.compile(r"^index_shards/(?P<fingerprint>[0-9a-f]{12})-[a-z_]+-(?:\d+|empty)\.faiss$")
 #: What training leaves behind, and Ray Train beside it (2.60).
@@ -34,6 +32,17 @@ _TRAINING_NAME = re.compile(
 _MEMBERS_NAME = re.compile(r"^members/(?P<fingerprint>[0-9a-f]{12})/cluster-\d+(?:-\d+)?\.html$")
 #: What a write that was killed has left of a file; see storage.py.
 TEMPORARY_NAME = re.compile(r"^(?P<folder>(?:.*/)?)\.(?P<file>[^/]+)\.[0-9a-f]{8}\.tmp$")
+
+
+@cache
+def part_name() -> re.Pattern[str]:
+    """The names of parts, with the groups `table`, `fingerprint` and `sha256`."""
+    from dxmc_core.artifacts.tables import TABLE_NAMES  # late: it brings pyarrow
+
+    tables = "|".join((*TABLE_NAMES, further_images_name("[a-z0-9][a-z0-9._-]*")))
+    return re.compile(
+        rf"^(?P<table>{tables})/part-(?P<fingerprint>[0-9a-f]{{12}})-(?P<sha256>[0-9a-f]{{32}})\.parquet$"
+    )
 
 
 class _Named(BaseModel):
@@ -82,7 +91,7 @@ class Ownership:
             return file in (OWN_NAME, MANIFEST_NAME, CATALOG_NAME) or self.owns(file)
         if name in self.files:
             return True
-        names = PART_NAME, SHARD_NAME, _TRAINING_NAME, _MEMBERS_NAME
+        names = part_name(), SHARD_NAME, _TRAINING_NAME, _MEMBERS_NAME
         match = next(filter(None, (pattern.match(name) for pattern in names)), None)
         return match is not None and not self.fingerprints.isdisjoint(match.groups())
 
@@ -125,7 +134,7 @@ def write_mark(storage: Storage, stage: str, *, fingerprints: Iterable[str], fil
     """Write `_own.json`; of the files, those whose name says nothing of dxmc."""
     telling = (OWN_NAME, MANIFEST_NAME, CATALOG_NAME)
     unclear = sorted(
-        name for name in files if name not in telling and not (PART_NAME.match(name) or _MEMBERS_NAME.match(name))
+        name for name in files if name not in telling and not (part_name().match(name) or _MEMBERS_NAME.match(name))
     )
     mark = _Mark(stage=stage, fingerprints=sorted(fingerprint[:12] for fingerprint in fingerprints), files=unclear)
     storage.write_bytes(OWN_NAME, json.dumps(mark.model_dump()).encode())

@@ -5,16 +5,19 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from dxmc_core.artifacts.lease import LOCK_NAME, Lease, LockHolder, Note, is_lock, lock_holder
+from dxmc_core.artifacts.manifest import Manifest, read_manifest, require_manifest
 from dxmc_core.artifacts.ownership import TEMPORARY_NAME, listed, read_ownership
-from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage, normalize_uri, storage_errors, write_error
-from dxmc_core.artifacts.tables import Table
 from dxmc_core.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dxmc_core.artifacts.stage_dir import StageDir
+    from dxmc_core.artifacts.tables import Table
 
 #: The stages in the order they run; the names of config sections, jobs, modules, folders and tests.
 STAGES = (
@@ -66,12 +69,27 @@ class RunDir:
     @property
     def folders(self) -> list[str]:
         """URIs of the folders that a run writes into."""
-        return [*(self.stage(name).storage.uri for name in (*STAGES, CHOICE_OF_K)), f"{self.uri}/tensorboard"]
+        return [*(self.folder(name).uri for name in (*STAGES, CHOICE_OF_K)), f"{self.uri}/tensorboard"]
 
-    def stage(self, name: str) -> StageDir:
-        return StageDir(self.storage.child(folder_of(name)), name)
+    def folder(self, stage: str) -> Storage:
+        """Where the artifacts of a stage lie."""
+        return self.storage.child(folder_of(stage))
 
-    def read_table(self, table: Table, columns: Sequence[str] | None = None) -> pa.Table:
+    def manifest(self, stage: str) -> Manifest | None:
+        """What a stage says of its artifacts; see `read_manifest`."""
+        return read_manifest(self.folder(stage), stage)
+
+    def require_manifest(self, stage: str) -> Manifest:
+        """The same of a stage that has to be done by now."""
+        return require_manifest(self.folder(stage), stage)
+
+    def stage(self, name: str) -> "StageDir":
+        """The artifacts of a stage themselves."""
+        from dxmc_core.artifacts.stage_dir import StageDir  # late: it brings pyarrow
+
+        return StageDir(self.folder(name), name)
+
+    def read_table(self, table: "Table", columns: Sequence[str] | None = None) -> "pa.Table":
         """A whole published table, in row order; see `StageDir.read_table`."""
         return self.stage(table.stage).read_table(table, columns)
 
@@ -146,9 +164,8 @@ class RunDir:
 
     def _training_logs(self) -> list[str]:
         """Names of what training has logged for TensorBoard; see training_log.py."""
-        stage = self.stage("train_heads")
         try:
-            fingerprints = read_ownership(stage.storage, stage.stage).fingerprints
+            fingerprints = read_ownership(self.folder("train_heads"), "train_heads").fingerprints
         except InputError:
             return []
         matches = map(_TENSORBOARD_NAME.match, self.storage.list_files("tensorboard"))

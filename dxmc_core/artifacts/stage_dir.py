@@ -9,10 +9,9 @@ neither replaced nor removed (ownership.py).
 import hashlib
 import io
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,21 @@ import pyarrow.parquet as pq
 
 from dxmc_core import __version__
 from dxmc_core.artifacts.lease import confirm_lease
-from dxmc_core.artifacts.manifest import CHECKSUM_DIGITS, MANIFEST_NAME, Manifest, Part, checksum_of, parse_manifest
+from dxmc_core.artifacts.manifest import (
+    CHECKSUM_DIGITS,
+    MANIFEST_NAME,
+    Manifest,
+    Part,
+    checksum_of,
+    read_manifest,
+    require_manifest,
+)
 from dxmc_core.artifacts.ownership import (
     OWN_NAME,
-    PART_NAME,
     Ownership,
     foreign_file,
     listed,
+    part_name,
     read_ownership,
     write_mark,
 )
@@ -41,36 +48,6 @@ from dxmc_core.runtime.lookahead import map_ahead
 _READ_THREADS = 32
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage has made and not yet published.
-
-    Attributes:
-        tables: the parts of each table.
-        metrics: JSON types only.
-        files: others, by name.
-    """
-
-    tables: Mapping[str, Sequence[Part]]
-    metrics: Mapping[str, Any]
-    files: Mapping[str, Part] = field(default_factory=dict)
-
-    def publish(self, output: "StageDir", *, fingerprint: str, inputs: Mapping[str, str], started: float) -> Manifest:
-        """Write the manifest, see `StageDir.publish`.
-
-        Args:
-            started: when the stage began, by `time.perf_counter`.
-        """
-        return output.publish(
-            fingerprint=fingerprint,
-            inputs=inputs,
-            tables=self.tables,
-            files=self.files,
-            metrics=self.metrics,
-            seconds=time.perf_counter() - started,
-        )
 
 
 @dataclass(frozen=True)
@@ -86,18 +63,11 @@ class StageDir:
         Raises:
             ArtifactError: there is one that cannot be read.
         """
-        try:
-            data = self.storage.read_bytes(MANIFEST_NAME)
-        except FileNotFoundError:
-            return None
-        return parse_manifest(data, where=f"{self.storage.uri}/{MANIFEST_NAME}", stage=self.stage)
+        return read_manifest(self.storage, self.stage)
 
     def require_manifest(self) -> Manifest:
         """The manifest of a stage that has to be done by now."""
-        manifest = self.manifest()
-        if manifest is None:
-            raise ArtifactError(f"{self.storage.uri} is not finished; run {self.stage} first: dxmc run --config FILE")
-        return manifest
+        return require_manifest(self.storage, self.stage)
 
     def incomplete(self, what: str) -> ArtifactError:
         """What to tell a person of a finished stage that lacks something; a rerun alone takes it for up to date."""
@@ -185,7 +155,7 @@ class StageDir:
             yield from (part for part in found if part is not None)
 
     def _is_part_of(self, name: str, fingerprint: str) -> bool:
-        match = PART_NAME.match(name)
+        match = part_name().match(name)
         return match is not None and match["fingerprint"] == fingerprint[:12]
 
     def _read_local_row_ids(self, name: str, size: int) -> tuple[Part, np.ndarray] | None:
@@ -206,7 +176,7 @@ class StageDir:
         return self._staged_part(name, size, rows=len(row_ids)), row_ids
 
     def _staged_part(self, name: str, size: int, *, rows: int) -> Part:
-        match = PART_NAME.match(name)
+        match = part_name().match(name)
         assert match is not None, name
         return Part(name=name, rows=rows, bytes=size, sha256=match["sha256"])
 

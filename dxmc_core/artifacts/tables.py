@@ -1,6 +1,7 @@
 """Every table that a stage publishes, declared once: its columns, their types and what they mean.
 
-Users join on `image_id`; arrays are indexed by `row_id`. docs/ARTIFACTS.md is written from these declarations.
+Users join on `image_id`; arrays are indexed by `row_id`. docs/ARTIFACTS.md is written from these declarations. Whoever
+changes one so that older runs cannot be read any more raises `manifest.SCHEMA_VERSION`.
 """
 
 from collections.abc import Collection, Container
@@ -9,8 +10,7 @@ from functools import cached_property
 
 import pyarrow as pa
 
-#: Raised whenever a table below or the manifest changes; an artifact of another version is rebuilt, never guessed at.
-SCHEMA_VERSION = 4
+from dxmc_core.artifacts.table_names import IMAGES_NAME, further_images_name
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ CATALOG = Table(
 
 IMAGES = Table(
     "embed_images",
-    "images",
+    IMAGES_NAME,
     "One row per image that was embedded. Every row of `catalog` is in exactly one of `images` and `rejects`. The "
     "columns from `width` on are null where nobody measured, and are not there in runs of earlier versions.",
     (
@@ -169,7 +169,7 @@ IMAGES = Table(
 
 _FURTHER_IMAGES = Table(
     "embed_images",
-    "images-NAME",
+    further_images_name("NAME"),
     "With `encoders`, one table of each encoder beside the first, called by its name: the same rows as `images`.",
     (
         ROW_ID,
@@ -557,13 +557,13 @@ def as_clustered(table: Table, names: Container[str]) -> Table:
 
 def images_of(name: str) -> Table:
     """The table of a further encoder: the same rows as that of the first, `images`."""
-    return replace(_FURTHER_IMAGES, name=f"{IMAGES.name}-{name}")
+    return replace(_FURTHER_IMAGES, name=further_images_name(name))
 
 
 def table_named(name: str) -> Table:
     """The table of a name, be it that of a further encoder."""
     declared = {table.name: table for table in (*TABLES, *_UNEDITED.values())}
-    return declared.get(name) or images_of(name.removeprefix(f"{IMAGES.name}-"))
+    return declared.get(name) or images_of(name.removeprefix(further_images_name("")))
 
 
 def with_measures(images: pa.Table) -> pa.Table:

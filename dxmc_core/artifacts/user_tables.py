@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dxmc_core.artifacts.user_values import require_once
 from dxmc_core.errors import InputError, on_one_line
 
 #: What NumPy raises of an .npy or .npz that is damaged, or that holds pickled objects.
@@ -61,12 +62,6 @@ def read_columns(data: bytes, wanted: Sequence[str], where: str) -> dict[str, pa
 def column_names(data: bytes, where: str) -> list[str]:
     """The names of a Parquet file's columns, for errors."""
     return open_parquet(pa.BufferReader(data), where).schema_arrow.names
-
-
-def require_once(name: str, names: Sequence[str], where: str) -> None:
-    """Raises InputError when a column that is asked for is there more than once."""
-    if names.count(name) > 1:
-        raise InputError(f"{where} has {names.count(name)} columns called {name!r}; expected one, rename the others")
 
 
 def require_utf8(column: pa.ChunkedArray, name: str, where: str) -> None:

@@ -1,14 +1,23 @@
-"""Values of tables and arrays that people bring, as text: what a missing one is, and how a number is written."""
+"""What tables and arrays that people bring have in common, whatever file they come from: each column once, and values
+as text, with what a missing one is and how a number is written."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
+
+from dxmc_core.errors import InputError
 
 #: What libraries write into text where a value is missing. "None", "null" and "NA" are words that a class may have.
 _MISSING_LABELS = frozenset({"", "nan", "NaN", "NaT", "<NA>"})
 #: How pandas shows the values that are missing in columns of times and of its own types.
 _MISSING_TIMES = frozenset({"NaT", "<NA>"})
+
+
+def require_once(name: str, names: Sequence[str], where: str) -> None:
+    """Raises InputError when a column that is asked for is there more than once."""
+    if names.count(name) > 1:
+        raise InputError(f"{where} has {names.count(name)} columns called {name!r}; expected one, rename the others")
 
 
 def as_text(values: Iterable[Any]) -> list[str | None]:

@@ -4,13 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from dxmc_core.edits.model import Apart, ClusterRef, Edit, Examples, Hide, Merge, Move, Pin, Rename, Split, Together
+from dxmc_core.edits.model import Apart, ClusterRef, Edit, Examples, Merge, Move, Pin, Split, Together
 from dxmc_core.method.best.constraints import Constraints
-
-
-def is_learned(edit: Edit) -> bool:
-    """Whether a full clustering learns from an edit: names and marks say nothing of what belongs together."""
-    return not isinstance(edit.action, Rename | Hide)
 
 
 def constraints_of(edits: Sequence[Edit], positions: Mapping[str, int]) -> Constraints | None:

@@ -4,22 +4,17 @@ Home is the directory of a run, or the one that holds the generations; what a ru
 file. Whoever writes holds the home's lock; what a write replaces stays as a version in `edits/`.
 """
 
-import io
-import json
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from pydantic import ValidationError
 
 from dxmc_core.artifacts.generations import home_of
 from dxmc_core.artifacts.run_dir import EDITS_FOLDER, EDITS_NAMES, RunDir
-from dxmc_core.artifacts.user_tables import read_columns
 from dxmc_core.edits.check import contradictions
 from dxmc_core.edits.model import Action, Edit
 from dxmc_core.errors import InputError, on_one_line
@@ -30,7 +25,6 @@ _MAX_BYTES = 256 * 2**20
 _SHOWN_LINES = 20
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_COLUMNS = ("id", "author", "at", "reason", "kind", "content")
 
 
 class EditsError(InputError):
@@ -101,7 +95,12 @@ def parse_edits(data: bytes, where: str) -> tuple[Edit, ...]:
     """
     if len(data) > _MAX_BYTES:
         raise EditsError([f"{where}: expected at most {_MAX_BYTES // 2**20} MiB, found {len(data) // 2**20}"])
-    rows = _parquet_rows(data, where) if data[:4] == b"PAR1" else _yaml_rows(data, where)
+    if data[:4] == b"PAR1":
+        from dxmc_core.edits.parquet_form import parquet_rows  # late: it brings pyarrow
+
+        rows = parquet_rows(data, where)
+    else:
+        rows = _yaml_rows(data, where)
     edits, lines = [], []
     for number, row in enumerate(rows, start=1):
         try:
@@ -165,22 +164,6 @@ def _require_no_aliases(found: Any, where: str) -> None:
         todo += value.values() if isinstance(value, dict) else value
 
 
-def _parquet_rows(data: bytes, where: str) -> list[Any]:
-    columns = read_columns(data, _COLUMNS, where)
-    missing = [name for name in ("author", "at", "kind", "content") if name not in columns]
-    if missing:
-        raise EditsError([f"{where}: expected the columns {', '.join(_COLUMNS)}, found no {missing[0]}"])
-    rows = []
-    for number, row in enumerate(pa.table(columns).to_pylist(), start=1):
-        try:
-            content = json.loads(row.pop("content"))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise EditsError([f"{where}: edit {number}: content: expected JSON: {on_one_line(error)}"]) from error
-        head = {name: value for name, value in row.items() if name != "kind" and value is not None}
-        rows.append({**head, str(row["kind"]): content})
-    return rows
-
-
 def format_edits(edits: Iterable[Edit], name: str = _YAML) -> bytes:
     """The content of a file of edits.
 
@@ -189,7 +172,9 @@ def format_edits(edits: Iterable[Edit], name: str = _YAML) -> bytes:
     """
     rows = [edit.model_dump() for edit in edits]
     if name == _PARQUET:
-        return _parquet_bytes(rows)
+        from dxmc_core.edits.parquet_form import parquet_bytes  # late: it brings pyarrow
+
+        return parquet_bytes(rows)
     text = yaml.dump(
         {"version": VERSION, "edits": rows},
         Dumper=_DUMPER,
@@ -199,18 +184,6 @@ def format_edits(edits: Iterable[Edit], name: str = _YAML) -> bytes:
         width=120,
     )
     return text.encode()
-
-
-def _parquet_bytes(rows: Iterable[dict[str, Any]]) -> bytes:
-    flat = []
-    for row in rows:
-        kind = next(key for key in row if key not in _COLUMNS)
-        content = json.dumps(row[kind], ensure_ascii=False)
-        flat.append({**{name: row.get(name) for name in _COLUMNS[:4]}, "kind": kind, "content": content})
-    table = pa.Table.from_pylist(flat, schema=pa.schema([(name, pa.string()) for name in _COLUMNS]))
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
 
 
 def new_edit(action: Action, *, author: str, reason: str | None = None) -> Edit:

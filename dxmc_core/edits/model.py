@@ -235,6 +235,11 @@ class Edit(_Model):
         return self.action.kind
 
     @property
+    def is_learned(self) -> bool:
+        """Whether a full clustering learns from it: names and marks say nothing of what belongs together."""
+        return not isinstance(self.action, Rename | Hide)
+
+    @property
     def clusters(self) -> tuple[ClusterRef, ...]:
         """The clusters that it names."""
         action = self.action

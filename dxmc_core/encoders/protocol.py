@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
 
 
@@ -15,7 +14,7 @@ class Preprocess(Protocol):
     @property
     def image_size(self) -> int: ...
 
-    def __call__(self, image: "Image.Image") -> np.ndarray: ...
+    def __call__(self, image: "Image.Image") -> "np.ndarray": ...
 
 
 class Encoder(Protocol):
@@ -38,14 +37,14 @@ class Encoder(Protocol):
         """The resizing of this model."""
         ...
 
-    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
+    def encode_images(self, pixels: "np.ndarray") -> "np.ndarray":
         """Pixels uint8 (B, H, W, 3) to unit vectors float32 (B, D). A row does not depend on its companions."""
         ...
 
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def encode_texts(self, texts: Sequence[str]) -> "np.ndarray":
         """Texts as they are, without a prompt, to unit vectors float32 (M, D)."""
         ...
 
-    def encode_nouns(self, nouns: Sequence[str]) -> np.ndarray:
+    def encode_nouns(self, nouns: Sequence[str]) -> "np.ndarray":
         """Nouns in the prompts this model likes to unit vectors float32 (M, D)."""
         ...

@@ -58,7 +58,7 @@ class GivenNouns:
         if not any(self.synset_ids):
             return self.synset_ids, NO_TAXONOMY
         with needed_for("synset_ids", extra="pipeline"):
-            from dxmc_core.vocabulary import kinds_of_compounds  # late: it reads Parquet
+            from dxmc_core.vocabulary.wordnet import kinds_of_compounds  # late: it reads Parquet
         return kinds_of_compounds(self.nouns, self.synset_ids), _taxonomy()
 
 
@@ -99,11 +99,11 @@ def _looked_up(synset_ids: str, nouns: Sequence[str] | None) -> list[str | None]
     if synset_ids != "wordnet" or nouns is None:
         raise ValueError(f'expected synset_ids to be a list, or "wordnet" along with nouns, found {synset_ids!r}')
     with needed_for('synset_ids="wordnet"', extra="pipeline"):
-        from dxmc_core.vocabulary import commonest_synsets  # late: it reads Parquet
+        from dxmc_core.vocabulary.wordnet import commonest_synsets  # late: it reads Parquet
     return commonest_synsets(list(nouns))
 
 
 def _taxonomy() -> Taxonomy:
     with needed_for("synset_ids", extra="pipeline"):
-        from dxmc_core.vocabulary import wordnet_taxonomy  # late: it reads Parquet
+        from dxmc_core.vocabulary.wordnet import wordnet_taxonomy  # late: it reads Parquet
     return wordnet_taxonomy()

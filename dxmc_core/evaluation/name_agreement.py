@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from dxmc_core.vocabulary import WordNetConfig, load_vocabulary, spellings, wordnet_taxonomy
+from dxmc_core.vocabulary import WordNetConfig, load_vocabulary
+from dxmc_core.vocabulary.wordnet import spellings, wordnet_taxonomy
 
 #: What a name is to a class: "unnamed" has no name, "unknown" no class that is a noun of WordNet.
 Relation = Literal["equal", "synonym", "hypernym", "hyponym", "sibling", "other", "unnamed", "unknown"]

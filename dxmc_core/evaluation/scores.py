@@ -14,8 +14,8 @@ from dxmc_core.artifacts.matrices import load_rows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.storage import read_user_file
 from dxmc_core.artifacts.tables import ASSIGNMENTS, CATALOG, CLUSTERS
-from dxmc_core.artifacts.user_tables import column_names, read_columns, require_once
-from dxmc_core.artifacts.user_values import as_labels, as_text
+from dxmc_core.artifacts.user_tables import column_names, read_columns
+from dxmc_core.artifacts.user_values import as_labels, as_text, require_once
 from dxmc_core.errors import InputError, named
 from dxmc_core.evaluation.name_agreement import name_agreement
 from dxmc_core.method.clusters.metrics import cross_tabulate, external_scores, label_free_scores

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from dxmc_core.artifacts.storage import filesystem_of, normalize_uri, open_file, storage_errors
-from dxmc_core.artifacts.user_tables import common_types, open_parquet, require_once, require_utf8
-from dxmc_core.artifacts.user_values import as_labels, as_text
+from dxmc_core.artifacts.user_tables import common_types, open_parquet, require_utf8
+from dxmc_core.artifacts.user_values import as_labels, as_text, require_once
 from dxmc_core.errors import DxmcError, InputError, on_one_line
 from dxmc_core.images.decode import ImageRejectedError, RejectReason
 from dxmc_core.images.files import UNKNOWN_SIZE, FoundFile, find_holders
@@ -54,7 +54,18 @@ def list_parquet(source: ParquetSource, selection: Selection | None = None) -> I
     usual = source.image_column or next((name for shard in shards for name in shard.image_columns), None)
     for shard in shards:
         for table in _list_shard(shard, source, columns, usual):
-            yield selection.takes_rows(table, holder=shard.file.name)
+            yield rows_taken(table, selection, holder=shard.file.name)
+
+
+def rows_taken(rows: pa.Table, selection: Selection, *, holder: str) -> pa.Table:
+    """The rows of a listing whose `image_id`, or holder, the user's patterns take; and those with a problem."""
+    if selection.takes_all:
+        return rows
+    columns = (rows[name].to_pylist() for name in ("image_id", "problem"))
+    kept = [
+        problem is not None or selection.takes_name(name, holder=holder) for name, problem in zip(*columns, strict=True)
+    ]
+    return rows.filter(pa.array(kept, pa.bool_()))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
-import pyarrow as pa
 from fsspec.utils import glob_translate
 
 #: Of the formats that `formats.sniff_format` knows and `decode` opens.
@@ -199,6 +198,11 @@ class Selection:
         suffixes = getattr(source, "suffixes", ())
         return cls(include=source.include, exclude=source.exclude, suffixes=suffixes, own=own)
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether the user has given no pattern."""
+        return self._include is None and self._exclude is None
+
     def may_be_image(self, name: str) -> bool:
         """By the ending of its name."""
         return may_be_image(name, self._suffixes)
@@ -235,16 +239,6 @@ class Selection:
     def pass_ending(self, name: str, *, of_images: bool) -> None:
         """Count a file that its ending leaves out."""
         self.passed_over.add(Reason.ENDING if of_images else Reason.OTHER_ENDING, ending_of(name) or "without ending")
-
-    def takes_rows(self, rows: pa.Table, *, holder: str) -> pa.Table:
-        """The rows of a listing whose `image_id`, or holder, the user's patterns take; and those with a problem."""
-        if self._include is None and self._exclude is None:
-            return rows
-        columns = (rows[name].to_pylist() for name in ("image_id", "problem"))
-        kept = [
-            problem is not None or self.takes_name(name, holder=holder) for name, problem in zip(*columns, strict=True)
-        ]
-        return rows.filter(pa.array(kept, pa.bool_()))
 
     @staticmethod
     def _matches(patterns: re.Pattern[str] | None, names: Sequence[str]) -> bool:

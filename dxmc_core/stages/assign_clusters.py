@@ -24,7 +24,7 @@ from dxmc_core.method.nouns.naming import ClusterName, naming_work, unnamed
 from dxmc_core.method.nouns.taxonomy import NO_TAXONOMY
 from dxmc_core.method.work import Work
 from dxmc_core.stages.settings.assign_clusters import AssignClustersConfig
-from dxmc_core.vocabulary import commonest_synsets, kinds_of_compounds, wordnet_taxonomy
+from dxmc_core.vocabulary.wordnet import commonest_synsets, kinds_of_compounds, wordnet_taxonomy
 from dxmc_core.withheld_nouns import concepts_that_name, names_by_shown_nouns
 from dxmc_core.workload import PROCESS_BYTES, RAY_BYTES, SMALL_NUM_IMAGES, Machine, StageCost, Workload
 

@@ -22,6 +22,7 @@ from dxmc_core.errors import InputError
 from dxmc_core.method.clusters.kmeans import kmeans_bytes, kmeans_work
 from dxmc_core.method.neighbors.near_duplicates import first_copies
 from dxmc_core.method.nouns.noun_selection import kmeans_effort
+from dxmc_core.method.nouns.vocabulary import Vocabulary
 from dxmc_core.method.preparation import (
     CLIP_RETRIEVAL_TEMPERATURE,
     select_semantic_space,
@@ -32,7 +33,7 @@ from dxmc_core.method.steps import OnStep, no_report
 from dxmc_core.method.unit_rows import to_unit_norm, why_no_direction
 from dxmc_core.method.work import Work
 from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig, cache_name, cache_uri
-from dxmc_core.vocabulary import Vocabulary, VocabularyConfig
+from dxmc_core.vocabulary import VocabularyConfig
 from dxmc_core.workload import (
     POOL_BYTES,
     POOL_STARTS,

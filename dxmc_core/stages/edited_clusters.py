@@ -19,7 +19,8 @@ from dxmc_core.artifacts.generations import open_run_dir
 from dxmc_core.artifacts.host_arrays import HostArrays
 from dxmc_core.artifacts.manifest import Manifest, Part
 from dxmc_core.artifacts.matrices import RowMatrix, embedding_column, load_matrix, matrix_of
-from dxmc_core.artifacts.stage_dir import StageDir, StageResult
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.artifacts.tables import (
     ASSIGNMENTS,
     CENTERS,

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import embedding_column
-from dxmc_core.artifacts.stage_dir import StageDir, StageResult
+from dxmc_core.artifacts.stage_dir import StageDir
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.artifacts.storage import check_free_space
 from dxmc_core.artifacts.tables import IMAGES, REJECTS
 from dxmc_core.errors import ArtifactError, InputError

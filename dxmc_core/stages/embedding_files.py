@@ -16,9 +16,8 @@ from dxmc_core.artifacts.user_tables import (
     matrix_of_lists,
     open_parquet,
     read_columns,
-    require_once,
 )
-from dxmc_core.artifacts.user_values import as_labels, as_text
+from dxmc_core.artifacts.user_values import as_labels, as_text, require_once
 from dxmc_core.encoders import EmbeddedConfig, FurtherEncoderConfig
 from dxmc_core.errors import InputError, named, on_one_line
 from dxmc_core.images.listing import uri_beside

@@ -41,7 +41,7 @@ from dxmc_core.method.training import EpochReport, TrainingState
 from dxmc_core.method.training_data import KNOWN, MATRICES, TrainingData
 from dxmc_core.method.work import DataShape, Work
 from dxmc_core.stages.settings.train_heads import MethodConfig
-from dxmc_core.vocabulary import wordnet_taxonomy
+from dxmc_core.vocabulary.wordnet import wordnet_taxonomy
 from dxmc_core.workload import GIB, PROCESS_BYTES, RAY_BYTES, Machine, StageCost, Workload
 
 METRICS_NAME = "metrics.jsonl"

@@ -3,36 +3,18 @@
 build_semantic_space loads a vocabulary and embeds what is not embedded; assign_clusters climbs WordNet's hypernyms.
 """
 
-from typing import Annotated, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from dxmc_core.artifacts.storage import normalize_uri
-from dxmc_core.method.nouns.vocabulary import Vocabulary
+from dxmc_core.artifacts.storage import digest_of_user_file, is_local, normalize_uri, stat_file
+from dxmc_core.errors import named
 from dxmc_core.settings import Settings
-from dxmc_core.vocabulary.files import content_identity, read_noun_embeddings, read_noun_list
-from dxmc_core.vocabulary.wordnet import (
-    commonest_synsets,
-    kinds_of_compounds,
-    spellings,
-    table_identity,
-    wordnet_nouns,
-    wordnet_taxonomy,
-)
+from dxmc_core.vocabulary.wordnet_files import table_identity
 
-__all__ = [
-    "EmbeddingsConfig",
-    "FileConfig",
-    "Vocabulary",
-    "VocabularyConfig",
-    "WordNetConfig",
-    "commonest_synsets",
-    "kinds_of_compounds",
-    "load_vocabulary",
-    "spellings",
-    "vocabulary_identity",
-    "wordnet_taxonomy",
-]
+if TYPE_CHECKING:
+    from dxmc_core.method.nouns.vocabulary import Vocabulary
 
 
 class WordNetConfig(Settings):
@@ -65,12 +47,15 @@ class EmbeddingsConfig(Settings):
 VocabularyConfig = Annotated[WordNetConfig | FileConfig | EmbeddingsConfig, Field(discriminator="kind")]
 
 
-def load_vocabulary(config: WordNetConfig | FileConfig | EmbeddingsConfig) -> Vocabulary:
+def load_vocabulary(config: WordNetConfig | FileConfig | EmbeddingsConfig) -> "Vocabulary":
     """Read the nouns, in a fixed order; blank ones and repetitions are dropped and counted in the log.
 
     Raises:
         InputError: the file cannot be read, has no such column, or holds no usable noun.
     """
+    from dxmc_core.vocabulary.files import read_noun_embeddings, read_noun_list  # late: they bring pyarrow
+    from dxmc_core.vocabulary.wordnet import wordnet_nouns
+
     match config:
         case WordNetConfig():
             return wordnet_nouns(config.subset)
@@ -90,6 +75,26 @@ def vocabulary_identity(config: WordNetConfig | FileConfig | EmbeddingsConfig) -
         case WordNetConfig():
             return {"kind": config.kind, "subset": config.subset, "table": table_identity()}
         case FileConfig():
-            return {"kind": config.kind, "column": config.column, **content_identity(normalize_uri(config.uri))}
+            return {"kind": config.kind, "column": config.column, **_content_identity(normalize_uri(config.uri))}
         case EmbeddingsConfig():
-            return {"kind": config.kind, **content_identity(normalize_uri(config.uri))}
+            return {"kind": config.kind, **_content_identity(normalize_uri(config.uri))}
+
+
+def _content_identity(uri: str) -> dict:
+    """Size and digest of a file's content; on object storage, its size and etag (nothing is downloaded).
+
+    Raises:
+        InputError: the file does not exist or may not be read.
+    """
+    with named("vocabulary.uri"):
+        stat = stat_file(uri)
+    if is_local(uri):
+        return {"size": stat.size, "sha256": _sha256(uri, stat.etag)}
+    return {"size": stat.size, "etag": stat.etag}
+
+
+@cache
+def _sha256(uri: str, etag: str) -> str:
+    """The digest of a local file; `etag` (size and time) makes a changed file a new entry of the cache."""
+    with named("vocabulary.uri"):
+        return digest_of_user_file(uri)

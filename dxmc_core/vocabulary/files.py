@@ -3,19 +3,18 @@
 import csv
 import io
 import posixpath
-from functools import cache
 
 import numpy as np
 import pyarrow as pa
 
-from dxmc_core.artifacts.storage import digest_of_user_file, is_local, read_user_file, stat_file
+from dxmc_core.artifacts.storage import read_user_file
 from dxmc_core.artifacts.user_tables import (
     ARRAY_ERRORS,
     column_names,
     matrix_of_lists,
     read_columns,
-    require_once,
 )
+from dxmc_core.artifacts.user_values import require_once
 from dxmc_core.errors import InputError, named, on_one_line
 from dxmc_core.method.nouns.vocabulary import Vocabulary, distinct_nouns
 from dxmc_core.method.unit_rows import to_unit_norm
@@ -79,26 +78,6 @@ def read_noun_embeddings(uri: str) -> Vocabulary:
             f"{uri}: {len(unusable)} embeddings are zero or not finite, the first that of {nouns[unusable[0]]!r}"
         )
     return distinct_nouns(nouns, synset_ids=synset_ids, embeddings=embeddings, where=uri)
-
-
-def content_identity(uri: str) -> dict:
-    """Size and digest of a file's content; on object storage, its size and etag (nothing is downloaded).
-
-    Raises:
-        InputError: the file does not exist or may not be read.
-    """
-    with named("vocabulary.uri"):
-        stat = stat_file(uri)
-    if is_local(uri):
-        return {"size": stat.size, "sha256": _sha256(uri, stat.etag)}
-    return {"size": stat.size, "etag": stat.etag}
-
-
-@cache
-def _sha256(uri: str, etag: str) -> str:
-    """The digest of a local file; `etag` (size and time) makes a changed file a new entry of the cache."""
-    with named("vocabulary.uri"):
-        return digest_of_user_file(uri)
 
 
 def _read_bytes(uri: str) -> bytes:

@@ -6,10 +6,8 @@ wordnet_synsets.parquet, one row per synset: synset_id; noun, its first lemma; h
 is_instance (a proper name); lexicographer_file (animal, artifact, ...).
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,9 +15,8 @@ import pyarrow.parquet as pq
 
 from dxmc_core.method.nouns.taxonomy import Taxonomy
 from dxmc_core.method.nouns.vocabulary import Vocabulary
+from dxmc_core.vocabulary.wordnet_files import NOUNS, SYNSETS, table_bytes
 
-_NOUNS = "wordnet_nouns.parquet"
-_SYNSETS = "wordnet_synsets.parquet"
 #: WordNet's rules for plurals (morphy): an ending, and what a singular may have in its place.
 _PLURALS = (
     ("s", ""),
@@ -37,7 +34,7 @@ _FLAGS = {"all": [], "frequent": ["is_frequent", "is_imagenet_class"], "first_le
 
 def wordnet_nouns(subset: str) -> Vocabulary:
     """The nouns of a subset (`all`, `frequent`, `first_lemma`) in alphabetical order."""
-    table = _read(_NOUNS)
+    table = _read(NOUNS)
     flags = _FLAGS[subset]
     if flags:
         keep = table[flags[0]]
@@ -50,7 +47,7 @@ def wordnet_nouns(subset: str) -> Vocabulary:
 @cache
 def wordnet_taxonomy() -> Taxonomy:
     """Every noun synset below its hypernyms (instance hypernyms too, [] at the root), called by its first lemma."""
-    table = _read(_SYNSETS)
+    table = _read(SYNSETS)
     synset_ids = table["synset_id"].to_pylist()
     hypernyms, nouns = (dict(zip(synset_ids, table[name].to_pylist(), strict=True)) for name in ("hypernyms", "noun"))
     return Taxonomy(hypernyms, nouns)
@@ -82,7 +79,7 @@ def _look_up(texts: Sequence[str], commonest: Mapping[str, str]) -> str | None:
 
 @cache
 def _commonest() -> Mapping[str, str]:
-    table = _read(_NOUNS)
+    table = _read(NOUNS)
     return dict(zip(table["noun"].to_pylist(), table["synset_id"].to_pylist(), strict=True))
 
 
@@ -96,15 +93,5 @@ def spellings(noun: str) -> list[str]:
     return list(dict.fromkeys([*found, *singulars]))
 
 
-@cache
-def table_identity() -> str:
-    """Digest of both tables: a package with other nouns or hypernyms has another one."""
-    return hashlib.sha256(_bytes_of(_NOUNS) + _bytes_of(_SYNSETS)).hexdigest()[:16]
-
-
 def _read(name: str) -> pa.Table:
-    return pq.read_table(pa.BufferReader(_bytes_of(name)))
-
-
-def _bytes_of(name: str) -> bytes:
-    return resources.files("dxmc_core.vocabulary").joinpath(name).read_bytes()
+    return pq.read_table(pa.BufferReader(table_bytes(name)))

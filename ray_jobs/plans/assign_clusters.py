@@ -1,10 +1,10 @@
 """Stage 5 before it runs, and after."""
 
 from dxmc_core.artifacts.run_dir import RunDir
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.edits.file import read_edits
+from dxmc_core.edits.renames import require_known
 from dxmc_core.errors import InputError
-from dxmc_core.stages.cluster_names import require_known
 from dxmc_core.stages.settings import assign_clusters as settings
 from dxmc_core.stages.settings.assign_clusters import IDS_GIVEN, previous_manifest
 from ray_jobs.context import RunContext
@@ -66,7 +66,7 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
 
 
 def summary(context: RunContext) -> str:
-    metrics = context.stage(NAME).require_manifest().metrics
+    metrics = context.run_dir.require_manifest(NAME).metrics
     text = f"{metrics['clusters_with_images']} clusters, mean confidence {metrics['mean_confidence']:.2f}"
     if lineage := metrics.get("lineage"):
         text += (

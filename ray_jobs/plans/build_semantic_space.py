@@ -1,6 +1,6 @@
 """Stage 2 before it runs, and after."""
 
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.artifacts.storage import Storage
 from dxmc_core.errors import InputError
 from dxmc_core.stages.settings import build_semantic_space as settings
@@ -65,7 +65,7 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
 
 
 def summary(context: RunContext) -> str:
-    metrics = context.stage(NAME).require_manifest().metrics
+    metrics = context.run_dir.require_manifest(NAME).metrics
     return (
         f"{metrics['selected_nouns']} of {metrics['vocabulary_nouns']} nouns selected by {metrics['image_centers']} "
         "image centers"

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.encoders import FurtherEncoderConfig
 from dxmc_core.images.sources import EmbeddingsSource, ImageSource
 from dxmc_core.stages.settings import embed_images as settings
@@ -61,7 +61,7 @@ def check(context: RunContext) -> None:
         for file in context.config.further_encoders.values():
             file.require_weights()
         return
-    before = context.base.stage(NAME).manifest() if context.base is not None else None
+    before = context.base.manifest(NAME) if context.base is not None else None
     if all(found is None or found.fingerprint != fingerprint(context) for found in (manifest, before)):
         for encoder in context.config.encoder_of_table.values():
             encoder.require_weights()
@@ -93,7 +93,7 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
 
 
 def summary(context: RunContext) -> str:
-    manifest = context.stage(NAME).require_manifest()
+    manifest = context.run_dir.require_manifest(NAME)
     metrics = manifest.metrics
     rate = (metrics["images"] + metrics["rejects"] - metrics["rows_resumed"]) / max(manifest.seconds, 1e-9)
     return f"{metrics['images']} images, {metrics['rejects']} rejects, {rate:.0f} images/s"

@@ -1,6 +1,6 @@
 """Stage 3 before it runs, and after."""
 
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.method.hyperparameters import method_reads
 from dxmc_core.stages.settings import mine_neighbors as settings
 from ray_jobs.context import RunContext
@@ -44,7 +44,7 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
 
 
 def summary(context: RunContext) -> str:
-    metrics = context.stage(NAME).require_manifest().metrics
+    metrics = context.run_dir.require_manifest(NAME).metrics
     return (
         f"{metrics['num_neighbors']} neighbors an image, {metrics['index']} search, "
         f"recall {metrics['recall']:.3f}; {metrics['near_duplicate_images']} images are near duplicates, in "

@@ -1,6 +1,6 @@
 """Choosing K: what it reads, when it is up to date, and what it says."""
 
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.stages.settings import suggest_k as settings
 from ray_jobs.context import RunContext
 
@@ -31,5 +31,5 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
 
 
 def summary(context: RunContext) -> str:
-    metrics = context.stage(NAME).require_manifest().metrics
+    metrics = context.run_dir.require_manifest(NAME).metrics
     return f"best K {metrics['num_clusters']}, by {metrics['scored_images']} images"

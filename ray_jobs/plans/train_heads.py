@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from dxmc_core.artifacts.stage_dir import StageResult
-from dxmc_core.edits.constraints import is_learned
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.edits.model import Edit
 from dxmc_core.stages.settings import train_heads as settings
 from dxmc_core.stages.settings.train_heads import check_num_clusters, stages_read
@@ -41,14 +40,14 @@ def fingerprint(context: RunContext) -> str:
 
 def learned_edits(context: RunContext) -> tuple[Edit, ...]:
     """The edits that training learns from: of the methods, `best` can."""
-    return tuple(filter(is_learned, context.edits)) if context.config.method.name == "best" else ()
+    return tuple(edit for edit in context.edits if edit.is_learned) if context.config.method.name == "best" else ()
 
 
 def inputs(context: RunContext) -> dict[str, str]:
     """Fingerprints of what training reads."""
     found = context.inputs_of(*_stages_read(context)) or {}
     if context.base is not None:
-        found[WARM_START] = context.base.stage(NAME).require_manifest().fingerprint
+        found[WARM_START] = context.base.require_manifest(NAME).fingerprint
     return found
 
 
@@ -63,7 +62,7 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
 
 
 def summary(context: RunContext) -> str:
-    metrics = context.stage(NAME).require_manifest().metrics
+    metrics = context.run_dir.require_manifest(NAME).metrics
     last = metrics["last_epoch"]
     if last is None:
         return f"{metrics['method']} fitted" + _told(metrics.get("start"))

@@ -1,6 +1,6 @@
 """Stage 6 before it runs, and after."""
 
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.stages.settings import write_report as settings
 from dxmc_core.stages.settings.write_report import REPORT_NAME
 from ray_jobs.context import RunContext
@@ -38,9 +38,8 @@ def run(context: RunContext, fingerprint: str) -> StageResult:
 
 
 def summary(context: RunContext) -> str:
-    output = context.stage(NAME)
-    metrics = output.require_manifest().metrics
-    text = f"{output.storage.uri}/{REPORT_NAME} ({metrics['bytes'] / 1e6:.1f} MB)"
+    metrics = context.run_dir.require_manifest(NAME).metrics
+    text = f"{context.run_dir.folder(NAME).uri}/{REPORT_NAME} ({metrics['bytes'] / 1e6:.1f} MB)"
     if pages := metrics.get("member_pages"):
         text += f", {pages} pages of members beside it ({metrics['member_bytes'] / 1e6:.1f} MB)"
     return text

@@ -7,7 +7,8 @@ import pytest
 
 from dxmc_core.config import parse_config
 from dxmc_core.method.clusters.drift import AssignmentFigures
-from dxmc_core.reclustering import ReclusterConfig, SinceFull, clustering_settings, decide, describing_settings
+from dxmc_core.reclustering import SinceFull, decide
+from dxmc_core.stages.settings.recluster import ReclusterConfig, clustering_settings, describing_settings
 
 REFERENCE = AssignmentFigures(num_images=1000, confidence=800, distance=1000, num_low_margin=100, num_far=10)
 

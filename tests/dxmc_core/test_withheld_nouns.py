@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dxmc_core.vocabulary import commonest_synsets, wordnet_taxonomy
+from dxmc_core.vocabulary.wordnet import commonest_synsets, wordnet_taxonomy
 from dxmc_core.withheld_nouns import concepts_that_name, is_shown
 
 STAY = ["dog", "person", "woman", "bride", "guitarist", "fireman", "pansy", "spade", "face", "tennis racket", "zzz"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dxmc_core.artifacts.manifest import MANIFEST_NAME, fingerprint_of
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.artifacts.run_dir import STAGES, RunDir
-from dxmc_core.artifacts.stage_dir import StageResult
+from dxmc_core.artifacts.stage_result import StageResult
 from dxmc_core.config import parse_config
 from dxmc_core.errors import InputError
 from dxmc_core.images.catalog import Listing

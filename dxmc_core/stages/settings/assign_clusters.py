@@ -67,14 +67,15 @@ def previous_manifest(run_dir_uri: str) -> Manifest | None:
         InputError: the place may not be read, or the manifest does not say how many ids were given.
     """
     with named("assign_clusters.keep_ids_from"):
-        stage = open_run_dir(run_dir_uri).stage("assign_clusters")
+        run_dir = open_run_dir(run_dir_uri)
+        folder = run_dir.folder("assign_clusters")
         try:
-            manifest = stage.manifest()
+            manifest = run_dir.manifest("assign_clusters")
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {stage.storage.uri}: {on_one_line(error)}") from error
+            raise InputError(f"cannot read {folder.uri}: {on_one_line(error)}") from error
     if manifest is not None and IDS_GIVEN not in manifest.metrics:
         raise InputError(
-            f"{stage.storage.uri} was written by an older dxmc, which did not record {IDS_GIVEN}; delete its "
+            f"{folder.uri} was written by an older dxmc, which did not record {IDS_GIVEN}; delete its "
             "_manifest.json and run it again, or take another run for assign_clusters.keep_ids_from"
         )
     return manifest

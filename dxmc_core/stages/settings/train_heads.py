@@ -1,6 +1,5 @@
 """Settings of train_heads: the method, and how training is kept safe."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -8,16 +7,10 @@ from typing import Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from dxmc_core.artifacts.manifest import fingerprint_of
-from dxmc_core.artifacts.matrices import matrix_of
-from dxmc_core.artifacts.stage_dir import StageDir
-from dxmc_core.artifacts.tables import IMAGES
 from dxmc_core.errors import InputError
 from dxmc_core.method.hyperparameters import TEXT_MATRICES, method_reads, method_settings, settings_of
-from dxmc_core.method.neighbors.near_duplicates import usable_num_clusters
 from dxmc_core.settings import Settings
 from dxmc_core.stages.training_log import LogTarget
-
-logger = logging.getLogger(__name__)
 
 
 class MethodConfig(Settings):
@@ -108,15 +101,3 @@ def check_num_clusters(num_clusters: int, num_images: int) -> None:
             f"num_clusters is {num_clusters}, but only {num_images} images could be embedded; "
             f"set num_clusters to {num_images} or less"
         )
-
-
-def distinct_num_clusters(num_clusters: int, images: StageDir) -> int:
-    """K, or as many as there are distinct embeddings, with a line; see `usable_num_clusters`."""
-    parts = images.iter_parts(IMAGES, ["embedding"])
-    usable = usable_num_clusters(num_clusters, (matrix_of(part["embedding"]) for part in parts))
-    if usable < num_clusters:
-        logger.warning(
-            "num_clusters is %d, but the %d images have fewer distinct embeddings; there will be %d clusters at most",
-            num_clusters, images.require_manifest().rows("images"), usable,
-        )  # fmt: skip
-    return usable

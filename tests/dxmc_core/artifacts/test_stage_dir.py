@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dxmc_core.artifacts.manifest import MANIFEST_NAME, fingerprint_of
+from dxmc_core.artifacts.manifest import MANIFEST_NAME, SCHEMA_VERSION, fingerprint_of
 from dxmc_core.artifacts.matrices import RowMatrix, StoredRows, embedding_column, load_matrix, load_rows, matrix_of
 from dxmc_core.artifacts.ownership import OWN_NAME
 from dxmc_core.artifacts.stage_dir import StageDir, parts_in_order
 from dxmc_core.artifacts.storage import Storage
-from dxmc_core.artifacts.tables import IMAGES, SCHEMA_VERSION, embedding_type
+from dxmc_core.artifacts.tables import IMAGES, embedding_type
 from dxmc_core.errors import ArtifactError
 
 FINGERPRINT = "0123456789abcdef0123456789abcdef"

@@ -6,9 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dxmc_core.artifacts.manifest import SCHEMA_VERSION
 from dxmc_core.artifacts.stage_dir import StageDir
 from dxmc_core.artifacts.storage import Storage
-from dxmc_core.artifacts.tables import CATALOG, SCHEMA_VERSION
+from dxmc_core.artifacts.tables import CATALOG
 from dxmc_core.errors import InputError
 from dxmc_core.images import catalog as catalog_module
 from dxmc_core.images.catalog import CATALOG_NAME, Listing, freeze_catalog, list_source, read_catalog, stage_catalog

@@ -9,8 +9,8 @@ from dxmc_core.artifacts.tables import CATALOG
 from dxmc_core.errors import InputError
 from dxmc_core.images.catalog import catalog_tables, list_source
 from dxmc_core.images.fetch import FetchImages
-from dxmc_core.images.parquet_images import list_parquet
-from dxmc_core.images.selection import Reason
+from dxmc_core.images.parquet_images import list_parquet, rows_taken
+from dxmc_core.images.selection import Reason, Selection
 from dxmc_core.images.sources import ParquetSource
 
 
@@ -284,3 +284,15 @@ def test_files_beside_and_hidden_ones_are_counted(folder):
     listing = list_source(source_at(folder))
     assert listing.num_rows == 70
     assert listing.passed_over == {Reason.HIDDEN: 1, Reason.OTHER_ENDING: 1}
+
+
+def test_rows_are_taken_by_their_id_or_by_the_file_that_holds_them():
+    rows = pa.table({"image_id": ["a/1", "b/2", "x.tar"], "problem": [None, None, "unreadable: damaged"]})
+
+    def taken(**patterns):
+        return rows_taken(rows, Selection(**patterns), holder="x.tar")["image_id"].to_pylist()
+
+    assert taken(include=["a"]) == ["a/1", "x.tar"]
+    assert taken(include=["x.*"]) == ["a/1", "b/2", "x.tar"]
+    assert taken(exclude=["b", "y.tar"]) == ["a/1", "x.tar"]
+    assert taken(include=["z"]) == ["x.tar"]

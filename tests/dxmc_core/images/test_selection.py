@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from dxmc_core.images.catalog import list_source
-from dxmc_core.images.selection import PassedOver, Reason, Selection, ending_of, hidden_part, may_be_image
+from dxmc_core.images.selection import PassedOver, Reason, ending_of, hidden_part, may_be_image
 from dxmc_core.images.sources import SourceConfig
 
 
@@ -185,15 +185,3 @@ def test_many_endings_are_shown_in_one_short_line():
     assert "others" in line
     assert len(line) < 300
     assert passed_over.counts == {Reason.ENDING: 2000}
-
-
-def test_rows_are_taken_by_their_id_or_by_the_file_that_holds_them():
-    rows = pa.table({"image_id": ["a/1", "b/2", "x.tar"], "problem": [None, None, "unreadable: damaged"]})
-
-    def taken(**patterns):
-        return Selection(**patterns).takes_rows(rows, holder="x.tar")["image_id"].to_pylist()
-
-    assert taken(include=["a"]) == ["a/1", "x.tar"]
-    assert taken(include=["x.*"]) == ["a/1", "b/2", "x.tar"]
-    assert taken(exclude=["b", "y.tar"]) == ["a/1", "x.tar"]
-    assert taken(include=["z"]) == ["x.tar"]

@@ -11,8 +11,8 @@ from dxmc_core.artifacts.manifest import Part
 from dxmc_core.artifacts.matrices import StoredRows
 from dxmc_core.artifacts.run_dir import RunDir
 from dxmc_core.artifacts.stage_dir import parts_in_order
+from dxmc_core.method.nouns.vocabulary import Vocabulary
 from dxmc_core.stages import build_semantic_space, embed_images, mine_neighbors
-from dxmc_core.vocabulary import Vocabulary
 
 FINGERPRINT = "b" * 32
 WORDS = ["apple", "bicycle", "castle", "dolphin"]

@@ -6,9 +6,10 @@ import pytest
 
 from dxmc_core.artifacts.matrices import load_matrix
 from dxmc_core.errors import InputError
+from dxmc_core.method.nouns.vocabulary import Vocabulary
 from dxmc_core.stages.build_semantic_space import NounCache, check_vocabulary_width, noun_table, retrieval_temperature
 from dxmc_core.stages.settings.build_semantic_space import BuildSemanticSpaceConfig, fingerprint
-from dxmc_core.vocabulary import FileConfig, Vocabulary, WordNetConfig
+from dxmc_core.vocabulary import FileConfig, WordNetConfig
 
 VOCABULARY = Vocabulary(["a", "b"], ["a.n.01", None], np.array([[3.0, 4.0], [0.0, 2.0]]))
 

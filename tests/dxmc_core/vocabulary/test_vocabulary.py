@@ -11,12 +11,10 @@ from dxmc_core.vocabulary import (
     FileConfig,
     VocabularyConfig,
     WordNetConfig,
-    commonest_synsets,
-    kinds_of_compounds,
     load_vocabulary,
     vocabulary_identity,
-    wordnet_taxonomy,
 )
+from dxmc_core.vocabulary.wordnet import commonest_synsets, kinds_of_compounds, wordnet_taxonomy
 
 
 @pytest.fixture(scope="module")

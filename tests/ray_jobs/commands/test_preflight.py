@@ -11,8 +11,8 @@ from PIL import Image
 
 from dxmc_core.artifacts.matrices import embedding_column
 from dxmc_core.config import load_config
+from dxmc_core.method.nouns.vocabulary import Vocabulary
 from dxmc_core.stages.build_semantic_space import NounCache, noun_table
-from dxmc_core.vocabulary import Vocabulary
 from ray_jobs.cli import main
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from dxmc_core.method.clusters.cluster_tree import NamedCluster, NodeName, cluster_tree, name_inner_nodes
 from dxmc_core.method.nouns.taxonomy import Taxonomy
-from dxmc_core.vocabulary import wordnet_taxonomy
+from dxmc_core.vocabulary.wordnet import wordnet_taxonomy
 
 #: As in test_hypernyms: entity over animal (dog, cat), vehicle and food, with enough leaves to be specific.
 HYPERNYMS = {
