@@ -13,7 +13,7 @@ from dxmc_core.method.best.discriminant import Discriminant
 from dxmc_core.method.best.whitening import WhiteningMap
 
 START_NAME = "start.safetensors"
-_EVIDENCE = ("num_looks", "is_settled", "num_rows", "text_agreement", "text_weight", "size_exponent")
+_EVIDENCE = ("num_looks", "is_settled", "num_rows", "num_copies", "text_agreement", "text_weight", "size_exponent")
 #: One number for each further encoder, where there are some.
 _OF_ENCODERS = ("encoder_agreements", "encoder_weights")
 

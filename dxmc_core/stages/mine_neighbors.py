@@ -307,8 +307,9 @@ def advice_on_copies(metrics: Mapping[str, int], num_images: int) -> str | None:
     if surplus < _MANY_COPIES * num_images:
         return None
     return (
-        f"{surplus:,} of {num_images:,} images are near duplicates of others and draw clusters to themselves. Where "
-        "they are bursts or copies, train_heads.count_near_duplicates_once=true lets each group count as one image"
+        f"{surplus:,} of {num_images:,} images are near duplicates of others and draw clusters to themselves. Method "
+        "best sees one of each group that is clearly a burst; train_heads.count_near_duplicates_once=true lets every "
+        "group count as one image, with any method"
     )
 
 

@@ -3,7 +3,7 @@
 The first look sees the images under two whitenings that ask for no clusters, the later ones under the whitening of the
 clusters found so far. Every look joins its views into one space, cuts that into micro-clusters, joins these to K, and
 ends in a discriminant that assigns any image. The work is bounded in N: from some size on the looks see a sample of the
-images, and the discriminant assigns the others.
+images, and the discriminant assigns the others. Of a burst of near copies they see one.
 
 Where several encoders have embedded the images, each gives views of its own: under whitenings of its space, smoothed
 over its graph. How much the further ones count beside the first is decided by `encoder_gate`.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from dxmc_core.method.best.bursts import Bursts
 from dxmc_core.method.best.constraints import Constraints
 from dxmc_core.method.best.discriminant import Discriminant, discriminant_work, fit_discriminant
 from dxmc_core.method.best.encoder_gate import encoder_agreement, encoder_weight
@@ -94,6 +95,7 @@ class BestStart:
         num_looks: looks behind it, 1..`NUM_LOOKS`.
         is_settled: the last look moved next to no image.
         num_rows: images that were looked at.
+        num_copies: how many of these a near copy stood for, see `bursts`.
         text_agreement: evidence for the text, see `text_gate`; None without text.
         text_weight: what came of it, 0..1; 0 without text.
         size_exponent: of sizes in the cost of joins, see `size_exponent`.
@@ -107,6 +109,7 @@ class BestStart:
     num_looks: int
     is_settled: bool
     num_rows: int
+    num_copies: int = 0
     text_agreement: float | None = None
     text_weight: float = 0.0
     size_exponent: float = WARD
@@ -138,18 +141,20 @@ class _Encoded:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What the looks see of n images.
+    """What the looks see of the images: n of them, none of which is a near copy of another.
 
     Attributes:
+        bursts: which of all that are looked at these are, and what they stand for.
         encoded: one for each encoder; the texts belong to the first.
         texts: (n, T) float32 unit rows around their mean on their principal axes, or None.
         overlaps: (n, c) float32 of each image's nouns with those of its candidates, or None.
     """
 
+    bursts: Bursts
     encoded: tuple[_Encoded, ...]
     texts: np.ndarray | None
     overlaps: np.ndarray | None
-    known: Constraints | None = None
+    known: Constraints | None
 
     @property
     def first(self) -> _Encoded:
@@ -198,16 +203,15 @@ def find_start(
     rows = _rows_looked_at(len(image_embeddings), num_clusters, seed=seed)
     if rows is not None and known is not None:
         rows = np.union1d(rows, known.rows)
-    encoded: list[_Encoded] = []
-    for images in split_encoders(_taken(image_embeddings, rows), encoder_widths):
-        images = unit_rows(images, name="image_embeddings")
-        candidates = image_neighbors[:, :_MAX_CANDIDATES] if image_neighbors is not None and rows is None else None
-        if candidates is None or encoded:
-            on_step(_step(1, "searching neighbors"))
-            candidates = nearest_neighbors(images, num_neighbors=min(_MAX_CANDIDATES, len(images) - 1), device=device)
-        encoded.append(_Encoded(images, candidates, PrincipalComponents.of(images, device=device)))
-    texts = None if text_counterparts is None else _centered(_taken(text_counterparts, rows), device)
-    sample = _Sample(tuple(encoded), texts, None, None if known is None else known.within(rows))
+    sample = _sample(
+        split_encoders(_taken(image_embeddings, rows), encoder_widths),
+        image_neighbors if rows is None else None,
+        None if text_counterparts is None else _taken(text_counterparts, rows),
+        None if known is None else known.within(rows),
+        num_clusters,
+        device=device,
+        on_step=on_step,
+    )
     if resume_from is not None:
         start = resume_from
         sample = _weighted(_with_text(sample, selected_nouns, start.text_weight, device), start.encoder_weights)
@@ -268,6 +272,42 @@ def _step(look: int, doing: str) -> WorkStep:
     return WorkStep(f"look {look} for the start, {doing}", look - 1, NUM_LOOKS, "looks")
 
 
+def _sample(
+    embeddings: Sequence[np.ndarray],
+    image_neighbors: np.ndarray | None,
+    text_counterparts: np.ndarray | None,
+    known: Constraints | None,
+    num_clusters: int,
+    *,
+    device: str,
+    on_step: OnStep,
+) -> _Sample:
+    """Without near copies by the first encoder, and with candidates for neighbours by each."""
+    first, *further = (unit_rows(rows, name="image_embeddings") for rows in embeddings)
+    if image_neighbors is None:
+        on_step(_step(1, "searching neighbors"))
+    candidates = _candidates(first, device) if image_neighbors is None else image_neighbors[:, :_MAX_CANDIDATES]
+    on_step(_step(1, "looking for near copies"))
+    bursts = Bursts.of(first, candidates, num_clusters, always_kept=None if known is None else known.rows)
+    if bursts.num_copies:
+        first, *further = (bursts.once(rows) for rows in (first, *further))
+        candidates = bursts.candidates_of_kept(first, candidates, device=device)
+        known = None if known is None else known.within(bursts.kept)
+    if further:
+        on_step(_step(1, "searching neighbors by the further encoders"))
+    all_candidates = [candidates, *(_candidates(rows, device) for rows in further)]
+    encoded = [
+        _Encoded(rows, found, PrincipalComponents.of(rows, device=device))
+        for rows, found in zip((first, *further), all_candidates, strict=True)
+    ]
+    texts = None if text_counterparts is None else _centered(bursts.once(text_counterparts), device)
+    return _Sample(bursts, tuple(encoded), texts, None, known)
+
+
+def _candidates(images: np.ndarray, device: str) -> np.ndarray:
+    return nearest_neighbors(images, num_neighbors=min(_MAX_CANDIDATES, len(images) - 1), device=device)
+
+
 def _first_look(
     sample: _Sample,
     selected_nouns: np.ndarray | None,
@@ -316,7 +356,8 @@ def _first_look(
         _shares(discriminant, num_clusters),
         num_looks=1,
         is_settled=False,
-        num_rows=len(sample),
+        num_rows=len(sample.bursts.place),
+        num_copies=sample.bursts.num_copies,
         text_agreement=agreement,
         text_weight=weight,
         size_exponent=exponent,
@@ -333,7 +374,7 @@ def _look_again(
     """Under the whitening of the clusters found so far."""
     from sklearn.metrics import adjusted_rand_score  # late: it takes a second to load
 
-    look, labels = start.num_looks + 1, start.discriminant.labels
+    look, labels = start.num_looks + 1, sample.bursts.once(start.discriminant.labels)
     on_step(_step(look, "whitening"))
     whitenings = [
         (cluster_whitening(one.images, labels, num_clusters, components=one.components, device=device),)
@@ -348,7 +389,7 @@ def _look_again(
         discriminant=discriminant,
         cluster_shares=_shares(discriminant, num_clusters),
         num_looks=look,
-        is_settled=bool(adjusted_rand_score(labels, discriminant.labels) > _SETTLED),
+        is_settled=bool(adjusted_rand_score(start.discriminant.labels, discriminant.labels) > _SETTLED),
     )
 
 
@@ -427,7 +468,7 @@ def _smoothed(rows: np.ndarray, neighbors: np.ndarray, device: str) -> Iterator[
 def _clusters_of(
     sample: _Sample, space: np.ndarray, num_clusters: int, exponent: float, *, seed: int, device: str
 ) -> Discriminant:
-    """Micro-clusters of the space joined to K, and the discriminant of what they hold."""
+    """Micro-clusters of the space joined to K, and the discriminant of what they hold; its labels are of all images."""
     micro_labels, means, sizes = micro_clusters(space, num_clusters, seed=seed, device=device)
     known, tags = sample.known, None
     if known is not None:
@@ -448,6 +489,14 @@ def _clusters_of(
     fixed_rows = None if known is None else known.rows
     if exponent == WARD:
         labels = _settled_labels(space, labels, num_clusters, fixed_rows, device)
+    found = _fitted(sample, labels, num_clusters, fixed_rows, device)
+    return replace(found, labels=sample.bursts.of_all(found.labels))
+
+
+def _fitted(
+    sample: _Sample, labels: np.ndarray, num_clusters: int, fixed_rows: np.ndarray | None, device: str
+) -> Discriminant:
+    """The discriminant of these clusters, in the space of all encoders."""
     if len(sample.encoded) == 1:
         return fit_discriminant(
             sample.first.images,

@@ -23,15 +23,16 @@ _MIN_ROWS_PER_MICRO_CLUSTER = 4
 _ITERATIONS = 10
 _POINTS_PER_CENTER = 64
 
-#: Ward's exponent, and what it is left for.
+#: Ward's exponent, and what it is left for. Closer ones could not be told apart: on caltech101 0.25 won over 0 for one
+#: seed in eight, by chance and with 4 points of ACC less.
 WARD = 1.0
-EXPONENTS = (WARD, 0.5, 0.25, 0.0)
+EXPONENTS = (WARD, 0.5, 0.0)
 
 #: Another exponent than Ward's must agree with itself this well, by that much more than Ward's, and take away a third
 #: of Ward's disagreement. What the rule does on real and resampled sets stands in docs/METHODS.md.
 _MIN_AGREEMENT, _MIN_GAIN, _MAX_SHARE_OF_DISAGREEMENT = 0.95, 0.01, 2 / 3
 #: Agreement over many clusters varies little from split to split.
-_NUM_SPLITS, _MANY_CLUSTERS = 4, 500
+_NUM_SPLITS, _MANY_CLUSTERS = 5, 500
 #: Fewer rows per cluster say nothing in halves, and more rows than these are not compared, for their time; nor are more
 #: clusters, which keep Ward's exponent.
 _MIN_ROWS_PER_CLUSTER, _MAX_ROWS_PER_CLUSTER, _MAX_ROWS, _MAX_CLUSTERS = 8, 32, 20_000, 2_000

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 
 from dxmc_core.method.best import best_start
-from dxmc_core.method.best.best_start import NUM_LOOKS, BestStart, find_start, labels_of, num_rows_looked_at
+from dxmc_core.method.best.best_start import (
+    NUM_LOOKS,
+    BestStart,
+    find_start,
+    labels_of,
+    labels_of_known,
+    num_rows_looked_at,
+)
+from dxmc_core.method.best.constraints import Constraints
 from dxmc_core.method.best.joined_encoders import join_encoders
+from dxmc_core.method.best.size_exponent import EXPONENTS
 from dxmc_core.method.clusters.kmeans import spherical_kmeans
 from dxmc_core.method.clusters.metrics import external_scores
 from dxmc_core.method.neighbors.exact import nearest_neighbors
@@ -81,7 +90,7 @@ def test_large_clusters_are_not_cut_for_the_sake_of_balance():
     embeddings, truth = _planted([1000, 400, 150, 60, 40], noise=0.3)
     found = _start(embeddings, 5)
     assert found.size_exponent < 1
-    assert set(found.agreements) == {1.0, 0.5, 0.25, 0.0}
+    assert set(found.agreements) == set(EXPONENTS)
     assert _accuracy(truth, found.discriminant.labels) > 0.95
 
 
@@ -155,6 +164,52 @@ def test_copies_end_in_one_cluster():
     embeddings, _ = _planted([12] * 5)
     labels = _labels(np.repeat(embeddings, 4, axis=0), 5)
     assert all(len(set(copies)) == 1 for copies in labels.reshape(-1, 4).tolist())
+
+
+class TestBursts:
+    embeddings, truth = _planted([60] * 7)
+    copied = np.arange(7, 420, 10)
+    rows = np.concatenate([embeddings, embeddings[copied.repeat(8)]])
+    rows[420:] += 0.02 / np.sqrt(32) * np.random.default_rng(3).standard_normal((336, 32))
+    rows = _unit(rows)
+
+    def test_copies_go_where_the_image_goes_that_stands_for_them(self):
+        found = _start(self.rows, 7)
+        assert (found.num_rows, found.num_copies) == (756, 336)
+        labels = found.discriminant.labels
+        np.testing.assert_array_equal(labels[420:], labels[self.copied.repeat(8)])
+        assert found.cluster_shares == pytest.approx(np.bincount(labels) / 756)
+
+    def test_they_change_nothing_but_the_shares(self):
+        alone, found = _start(self.embeddings, 7), _start(self.rows, 7)
+        assert alone.num_copies == 0
+        assert _agreement(found.discriminant.labels[:420], alone.discriminant.labels) > 0.99
+
+    def test_looks_are_resumed(self):
+        looks: list[BestStart] = []
+        whole = _start(self.rows, 7, on_look=looks.append)
+        assert len(looks) > 1
+        resumed = _start(self.rows, 7, resume_from=looks[0])
+        np.testing.assert_array_equal(resumed.discriminant.labels, whole.discriminant.labels)
+
+    def test_people_may_know_of_copies(self):
+        pairs = np.array([[0, 0], [420, 1], [421, 1]])
+        known = Constraints.of_pairs(pairs, np.array([[0, 1]]))
+        found = _start(self.rows, 7, known=known)
+        assert found.num_copies == 334
+        labels = labels_of_known(found, known, num_images=756, seed=0)
+        assert labels[0] != labels[1] == labels[2]
+
+    def test_text_and_further_encoders_are_of_those_that_are_kept(self):
+        texts, other = self.rows[:, ::-1], _unit(self.rows[:, :16])
+        found = _start(
+            join_encoders([self.rows, other]), 7, encoder_widths=(32, 16),
+            text_counterparts=texts, selected_nouns=_planted([5] * 7)[0],
+        )  # fmt: skip
+        assert found.num_copies == 336
+        assert (
+            _accuracy(np.concatenate([self.truth, self.truth[self.copied.repeat(8)]]), found.discriminant.labels) > 0.9
+        )
 
 
 def test_more_copies_than_neighbors():
@@ -280,8 +335,8 @@ class TestLooks:
     def test_the_choices_of_the_first_look_are_kept(self):
         first: list[BestStart] = []
         _start(self.embeddings, 6, on_look=first.append)
-        resumed = _start(self.embeddings, 6, resume_from=replace(first[0], size_exponent=0.25, agreements={1.0: 0.5}))
-        assert (resumed.size_exponent, resumed.agreements) == (0.25, {1.0: 0.5})
+        resumed = _start(self.embeddings, 6, resume_from=replace(first[0], size_exponent=0.5, agreements={1.0: 0.5}))
+        assert (resumed.size_exponent, resumed.agreements) == (0.5, {1.0: 0.5})
 
 
 class TestUnusableInput:
