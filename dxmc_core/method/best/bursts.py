@@ -1,8 +1,8 @@
 """Bursts: one picture taken or saved several times, of which the looks of `best` see one.
 
 Near copies are each other's neighbours. Many of them fill the neighbour graph, the whitening and the micro-clusters
-with what sets copies apart, and draw clusters to themselves. A class of images that look alike is no burst, and two
-things tell them apart: around a burst there is a gap, and behind it, as near as for any other image, its class.
+with what sets copies apart, and draw clusters to themselves. What tells a burst from a class of look-alikes is the gap
+around it: classes thin out towards their edges.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,8 @@ from dxmc_core.runtime.slices import slices_of
 #: Near copies are at most so far apart (1 - cosine), and at most this share of what two images are on average: where
 #: all images look alike, copies do so more.
 _MAX_DISTANCE, _MAX_SHARE_OF_SPREAD = 0.02, 0.05
-#: The next image is so many times further away than any copy from the copy next to it. Classes of look-alikes thin out
-#: towards their edges.
+#: The next image is so many times further away than any copy from the copy next to it.
 _CLEAR_GAP = 3.0
-#: But no further than for all images but one in a hundred: a group far from everything is a class.
-_USUAL_GAPS = 0.99
 #: A group of half the mean size of a cluster may be one.
 _MAX_SHARE_OF_CLUSTER = 0.5
 
@@ -109,11 +106,8 @@ def _groups(images: np.ndarray, candidates: np.ndarray, num_clusters: int) -> np
     links, gaps = np.zeros(len(firsts)), np.full(len(firsts), np.inf)
     np.maximum.at(links, group_of, np.where(np.isfinite(to_copy), to_copy, 0))
     np.minimum.at(gaps, group_of, to_other)
-    is_burst = (
-        (gaps >= _CLEAR_GAP * links)
-        & (gaps <= np.quantile(gaps, _USUAL_GAPS))
-        & (sizes <= _MAX_SHARE_OF_CLUSTER * len(images) / num_clusters)
-    )
+    is_small = sizes <= _MAX_SHARE_OF_CLUSTER * len(images) / num_clusters
+    is_burst = is_small & (gaps >= _CLEAR_GAP * links)
     return np.where(is_burst[group_of], groups, positions)
 
 

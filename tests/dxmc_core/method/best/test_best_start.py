@@ -168,7 +168,7 @@ def test_copies_end_in_one_cluster():
 
 class TestBursts:
     embeddings, truth = _planted([60] * 7)
-    copied = np.arange(7, 420, 10)
+    copied = np.arange(0, 420, 10)
     rows = np.concatenate([embeddings, embeddings[copied.repeat(8)]])
     rows[420:] += 0.02 / np.sqrt(32) * np.random.default_rng(3).standard_normal((336, 32))
     rows = _unit(rows)
