@@ -29,7 +29,7 @@ WARD = 1.0
 EXPONENTS = (WARD, 0.5, 0.0)
 
 #: Another exponent than Ward's must agree with itself this well, by that much more than Ward's, and take away a third
-#: of Ward's disagreement. What the rule does on real and resampled sets stands in docs/METHODS.md.
+#: of Ward's disagreement. What the rule does on real and resampled sets stands in docs/RESULTS.md.
 _MIN_AGREEMENT, _MIN_GAIN, _MAX_SHARE_OF_DISAGREEMENT = 0.93, 0.01, 2 / 3
 #: Agreement over many clusters varies little from split to split.
 _NUM_SPLITS, _MANY_CLUSTERS = 5, 500

@@ -129,7 +129,7 @@ def suggest_num_clusters(
     """Score numbers of clusters from 2 to a tenth of the rows, and suggest three. Same seed and machine, same result.
 
     Images are looked at under half-power whitening. A Ward tree over k-means micro-clusters gives the partition for
-    every K at once; k-means for each K took longer and suggested nothing nearer (docs/METHODS.md).
+    every K at once; k-means for each K took longer and suggested nothing nearer (docs/RESULTS.md).
 
     Args:
         image_embeddings: (N, D), any float type.

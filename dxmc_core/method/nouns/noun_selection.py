@@ -67,7 +67,7 @@ def kmeans_effort(num_centers: int, *, num_images: int) -> tuple[int, int, int]:
 
     The authors' 10, 256 and 300 up to 60,000 images. Beyond, 1, 128 and 30, from 500 centres on ever less, down to 1,
     64 and 20, and 12 beyond 2,048 centres, two after the two levels of `spherical_kmeans`: a mean over so many centres
-    hardly differs between restarts, better seeds and more iterations leave little to gain. docs/SCALING.md has the
+    hardly differs between restarts, better seeds and more iterations leave little to gain. docs/RESULTS.md has the
     differences.
     """
     if num_images <= _FULL_EFFORT_IMAGES:
