@@ -669,6 +669,7 @@ def _start_work(sizes: _Sizes, num_nouns: int) -> Work:
     """All but the search for neighbours by the first encoder."""
     looked_at, num_clusters = sizes.num_rows, sizes.num_clusters
     total = Work(2.0 * sum(sizes.further_widths) * looked_at**2)
+    total += rerank_work(looked_at, sizes.width, sizes.num_candidates)  # how near candidates are, for `Bursts`
     if sizes.has_text:
         total += principal_work(looked_at, sizes.width)
         total += overlap_work(looked_at, sizes.width, num_nouns, sizes.num_candidates)

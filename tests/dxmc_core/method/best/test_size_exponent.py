@@ -52,7 +52,12 @@ def test_agreement_with_other_names_and_of_single_clusters_is_whole():
     ],
 )
 def test_ward_is_left_only_for_clear_evidence(ward, half, expected):
-    assert _decide({1.0: ward, 0.5: half, 0.0: 0.1}) == expected
+    assert _decide({1.0: ward, 0.5: half, 0.25: 0.1, 0.0: 0.1}) == expected
+
+
+def test_of_exponents_that_agree_alike_the_smallest_is_taken():
+    assert _decide({1.0: 0.9, 0.5: 0.97, 0.25: 0.981, 0.0: 0.98}) == 0
+    assert _decide({1.0: 0.9, 0.5: 0.97, 0.25: 0.985, 0.0: 0.98}) == 0.25
 
 
 def test_classes_of_like_size_keep_ward():
