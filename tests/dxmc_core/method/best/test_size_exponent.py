@@ -56,8 +56,8 @@ def test_ward_is_left_only_for_clear_evidence(ward, half, expected):
 
 
 def test_of_exponents_that_agree_alike_the_smallest_is_taken():
-    assert _decide({1.0: 0.9, 0.5: 0.97, 0.25: 0.981, 0.0: 0.98}) == 0
-    assert _decide({1.0: 0.9, 0.5: 0.97, 0.25: 0.985, 0.0: 0.98}) == 0.25
+    assert _decide({1.0: 0.9, 0.5: 0.975, 0.25: 0.98, 0.0: 0.971}) == 0
+    assert _decide({1.0: 0.9, 0.5: 0.975, 0.25: 0.98, 0.0: 0.969}) == 0.25
 
 
 def test_classes_of_like_size_keep_ward():
