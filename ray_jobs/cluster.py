@@ -122,6 +122,7 @@ def start_ray(resources: ResourcesConfig) -> None:
     """
     if ray.is_initialized():
         return
+    own_handler = signal.getsignal(signal.SIGTERM)
     # Ray Data 2.60 makes Ray's core print an error about every pool of actors, one that does no harm.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -154,8 +155,9 @@ def start_ray(resources: ResourcesConfig) -> None:
                 f"Ray did not start on this machine ({on_one_line(error)}); free memory and cores, then run again"
             ) from error
     if threading.current_thread() is threading.main_thread():
-        # Ray's core (2.60) has put a handler below Python's, which prints the stack of its own code.
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        # Ray (2.60) has put a handler in the place of ours, and below Python's one that prints the stack of its own
+        # code.
+        signal.signal(signal.SIGTERM, own_handler if callable(own_handler) else signal.getsignal(signal.SIGTERM))
     _quieten_ray_data()
 
 

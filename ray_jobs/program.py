@@ -13,6 +13,7 @@ from ray_jobs.threads import wait_passively
 EXIT_FAILED = 1
 EXIT_UNUSABLE_INPUT = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_TERMINATED = 128 + signal.SIGTERM
 
 logger = logging.getLogger(__name__)
 
@@ -20,51 +21,56 @@ logger = logging.getLogger(__name__)
 def guarded(program: Callable[[], object], *, name: str = "dxmc", quiet: bool = False) -> int:
     """Call a program; its exit code. What went wrong is one line on stderr, the last one.
 
-    SIGTERM, by which clusters stop a job, ends it in good order, so that its lock is free at once. An interruption is
-    no defect, whatever the library that it came upon made of it: one that is being imported may raise another error.
+    SIGTERM, by which clusters stop a job, ends it in good order, so that its lock is free at once. A signal is no
+    defect, whatever the library that it came upon made of it: one that is being imported may raise another error, and
+    Ray (2.60), when it waits, raises SystemExit(1).
 
     Args:
         name: of the command, for its progress.
         quiet: show warnings and errors alone.
     """
-    interruption = _Interruption()
-    signal.signal(signal.SIGINT, interruption.come)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(signal.SIGTERM))  # what Ray sets too, when it starts
+    stops = _Stops()
+    signal.signal(signal.SIGINT, stops.interrupt)
+    signal.signal(signal.SIGTERM, stops.terminate)
     try:
         configure_logging(quiet=quiet)
         wait_passively()
         with progress.shown(quiet=quiet), progress.named(name), progress.Progress("at work"):
             program()
     except BaseException as error:  # noqa: BLE001 - whatever it is, a person is told of it
-        if interruption.has_come or isinstance(error, KeyboardInterrupt):
+        if stops.first == signal.SIGINT or (stops.first is None and isinstance(error, KeyboardInterrupt)):
             _say("interrupted; the same command goes on from here")
             return EXIT_INTERRUPTED
+        if stops.first == signal.SIGTERM:
+            _say("error: stopped from outside; the same command goes on from here")
+            return EXIT_TERMINATED
         return _code_of(error)
     return 0
 
 
-class _Interruption:
-    """SIGINT, remembered: what raises after it is not looked into."""
+class _Stops:
+    """The first of the signals that stop a program, remembered: what raises after it is not looked into."""
 
-    has_come = False
+    first: signal.Signals | None = None
 
-    def come(self, _number: int, _frame: FrameType | None) -> None:
-        self.has_come = True
+    def interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self.first = self.first or signal.SIGINT
         sys.unraisablehook = lambda _: None  # where it comes upon a destructor, Python would print a traceback
         raise KeyboardInterrupt
+
+    def terminate(self, _number: int, _frame: FrameType | None) -> None:
+        self.first = self.first or signal.SIGTERM
+        sys.exit(EXIT_TERMINATED)
 
 
 def _code_of(error: BaseException) -> int:
     """Tell a person what went wrong; the exit code.
 
     Raises:
-        SystemExit: as it was, unless it is that of SIGTERM.
+        SystemExit: as it was.
     """
     if isinstance(error, SystemExit):
-        if error.code != signal.SIGTERM:
-            raise error
-        _say("error: stopped from outside; the same command goes on from here")
-        return 128 + signal.SIGTERM
+        raise error
     if isinstance(error, WorkerError):
         logger.error("a defect of dxmc, or of what it uses, in a worker:\n%s", error.trace.rstrip())
         _say(f"error: {error}")

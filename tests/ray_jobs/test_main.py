@@ -121,6 +121,33 @@ def test_local_ray_that_does_not_start(monkeypatch):
         start_ray(ResourcesConfig())
 
 
+def test_ray_does_not_take_the_handler_of_sigterm(monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    monkeypatch.setattr(cluster, "stay_on_loopback", lambda: None)
+    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def program():
+        start_ray(ResourcesConfig())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert guarded(program) == 143
+
+
+def test_what_others_make_of_sigterm_is_not_looked_into(capsys):
+    """Ray raises SystemExit(1) out of its waiting."""
+
+    def program():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except SystemExit:
+            sys.exit(1)
+
+    assert guarded(program) == 143
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: stopped from outside")
+
+
 def test_what_ends_well_says_nothing(capsys):
     assert guarded(lambda: None) == 0
     assert capsys.readouterr().err == ""
