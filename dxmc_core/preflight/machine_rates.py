@@ -22,6 +22,7 @@ from dxmc_core.images.decode import ImageRejectedError, decode_image
 from dxmc_core.images.fetch import FetchImages
 from dxmc_core.images.sources import ImageSource
 from dxmc_core.runtime.cpu_products import has_fast_int8_products, onednn_products
+from dxmc_core.runtime.threads import torch_threads
 from dxmc_core.workload import Rates
 
 #: A reading goes on for so long, and is the mean: on a machine with other work that is what a run gets, too.
@@ -38,14 +39,10 @@ _IMAGE_SIZE = 224
 
 def measure_rates(rates: Rates, *, num_cores: int) -> Rates:
     """The rates with those of this machine in place of assumptions: arithmetic, memory, disk and processes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_cores)
-    try:
+    with torch_threads(num_cores):
         core_flops = _float32_flops() / num_cores
         int8_speedup = max(_int8_flops() / num_cores / core_flops, 1.0) if has_fast_int8_products() else 1.0
         core_bytes_per_s = _memory_bytes_per_s() / num_cores
-    finally:
-        torch.set_num_threads(before)
     found = {
         "core_flops": core_flops,
         "int8_speedup": int8_speedup,
