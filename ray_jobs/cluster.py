@@ -122,7 +122,6 @@ def start_ray(resources: ResourcesConfig) -> None:
     """
     if ray.is_initialized():
         return
-    own_handler = signal.getsignal(signal.SIGTERM)
     # Ray Data 2.60 makes Ray's core print an error about every pool of actors, one that does no harm.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -130,7 +129,7 @@ def start_ray(resources: ResourcesConfig) -> None:
     if os.environ.get("RAY_ADDRESS"):
         try:
             # What a job's own environment has is in this process's too, and would clash; so only what is set here.
-            with without_lines(_LEVEL_IS_SET):
+            with without_lines(_LEVEL_IS_SET), _own_handler_of_sigterm():
                 ray.init(runtime_env={"env_vars": dict(SET_HERE)} if SET_HERE else None, **quiet)
         except ConnectionError as error:
             address = os.environ["RAY_ADDRESS"]
@@ -141,7 +140,7 @@ def start_ray(resources: ResourcesConfig) -> None:
         stay_on_loopback()
         use_own_niceness()
         try:
-            with without_lines(_LEVEL_IS_SET):
+            with without_lines(_LEVEL_IS_SET), _own_handler_of_sigterm():
                 ray.init(
                     address="local",
                     num_cpus=resources.num_cpus,
@@ -154,11 +153,25 @@ def start_ray(resources: ResourcesConfig) -> None:
             raise DxmcError(
                 f"Ray did not start on this machine ({on_one_line(error)}); free memory and cores, then run again"
             ) from error
-    if threading.current_thread() is threading.main_thread():
-        # Ray (2.60) has put a handler in the place of ours, and below Python's one that prints the stack of its own
-        # code.
-        signal.signal(signal.SIGTERM, own_handler if callable(own_handler) else signal.getsignal(signal.SIGTERM))
     _quieten_ray_data()
+
+
+@contextmanager
+def _own_handler_of_sigterm() -> Iterator[None]:
+    """Keep it over the start of Ray (2.60), which puts others in its place, that exit with code 1, and one below
+    Python's, that prints the stack of its own code."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        if callable(own):
+            own(signal.SIGTERM, None)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, own if callable(own) else signal.getsignal(signal.SIGTERM))
 
 
 def _quieten_ray_data() -> None:

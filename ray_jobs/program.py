@@ -54,13 +54,16 @@ class _Stops:
     first: signal.Signals | None = None
 
     def interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        self.first = self.first or signal.SIGINT
-        sys.unraisablehook = lambda _: None  # where it comes upon a destructor, Python would print a traceback
+        self._remember(signal.SIGINT)
         raise KeyboardInterrupt
 
     def terminate(self, _number: int, _frame: FrameType | None) -> None:
-        self.first = self.first or signal.SIGTERM
+        self._remember(signal.SIGTERM)
         sys.exit(EXIT_TERMINATED)
+
+    def _remember(self, stop: signal.Signals) -> None:
+        self.first = self.first or stop
+        sys.unraisablehook = lambda _: None  # where it comes upon a destructor, Python would print a traceback
 
 
 def _code_of(error: BaseException) -> int:

@@ -57,7 +57,7 @@ def modalities_of(inputs: Sequence[StageDir]) -> dict[str, tuple[str, str]]:
 #: On a GPU two million rows fit the memory beside the scores.
 MAX_EXACT_ROWS = {"cpu": 100_000, "cuda": 2_000_000}
 
-#: A share of copies from which on they are worth a word; what they do to clusters stands in docs/SCALING.md.
+#: A share of copies from which on they are worth a word; what they do to clusters stands in docs/RESULTS.md.
 _MANY_COPIES = 0.1
 
 #: Of an approximate search: a cell's candidates are read once a slice, so slices are to hold many rows of each cell.

@@ -121,8 +121,14 @@ def test_local_ray_that_does_not_start(monkeypatch):
         start_ray(ResourcesConfig())
 
 
-def test_ray_does_not_take_the_handler_of_sigterm(monkeypatch):
-    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+@pytest.mark.parametrize("comes", ["while Ray starts", "afterwards"])
+def test_ray_does_not_take_the_handler_of_sigterm(monkeypatch, capsys, comes):
+    def init(**_):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        if comes == "while Ray starts":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(cluster, "stay_on_loopback", lambda: None)
     monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
     monkeypatch.setenv("RAY_worker_niceness", "0")
@@ -133,6 +139,7 @@ def test_ray_does_not_take_the_handler_of_sigterm(monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert guarded(program) == 143
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: stopped from outside")
 
 
 def test_what_others_make_of_sigterm_is_not_looked_into(capsys):

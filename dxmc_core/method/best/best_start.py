@@ -95,7 +95,7 @@ class BestStart:
         num_looks: looks behind it, 1..`NUM_LOOKS`.
         is_settled: the last look moved next to no image.
         num_rows: images that were looked at.
-        num_copies: how many of these a near copy stood for, see `bursts`.
+        num_copies: how many of these another one of their burst stood for, see `bursts`.
         text_agreement: evidence for the text, see `text_gate`; None without text.
         text_weight: what came of it, 0..1; 0 without text.
         size_exponent: of sizes in the cost of joins, see `size_exponent`.
@@ -109,7 +109,7 @@ class BestStart:
     num_looks: int
     is_settled: bool
     num_rows: int
-    num_copies: int = 0
+    num_copies: int
     text_agreement: float | None = None
     text_weight: float = 0.0
     size_exponent: float = WARD
@@ -141,7 +141,7 @@ class _Encoded:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What the looks see of the images: n of them, none of which is a near copy of another.
+    """What the looks see of the images: n of them, one of each burst.
 
     Attributes:
         bursts: which of all that are looked at these are, and what they stand for.
@@ -282,7 +282,7 @@ def _sample(
     device: str,
     on_step: OnStep,
 ) -> _Sample:
-    """Without near copies by the first encoder, and with candidates for neighbours by each."""
+    """One of each burst by the first encoder, with candidates for neighbours by each."""
     first, *further = (unit_rows(rows, name="image_embeddings") for rows in embeddings)
     if image_neighbors is None:
         on_step(_step(1, "searching neighbors"))
@@ -666,7 +666,7 @@ def start_cost(shape: DataShape, *, has_text: bool, has_neighbors: bool) -> Meth
 
 
 def _start_work(sizes: _Sizes, num_nouns: int) -> Work:
-    """All but the search for neighbours by the first encoder."""
+    """All but the search for neighbours by the first encoder, and that anew of images with copies among them."""
     looked_at, num_clusters = sizes.num_rows, sizes.num_clusters
     total = Work(2.0 * sum(sizes.further_widths) * looked_at**2)
     total += rerank_work(looked_at, sizes.width, sizes.num_candidates)  # how near candidates are, for `Bursts`

@@ -1,8 +1,8 @@
 """Bursts: one picture taken or saved several times, of which the looks of `best` see one.
 
 Near copies are each other's neighbours. Many of them fill the neighbour graph, the whitening and the micro-clusters
-with what sets copies apart, and draw clusters to themselves. What tells a burst from a class of look-alikes is the gap
-around it: classes thin out towards their edges.
+with what sets copies apart, and draw clusters to themselves. What tells a burst from a class of look-alikes is what
+lies around it: a gap, as classes thin out towards their edges, and behind it other images, as near as to any image.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dxmc_core.method.neighbors.exact import build_index, search
-from dxmc_core.method.neighbors.near_duplicates import duplicate_groups, one_of_each
+from dxmc_core.method.neighbors.near_duplicates import distinct_rows, duplicate_groups, one_of_each
 from dxmc_core.runtime.slices import slices_of
 
 #: Near copies are at most so far apart (1 - cosine), and at most this share of what two images are on average: where
@@ -18,6 +18,9 @@ from dxmc_core.runtime.slices import slices_of
 _MAX_DISTANCE, _MAX_SHARE_OF_SPREAD = 0.02, 0.05
 #: The next image is so many times further away than any copy from the copy next to it.
 _CLEAR_GAP = 3.0
+#: But no further than the loneliest image without copies is from any other, or than this share of what two images are
+#: apart on average: a group far from everything is a class.
+_MAX_GAP_OF_SPREAD = 0.5
 #: A group of half the mean size of a cluster may be one.
 _MAX_SHARE_OF_CLUSTER = 0.5
 
@@ -53,15 +56,16 @@ class Bursts:
         """
         groups = _groups(images, candidates, num_clusters)
         if always_kept is not None:
-            groups = groups.copy()
-            first = np.unique(groups, return_index=True)[1]
-            groups[np.setdiff1d(always_kept, first)] = np.setdiff1d(always_kept, first)
+            copies = np.setdiff1d(always_kept, groups)
+            groups[copies] = copies
         kept, place = np.unique(groups, return_inverse=True)
+        if len(distinct_rows([images[kept]], at_most=num_clusters + 1)) <= num_clusters:
+            kept = place = np.arange(len(images))  # too few different images are left
         return cls(kept, place)
 
     @property
     def num_copies(self) -> int:
-        """Images that another one stands for."""
+        """How many images another one stands for."""
         return len(self.place) - len(self.kept)
 
     def once(self, array: np.ndarray) -> np.ndarray:
@@ -100,14 +104,17 @@ def _groups(images: np.ndarray, candidates: np.ndarray, num_clusters: int) -> np
 
     is_inside = groups[candidates] == groups[:, None]
     to_copy = np.where(is_inside, distances, np.inf).min(axis=1)
-    # Where all candidates are copies, the next image is at least as far away as the last of them.
-    to_other = np.minimum(np.where(is_inside, np.inf, distances).min(axis=1), distances[:, -1])
+    # Where all candidates are copies, the next image is at least as far away as the furthest of them.
+    to_other = np.minimum(np.where(is_inside, np.inf, distances).min(axis=1), distances.max(axis=1))
     firsts, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     links, gaps = np.zeros(len(firsts)), np.full(len(firsts), np.inf)
     np.maximum.at(links, group_of, np.where(np.isfinite(to_copy), to_copy, 0))
     np.minimum.at(gaps, group_of, to_other)
-    is_small = sizes <= _MAX_SHARE_OF_CLUSTER * len(images) / num_clusters
-    is_burst = is_small & (gaps >= _CLEAR_GAP * links)
+    is_burst = (
+        (gaps >= _CLEAR_GAP * links)
+        & (gaps <= gaps[sizes == 1].max(initial=_MAX_GAP_OF_SPREAD * spread))
+        & (sizes < _MAX_SHARE_OF_CLUSTER * len(images) / num_clusters)
+    )
     return np.where(is_burst[group_of], groups, positions)
 
 

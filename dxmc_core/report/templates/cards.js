@@ -50,7 +50,7 @@ function fillPictures(place) {
   place.dataset.filled = "yes";
   if (place.matches(".gallery-tile")) {
     const gallery = place.closest(".gallery");
-    const tiles = all(document, ".gallery-tile").filter((tile) => gallery?.contains(tile));
+    const tiles = gallery ? all(gallery, ".gallery-tile") : [];
     const list = tiles.map((tile) => Number(tile.dataset.row));
     const position = list.indexOf(Number(place.dataset.row));
     if (images[list[position]].tile) place.append(tileButton(list, position));

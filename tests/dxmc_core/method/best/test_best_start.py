@@ -180,7 +180,7 @@ class TestBursts:
         np.testing.assert_array_equal(labels[420:], labels[self.copied.repeat(8)])
         assert found.cluster_shares == pytest.approx(np.bincount(labels) / 756)
 
-    def test_they_change_nothing_but_the_shares(self):
+    def test_they_change_no_other_label(self):
         alone, found = _start(self.embeddings, 7), _start(self.rows, 7)
         assert alone.num_copies == 0
         assert _agreement(found.discriminant.labels[:420], alone.discriminant.labels) > 0.99

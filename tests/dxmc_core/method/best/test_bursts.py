@@ -65,6 +65,18 @@ def test_a_class_of_look_alikes_is_no_burst():
     assert _found(images).num_copies == 0
 
 
+def test_groups_far_from_everything_are_classes():
+    tight = _unit(np.random.default_rng(11).standard_normal((12, _WIDTH))).repeat(10, axis=0)
+    bursts = _found(np.concatenate([_classes(), _near(tight, 0.004), _near(_classes()[[3]].repeat(6, axis=0), 0.004)]))
+    assert bursts.num_copies == 6
+
+
+def test_more_different_images_than_clusters_are_left():
+    two = _unit(np.random.default_rng(0).standard_normal((2, _WIDTH)))
+    images = np.concatenate([np.tile(two[0], (190, 1)), _near(two[[1]].repeat(10, axis=0), 0.004)])
+    assert _found(images).num_copies == 0
+
+
 def test_where_all_images_look_alike_copies_do_so_more():
     images = _classes()
     alike = _unit(_unit(np.ones((1, _WIDTH))) + 0.1 * images)

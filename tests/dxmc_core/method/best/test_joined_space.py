@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from dxmc_core.method.best import joined_space
 from dxmc_core.method.best.joined_space import principal_rows
+from dxmc_core.runtime.threads import torch_threads
 
 
 def _views(num_rows: int, *widths: int, seed: int = 0) -> list[np.ndarray]:
@@ -33,6 +35,21 @@ def test_it_is_the_exact_eigendecomposition_of_the_views_side_by_side():
     found = principal_rows(views, 5)
     assert (found.shape, found.dtype) == ((80, 5), np.float32)
     np.testing.assert_allclose(_cosines(found), _cosines(_exact(views, 5)), atol=1e-4)
+
+
+def test_small_steps_take_one_thread(monkeypatch):
+    threads, qr = [], torch.linalg.qr
+
+    def counted(matrix):
+        threads.append(torch.get_num_threads())
+        return qr(matrix)
+
+    monkeypatch.setattr(torch.linalg, "qr", counted)
+    monkeypatch.setattr(joined_space, "_MAX_EXACT_WIDTH", 10)
+    with torch_threads(2):
+        principal_rows(_views(200, 60, 60), 5)
+        assert torch.get_num_threads() == 2
+    assert set(threads) == {1}
 
 
 def test_subspace_iterations_find_the_same_directions(monkeypatch):

@@ -9,6 +9,7 @@ from dxmc_core.method.best.size_exponent import (
     EXPONENTS,
     WARD,
     _decide,
+    _num_splits,
     adjusted_mutual_information,
     choose_size_exponent,
     micro_clusters,
@@ -58,6 +59,13 @@ def test_ward_is_left_only_for_clear_evidence(ward, half, expected):
 def test_of_exponents_that_agree_alike_the_smallest_is_taken():
     assert _decide({1.0: 0.9, 0.5: 0.975, 0.25: 0.98, 0.0: 0.971}) == 0
     assert _decide({1.0: 0.9, 0.5: 0.975, 0.25: 0.98, 0.0: 0.969}) == 0.25
+    assert _decide({1.0: 0.92, 0.5: 0.955, 0.25: 0.947, 0.0: 0.947}) == 0.5, "0 does not agree well enough"
+    assert _decide({1.0: 0.97, 0.5: 0.982, 0.25: 0.973, 0.0: 0.973}) == 0.5, "0 agrees hardly better than Ward"
+
+
+@pytest.mark.parametrize(("num_clusters", "splits"), [(20, 10), (21, 5), (500, 5), (501, 2)])
+def test_few_clusters_take_more_splits(num_clusters, splits):
+    assert _num_splits(num_clusters) == splits
 
 
 def test_classes_of_like_size_keep_ward():
