@@ -180,7 +180,7 @@ def find_best_start(job: TrainingJob, *, device: str = "cpu", on_step: OnStep = 
 
     def keep(start: BestStart) -> None:
         logger.info(
-            "train_heads: look %d of at most %d at %d images, of which %d are near copies of others%s",
+            "train_heads: look %d of at most %d at %d images, for %d of which another one of their burst stands%s",
             start.num_looks, NUM_LOOKS, start.num_rows, start.num_copies, ", settled" if start.is_settled else "",
         )  # fmt: skip
         job.output.storage.write_bytes(name, serialize_start(start))

@@ -46,7 +46,7 @@ class Bursts:
     def of(
         cls, images: np.ndarray, candidates: np.ndarray, num_clusters: int, *, always_kept: np.ndarray | None = None
     ) -> "Bursts":
-        """Found among neighbours.
+        """Found among neighbours; none where no more different images than clusters would be left.
 
         Args:
             images: (n, D) float32 unit rows.
@@ -59,14 +59,20 @@ class Bursts:
             copies = np.setdiff1d(always_kept, groups)
             groups[copies] = copies
         kept, place = np.unique(groups, return_inverse=True)
-        if len(distinct_rows([images[kept]], at_most=num_clusters + 1)) <= num_clusters:
-            kept = place = np.arange(len(images))  # too few different images are left
-        return cls(kept, place)
+        found = cls(kept, place)
+        if found.num_copies and found.num_different(images, at_most=num_clusters + 1) <= num_clusters:
+            return cls(np.arange(len(images)), np.arange(len(images)))
+        return found
 
     @property
     def num_copies(self) -> int:
         """How many images another one stands for."""
         return len(self.place) - len(self.kept)
+
+    def num_different(self, images: np.ndarray, *, at_most: int) -> int:
+        """How many of the kept images differ, counted no further than asked."""
+        blocks = (images[self.kept[block]] for block in slices_of(len(self.kept), _ROWS_PER_BLOCK))
+        return len(distinct_rows(blocks, at_most=at_most))
 
     def once(self, array: np.ndarray) -> np.ndarray:
         """Those rows of an array of all images that are of images that are kept."""

@@ -1,32 +1,20 @@
 """Neighbours against brute force in plain loops; self, duplicates, ties and shards; in 8 bits first, and in float32."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dxmc_core.method.neighbors import exact as neighbors
 from dxmc_core.method.neighbors.exact import build_index, nearest_neighbors, search, search_with_scores
+from dxmc_core.runtime.threads import torch_threads
 
 
 def random_unit(num_rows: int, width: int, seed: int) -> np.ndarray:
     rows = np.random.default_rng(seed).standard_normal((num_rows, width))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-@contextmanager
-def using_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def brute_force(rows: np.ndarray, num_neighbors: int) -> np.ndarray:
@@ -94,9 +82,9 @@ def test_sharding_the_queries_changes_nothing(size: int) -> None:
 
 def test_batches_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = random_unit(2100, 16, 0)
-    with using_threads(1):
+    with torch_threads(1):
         whole = nearest_neighbors(rows, num_neighbors=5)
-    with using_threads(2):
+    with torch_threads(2):
         np.testing.assert_array_equal(nearest_neighbors(rows, num_neighbors=5), whole)
     monkeypatch.setattr(neighbors, "_ROWS_PER_BLOCK", 50)
     np.testing.assert_array_equal(nearest_neighbors(rows, num_neighbors=5), whole)
